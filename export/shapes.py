@@ -1,0 +1,238 @@
+"""The demo domain "shapes": a grammar of short clips and the renderer that draws any of them at any frame rate.
+
+Geometry is stated in a 128 x 128 frame, x to the right and y down, and scales with the size asked for. Time is in
+seconds: a clip is 16 keyframes at 2 fps (t = 0, 0.5, ... 7.5), so it moves from 0 to 7.5 s and holds its last picture.
+Truth for interpolated frames is the same clip rendered at the times between.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+RGB = tuple[int, int, int]
+
+COLOURS: dict[str, RGB] = {
+    "red": (220, 40, 40),
+    "green": (40, 190, 60),
+    "blue": (50, 80, 230),
+    "yellow": (235, 210, 50),
+    "white": (240, 240, 240),
+    "purple": (170, 60, 200),
+}
+SHAPES = ("circle", "square", "triangle")
+ACTIONS = (
+    "moving right",
+    "moving left",
+    "moving up",
+    "moving down",
+    "standing still",
+    "growing",
+    "shrinking",
+    "spinning",
+)
+BACKGROUNDS: dict[str, RGB] = {
+    "black": (15, 15, 20),
+    "grey": (95, 100, 110),
+    "brown": (110, 80, 50),
+    "teal": (20, 90, 95),
+}
+SIZES = ("small", "large")
+
+FRAME_PX = 128.0
+MOTION_SECONDS = 7.5
+TRAVEL_PX = 72.0
+SPIN_DEGREES_PER_SECOND = 48.0  # 24 degrees per keyframe: under half of a square's 90, so the direction can be seen
+SCALE_FROM, SCALE_TO = 0.4, 1.6
+RADIUS_RANGE: dict[str | None, tuple[float, float]] = {"small": (12.0, 16.0), "large": (22.0, 27.0), None: (12.0, 27.0)}
+DIRECTION: dict[str, tuple[float, float]] = {
+    "moving right": (1.0, 0.0),
+    "moving left": (-1.0, 0.0),
+    "moving up": (0.0, -1.0),
+    "moving down": (0.0, 1.0),
+}
+
+_MARGIN_PX = 1.0
+_SQUARE_HALF_SIDE = 0.886  # of a radius: the area of the circle
+_TRIANGLE_INRADIUS = 0.675  # circumradius 1.35
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: the words of the grammar and the continuous parameters drawn for it.
+
+    `radius_px`, `centre_px` (x, y at mid clip) are in the 128 x 128 frame; `angle_degrees` is the orientation at t = 0,
+    clockwise from upright. A radius of r means a circle of radius r, a square of half side 0.886 r or an equilateral
+    triangle of circumradius 1.35 r centred on its centroid. Growing and shrinking run between 0.4 and 1.6 times it.
+
+    Raises `ValueError` for a word outside the grammar and for a spinning circle, which would look like a still one.
+    """
+
+    colour: str
+    shape: str
+    action: str
+    background: str
+    size: str | None
+    radius_px: float
+    centre_px: tuple[float, float]
+    angle_degrees: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field, word, words in (
+            ("colour", self.colour, tuple(COLOURS)),
+            ("shape", self.shape, SHAPES),
+            ("action", self.action, ACTIONS),
+            ("background", self.background, tuple(BACKGROUNDS)),
+            ("size", self.size, (*SIZES, None)),
+        ):
+            if word not in words:
+                raise ValueError(f"{field} must be one of {words}, got {word!r}")
+        if (self.shape, self.action) == ("circle", "spinning"):
+            raise ValueError("a spinning circle looks like a still one: choose a square or a triangle")
+        if not self.radius_px > 0:
+            raise ValueError(f"radius_px must be positive, got {self.radius_px}")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The discrete part of a clip: one cell of the grammar."""
+
+    colour: str
+    shape: str
+    action: str
+    background: str
+    size: str | None
+
+
+def combinations() -> list[Combination]:
+    """Every cell of the grammar in a fixed order, for stratified sampling: 6 colours x 23 shape-actions x 4 x 3."""
+    cells = itertools.product(COLOURS, SHAPES, ACTIONS, BACKGROUNDS, (None, *SIZES))
+    return [Combination(*cell) for cell in cells if (cell[1], cell[2]) != ("circle", "spinning")]
+
+
+_COMBINATIONS = tuple(combinations())
+
+
+def sample_clip(rng: np.random.Generator) -> Clip:
+    """Draw a clip uniformly over the grammar."""
+    return sample_parameters(_COMBINATIONS[int(rng.integers(len(_COMBINATIONS)))], rng)
+
+
+def sample_parameters(cell: Combination, rng: np.random.Generator) -> Clip:
+    """Draw radius, place and angle for one cell, so that the whole shape stays inside the frame at all times.
+
+    The travel is the same for every shape; where a large one would leave the frame, its radius is kept smaller.
+    """
+    dx, dy = DIRECTION.get(cell.action, (0.0, 0.0))
+    left, up, right, down = _extents(cell.shape, turning=cell.action == "spinning")
+    smallest, largest = RADIUS_RANGE[cell.size]
+    free = FRAME_PX - 2 * _MARGIN_PX
+    for travel, extent in ((abs(dx) * TRAVEL_PX, left + right), (abs(dy) * TRAVEL_PX, up + down)):
+        largest = min(largest, (free - travel) / extent)
+    radius = float(rng.uniform(smallest, largest))
+
+    reach = radius * (SCALE_TO if cell.action in ("growing", "shrinking") else 1.0)
+    jitter = 10.0 if cell.action in ("growing", "shrinking") else 20.0
+    centre = []
+    for direction, before, after in ((dx, left, right), (dy, up, down)):
+        half_travel = abs(direction) * TRAVEL_PX / 2
+        drawn = FRAME_PX / 2 + rng.uniform(-1.0, 1.0) * (6.0 if direction != 0 else jitter)
+        lowest = before * reach + half_travel + _MARGIN_PX
+        highest = FRAME_PX - after * reach - half_travel - _MARGIN_PX
+        centre.append(float(np.clip(drawn, lowest, highest)))
+    angle = float(rng.uniform(0.0, 360.0)) if cell.action == "spinning" else 0.0
+    return Clip(
+        cell.colour, cell.shape, cell.action, cell.background, cell.size, radius, (centre[0], centre[1]), angle
+    )
+
+
+def _extents(shape: str, turning: bool) -> tuple[float, float, float, float]:
+    """How far a shape of radius 1 reaches left, up, right and down of its centre."""
+    circumradius = {"circle": 1.0, "square": _SQUARE_HALF_SIDE * math.sqrt(2), "triangle": 2 * _TRIANGLE_INRADIUS}
+    if turning or shape == "circle":
+        return (circumradius[shape],) * 4
+    if shape == "square":
+        return (_SQUARE_HALF_SIDE,) * 4
+    half_base = _TRIANGLE_INRADIUS * math.sqrt(3)
+    return (half_base, 2 * _TRIANGLE_INRADIUS, half_base, _TRIANGLE_INRADIUS)
+
+
+def render(clip: Clip, times_s: NDArray[np.floating] | Sequence[float], size_px: int = 128) -> Tensor:
+    """Draw a clip at times `[N]` in seconds: float32 `[N, 3, size_px, size_px]` in -1..1.
+
+    Anti-aliased by exact signed distance: a pixel whose centre lies d px outside the edge is covered by 0.5 - d,
+    clamped to 0..1. Each frame depends on its own time only, so frame rates agree where their times do.
+    """
+    times = np.asarray(times_s, dtype=np.float64)
+    frames = torch.empty(len(times), 3, size_px, size_px)
+    _draw(clip, times, frames)
+    return frames
+
+
+def render_many(clips: Sequence[Clip], times_s: NDArray[np.floating], size_px: int = 128) -> Tensor:
+    """Draw B clips, each at its own times `[B, N]`: float32 `[B, N, 3, size_px, size_px]` in -1..1."""
+    times = np.asarray(times_s, dtype=np.float64)
+    if times.ndim != 2 or len(times) != len(clips):
+        raise ValueError(f"times_s must be [{len(clips)}, N], one row per clip, got shape {times.shape}")
+    frames = torch.empty(*times.shape, 3, size_px, size_px)
+    for clip, row, out in zip(clips, times, frames, strict=True):
+        _draw(clip, row, out)
+    return frames
+
+
+def _draw(clip: Clip, times: NDArray[np.float64], out: Tensor) -> None:
+    scale = out.shape[-1] / FRAME_PX
+    clock = np.clip(times, 0.0, MOTION_SECONDS)
+    dx, dy = DIRECTION.get(clip.action, (0.0, 0.0))
+    progress = clock / MOTION_SECONDS
+    centre_x = clip.centre_px[0] + dx * TRAVEL_PX * (progress - 0.5)
+    centre_y = clip.centre_px[1] + dy * TRAVEL_PX * (progress - 0.5)
+    radius = np.full_like(clock, clip.radius_px)
+    if clip.action == "growing":
+        radius = radius * (SCALE_FROM + (SCALE_TO - SCALE_FROM) * progress)
+    elif clip.action == "shrinking":
+        radius = radius * (SCALE_TO + (SCALE_FROM - SCALE_TO) * progress)
+    angle = np.full_like(clock, clip.angle_degrees)
+    if clip.action == "spinning":
+        angle = angle + SPIN_DEGREES_PER_SECOND * clock
+
+    pixel = torch.arange(out.shape[-1], dtype=torch.float32) + 0.5
+    x = pixel[None, None, :] - _column(centre_x * scale)
+    y = pixel[None, :, None] - _column(centre_y * scale)
+    distance = _signed_distance(clip.shape, x, y, _column(radius * scale), np.radians(angle))
+    coverage = distance.neg_().add_(0.5).clamp_(0.0, 1.0)
+    background, colour = (torch.tensor(rgb) / 127.5 - 1.0 for rgb in (BACKGROUNDS[clip.background], COLOURS[clip.colour]))
+    torch.lerp(background[:, None, None], colour[:, None, None], coverage[:, None], out=out)
+
+
+def _column(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))[:, None, None]
+
+
+def _signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor, angle: NDArray[np.float64]) -> Tensor:
+    """Exact distance `[N, H, W]` from x `[N, 1, W]`, y `[N, H, 1]` to the outline, negative inside.
+
+    A regular polygon splits into equal wedges, one per side. The farthest side line names the wedge of a point; with
+    `along` its distance from the middle of that side, the nearest boundary point is on the side or at its end.
+    """
+    squared = x.square() + y.square()
+    if shape == "circle":
+        return squared.sqrt_().sub_(radius)
+    cos, sin = _column(np.cos(angle)), _column(np.sin(angle))
+    if shape == "square":
+        inradius, half_side = _SQUARE_HALF_SIDE * radius, _SQUARE_HALF_SIDE * radius
+        height = torch.maximum((x * cos + y * sin).abs_(), (y * cos - x * sin).abs_())
+    else:
+        inradius, half_side = _TRIANGLE_INRADIUS * radius, _TRIANGLE_INRADIUS * math.sqrt(3) * radius
+        down = y * cos - x * sin
+        across = (x * cos + y * sin).abs_().mul_(math.sqrt(3) / 2)
+        height = torch.maximum(down, across.sub_(down, alpha=0.5))
+    along = squared.sub_(height.square()).clamp_(min=0.0).sqrt_()
+    beyond = along.sub_(half_side).clamp_(min=0.0)
+    above = height.sub_(inradius)
+    return torch.hypot(above.clamp(min=0.0), beyond).add_(above.clamp_(max=0.0))
