@@ -146,9 +146,7 @@ def sample_parameters(cell: Combination, rng: np.random.Generator) -> Clip:
         highest = FRAME_PX - after * reach - half_travel - _MARGIN_PX
         centre.append(float(np.clip(drawn, lowest, highest)))
     angle = float(rng.uniform(0.0, 360.0)) if cell.action == "spinning" else 0.0
-    return Clip(
-        cell.colour, cell.shape, cell.action, cell.background, cell.size, radius, (centre[0], centre[1]), angle
-    )
+    return Clip(cell.colour, cell.shape, cell.action, cell.background, cell.size, radius, (centre[0], centre[1]), angle)
 
 
 def _extents(shape: str, turning: bool) -> tuple[float, float, float, float]:
@@ -201,13 +199,25 @@ def _draw(clip: Clip, times: NDArray[np.float64], out: Tensor) -> None:
     if clip.action == "spinning":
         angle = angle + SPIN_DEGREES_PER_SECOND * clock
 
-    pixel = torch.arange(out.shape[-1], dtype=torch.float32) + 0.5
-    x = pixel[None, None, :] - _column(centre_x * scale)
-    y = pixel[None, :, None] - _column(centre_y * scale)
+    background, colour = (
+        (torch.tensor(rgb) / 127.5 - 1.0)[:, None, None] for rgb in (BACKGROUNDS[clip.background], COLOURS[clip.colour])
+    )
+    out.copy_(background.expand_as(out))
+    reach = 2 * _TRIANGLE_INRADIUS * radius
+    columns, rows = (_window(centre, reach, out.shape[-1]) for centre in (centre_x, centre_y))
+    x = torch.arange(columns.start, columns.stop)[None, None, :] + 0.5 - _column(centre_x * scale)
+    y = torch.arange(rows.start, rows.stop)[None, :, None] + 0.5 - _column(centre_y * scale)
     distance = _signed_distance(clip.shape, x, y, _column(radius * scale), np.radians(angle))
     coverage = distance.neg_().add_(0.5).clamp_(0.0, 1.0)
-    background, colour = (torch.tensor(rgb) / 127.5 - 1.0 for rgb in (BACKGROUNDS[clip.background], COLOURS[clip.colour]))
-    torch.lerp(background[:, None, None], colour[:, None, None], coverage[:, None], out=out)
+    out[:, :, rows, columns] = torch.lerp(background, colour, coverage[:, None])
+
+
+def _window(centre: NDArray[np.float64], reach: NDArray[np.float64], size_px: int) -> slice:
+    """The pixels along one axis that a shape can touch in any of the frames; the rest is plain background."""
+    scale = size_px / FRAME_PX
+    first = math.floor(float(np.min(centre - reach, initial=FRAME_PX)) * scale) - 1
+    last = math.ceil(float(np.max(centre + reach, initial=0.0)) * scale) + 1
+    return slice(min(max(first, 0), size_px), min(max(last, 0), size_px))
 
 
 def _column(values: NDArray[np.float64]) -> Tensor:
@@ -235,4 +245,5 @@ def _signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor, angle: ND
     along = squared.sub_(height.square()).clamp_(min=0.0).sqrt_()
     beyond = along.sub_(half_side).clamp_(min=0.0)
     above = height.sub_(inradius)
-    return torch.hypot(above.clamp(min=0.0), beyond).add_(above.clamp_(max=0.0))
+    outside = above.clamp(min=0.0).square_().add_(beyond.square_()).sqrt_()
+    return outside.add_(above.clamp_(max=0.0))
