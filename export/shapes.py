@@ -217,7 +217,7 @@ def _window(centre: NDArray[np.float64], reach: NDArray[np.float64], size_px: in
     scale = size_px / FRAME_PX
     first = math.floor(float(np.min(centre - reach, initial=FRAME_PX)) * scale) - 1
     last = math.ceil(float(np.max(centre + reach, initial=0.0)) * scale) + 1
-    return slice(min(max(first, 0), size_px), min(max(last, 0), size_px))
+    return slice(max(first, 0), min(max(last, first, 0), size_px))
 
 
 def _column(values: NDArray[np.float64]) -> Tensor:
