@@ -1,0 +1,129 @@
+"""Video: uint8 frames that travel with their rate. How one becomes a file is in `video_file`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt.errors import RequestError, VideoWriteError
+from ffrt.video_file import write_video
+
+
+class Video:
+    """Frames that travel with their rate. Lazy: nothing is decoded before it is asked for; iterable again and again.
+
+    `chunks()` starts a fresh iterator over uint8 arrays [n, H, W, 3] of any n >= 1, `num_frames` frames in all.
+    Iterating the video gives frames [H, W, 3], holding one chunk at a time.
+
+    Raises `RequestError` for sizes or rates below one, `VideoWriteError` when `chunks` does not keep its promise.
+    """
+
+    def __init__(
+        self,
+        chunks: Callable[[], Iterator[NDArray[np.uint8]]],
+        *,
+        num_frames: int,
+        height: int,
+        width: int,
+        fps: int,
+        metadata: Mapping[str, str],
+    ) -> None:
+        for name, value, least in (
+            ("num_frames", num_frames, 0),
+            ("height", height, 1),
+            ("width", width, 1),
+            ("fps", fps, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise RequestError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        self._chunks = chunks
+        self.num_frames = num_frames
+        self.height = height
+        self.width = width
+        self.fps = fps
+        self.metadata: Mapping[str, str] = MappingProxyType(dict(metadata))
+
+    @classmethod
+    def from_frames(
+        cls, frames: NDArray[np.uint8], fps: int, metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> Video:
+        """A video over frames in memory: uint8 [N, H, W, 3] in RGB order, not copied."""
+        shape, dtype = np.shape(frames), getattr(frames, "dtype", type(frames).__name__)
+        if not isinstance(frames, np.ndarray) or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
+            raise RequestError(f"frames must be a uint8 array [N, H, W, 3], got {dtype} {list(shape)}")
+        n, height, width, _ = shape
+        return cls(
+            lambda: iter((frames,) if n else ()), num_frames=n, height=height, width=width, fps=fps, metadata=metadata
+        )
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for chunk in self.chunks():
+            yield from chunk
+
+    def __repr__(self) -> str:
+        return f"Video({self.num_frames} frames, {self.height}x{self.width}, {self.fps} fps)"
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds: every frame is shown for 1 / fps."""
+        return self.num_frames / self.fps
+
+    @cached_property
+    def frames(self) -> NDArray[np.uint8]:
+        """All frames, uint8 [N, H, W, 3], read-only. Decoded once and kept: N * H * W * 3 bytes."""
+        frames = np.empty((self.num_frames, self.height, self.width, 3), np.uint8)
+        start = 0
+        for chunk in self.chunks():
+            frames[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        frames.flags.writeable = False
+        return frames
+
+    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 [n, H, W, 3] chunks, `num_frames` frames in all."""
+        if "frames" in self.__dict__:
+            if self.num_frames:
+                yield self.frames
+            return
+        count = 0
+        for chunk in self._chunks():
+            if chunk.dtype != np.uint8 or chunk.shape[1:] != (self.height, self.width, 3):
+                raise VideoWriteError(
+                    f"a chunk must be uint8 [n, {self.height}, {self.width}, 3], got {chunk.dtype} {list(chunk.shape)}"
+                )
+            count += len(chunk)
+            if count > self.num_frames:
+                break
+            yield chunk
+        if count != self.num_frames:
+            many = "more" if count > self.num_frames else f"only {count}"
+            raise VideoWriteError(f"the video was announced with {self.num_frames} frames, its chunks hold {many}")
+
+    def save(self, path: str | os.PathLike[str], *, on_frame: Callable[[int, int], None] | None = None) -> None:
+        """Write the video; the suffix decides the format: .mp4 (H.264), .webm (VP9), .gif, .png (numbered frames).
+
+        One chunk is alive at a time, so memory does not grow with the length. The file is written in a temporary folder
+        beside `path`, synced, and renamed: whatever happens, `path` is the old file or the whole new one.
+        `metadata` goes into the file; `on_frame(done, total)` is called after each frame.
+
+        Raises `VideoWriteError` for a target that cannot be written, a size or rate that the format cannot hold, no
+        frames, or a disk that fills up.
+        """
+        write_video(
+            path,
+            iter(self),
+            num_frames=self.num_frames,
+            height=self.height,
+            width=self.width,
+            fps=self.fps,
+            metadata=self.metadata,
+            on_frame=on_frame,
+        )

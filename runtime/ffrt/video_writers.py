@@ -1,0 +1,207 @@
+"""The writers behind `video_file`: PyAV for mp4, webm and gif, the standard library for png.
+
+A writer takes uint8 frames [H, W, 3] one at a time and returns the files it made; it does not know their final names.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import av
+    import av.filter
+    from av.video.stream import VideoStream
+
+CODECS: Mapping[str, tuple[str, dict[str, str], dict[str, str]]] = {  # codec, its options, options of the container
+    ".mp4": ("libx264", {"crf": "16", "preset": "medium"}, {"movflags": "+faststart"}),
+    ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}, {}),
+    ".gif": ("gif", {}, {"loop": "0"}),
+}
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class Writer(Protocol):
+    """`add` every frame, then `finish`; or `abort`, after which the files are worthless."""
+
+    def add(self, frame: NDArray[np.uint8]) -> None: ...
+
+    def finish(self) -> list[Path]: ...
+
+    def abort(self) -> None: ...
+
+
+class AvWriter:
+    """mp4, webm and gif through PyAV; gif frames pass a filter graph that chooses 256 colours for each."""
+
+    def __init__(self, part: Path, height: int, width: int, fps: int, metadata: Mapping[str, str]) -> None:
+        import av
+
+        self.part = part
+        self.count = 0
+        self.time_base = Fraction(1, fps)
+        self.comment = json.dumps(dict(metadata))
+        self.graph: av.filter.Graph | None = None
+        codec, codec_options, container_options = CODECS[part.suffix]
+        self.container = av.open(str(part), "w", options=container_options)
+        try:
+            self.stream = cast("VideoStream", self.container.add_stream(codec, rate=fps, options=codec_options))
+            self.stream.height, self.stream.width = height, width
+            if part.suffix == ".gif":
+                self.stream.pix_fmt = "pal8"
+                self.stream.codec_context.time_base = Fraction(1, 100)
+                self.graph = _palette_graph(height, width, self.time_base)
+            else:
+                self.stream.pix_fmt = "yuv420p"
+                self.stream.codec_context.time_base = self.time_base
+                self._tag(metadata)
+        except BaseException:
+            self.abort()
+            raise
+
+    def _tag(self, metadata: Mapping[str, str]) -> None:
+        context: Any = self.stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 in ITU-T H.273
+        context.color_range = 1  # limited
+        self.container.metadata["comment"] = self.comment
+        if "prompt" in metadata:
+            self.container.metadata["title"] = metadata["prompt"]
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        from av import VideoFrame
+        from av.video.reformatter import ColorRange, Colorspace
+
+        picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        if self.graph is None:
+            picture = picture.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+        picture.pts, picture.time_base, picture.duration = self.count, self.time_base, 1
+        self.count += 1
+        self._push(picture)
+
+    def _push(self, picture: av.VideoFrame | None) -> None:
+        """Encode a frame, or with None the end, through the palette graph if there is one."""
+        import av
+
+        if self.graph is None:
+            self.container.mux(self.stream.encode(picture))
+            return
+        self.graph.push(picture)
+        while True:
+            try:
+                chosen = self.graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                break
+            if isinstance(chosen, av.VideoFrame):
+                self.container.mux(self.stream.encode(chosen))
+        if picture is None:
+            self.container.mux(self.stream.encode(None))
+
+    def finish(self) -> list[Path]:
+        import av
+
+        self._push(None)
+        self.container.close()
+        with av.open(str(self.part)) as container:
+            found = sum(packet.size > 0 for packet in container.demux(video=0))
+        if found != self.count:  # a muxer may lose the error of a full disk
+            raise OSError(errno.EIO, f"{found} of {self.count} frames reached the disk")
+        if self.part.suffix == ".gif":
+            _add_gif_comment(self.part, self.comment)
+        return [self.part]
+
+    def abort(self) -> None:
+        import av
+
+        try:
+            self.container.close()
+        except (OSError, av.FFmpegError):  # the part is deleted and the first error is the one to show
+            pass
+
+
+class PngWriter:
+    """One png per frame, without a library: filter `up`, zlib, and a text chunk."""
+
+    def __init__(self, folder: Path, metadata: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.comment = json.dumps(dict(metadata))
+        self.parts: list[Path] = []
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        height, width, _ = frame.shape
+        rows = frame.reshape(height, width * 3)
+        lines = np.full((height, 1 + width * 3), 2, np.uint8)  # each line starts with its filter: 2 = up
+        lines[0, 1:] = rows[0]
+        np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+        part = self.folder / f"{len(self.parts):05d}.png"
+        part.write_bytes(
+            PNG_SIGNATURE
+            + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+            + _png_chunk(b"sRGB", b"\0")
+            + _png_chunk(b"tEXt", b"Comment\0" + self.comment.encode("ascii"))
+            + _png_chunk(b"IDAT", zlib.compress(lines.tobytes()))
+            + _png_chunk(b"IEND", b"")
+        )
+        self.parts.append(part)
+
+    def finish(self) -> list[Path]:
+        return self.parts
+
+    def abort(self) -> None:
+        """Nothing is open between frames."""
+
+
+def _palette_graph(height: int, width: int, time_base: Fraction) -> av.filter.Graph:
+    """rgb24 -> pal8: a palette of its own for each frame, so no frame waits for the end of the video."""
+    from av import VideoFormat
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=time_base)
+    split = graph.add("split")
+    palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+    use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
+    source.link_to(split)
+    split.link_to(palette, 0, 0)
+    split.link_to(use, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _add_gif_comment(part: Path, comment: str) -> None:
+    """GIF89a section 24: a comment extension, put before the trailer 0x3B."""
+    text = comment.encode("ascii")
+    blocks = [text[i : i + 255] for i in range(0, len(text), 255)]
+    with open(part, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x21\xfe" + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0\x3b")
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def read_png_comment(path: Path) -> str:
+    with open(path, "rb") as file:
+        if file.read(8) != PNG_SIGNATURE:
+            raise OSError(errno.EINVAL, "not a png file")
+        while True:
+            size, kind = struct.unpack(">I4s", file.read(8))
+            if kind == b"tEXt" and size < 1 << 20 and (data := file.read(size)).startswith(b"Comment\0"):
+                return data.removeprefix(b"Comment\0").decode("latin-1")
+            if kind in (b"IDAT", b"IEND"):
+                return ""
+            file.seek(size + 4, os.SEEK_CUR)
