@@ -1,0 +1,58 @@
+"""Text-to-video on ONNX Runtime: FusionFrames / Kandinsky Video 1.0 (arXiv 2311.13073), without PyTorch.
+
+```python
+from ffrt import Pipeline
+
+pipe = Pipeline.from_pretrained("demo")
+video = pipe("a red circle moving right on a black background", seed=7)
+video.save("circle.mp4")
+```
+
+The same in stages, each an array in and an array out:
+
+```python
+context = pipe.encode("a red circle moving right on a black background")  # context [1, L, D], mask [1, L]
+latents = pipe.keyframes(context, seed=7)  # [T, 4, h, w]
+latents = pipe.interpolate(latents, fps=8, seed=7)  # [4T-3, 4, h, w]
+video = pipe.decode(latents, fps=8)  # .frames: uint8 [N, H, W, 3]
+```
+
+Letters, one grammar for every array: `T` keyframes, `N` frames after interpolation (a pass makes 4T-3 out of T), `G`
+the T-1 groups between keyframes, `B` guidance rows (conditional first), `h` and `w` the latent height and width (pixels
+`H` and `W` / 8), `L` text tokens kept, `D` their width. Latents are float32, frames uint8 in RGB order.
+
+Every error is an `FfrtError` (tree in `ffrt.errors`).
+"""
+
+__version__ = "0.1.0"
+
+from ffrt.bundle import Bundle, open_bundle
+from ffrt.errors import (
+    BundleError,
+    FfrtError,
+    GraphInputError,
+    PromptTruncated,
+    ProviderError,
+    RequestError,
+    VideoWriteError,
+)
+from ffrt.pipeline import Pipeline, Step
+from ffrt.text import Context
+from ffrt.video import Video
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Context",
+    "FfrtError",
+    "GraphInputError",
+    "Pipeline",
+    "PromptTruncated",
+    "ProviderError",
+    "RequestError",
+    "Step",
+    "Video",
+    "VideoWriteError",
+    "__version__",
+    "open_bundle",
+]

@@ -1,0 +1,41 @@
+"""Every error that ffrt raises on purpose, and the one warning.
+
+```
+FfrtError
+├── BundleError        the bundle is missing, damaged, newer than this ffrt, or breaks its own manifest
+├── GraphInputError    a graph was given arrays that its contract does not allow, or could not run them
+├── ProviderError      the execution provider that was asked for cannot be had
+├── RequestError       an argument of the caller is outside what the bundle or the sampler allows
+└── VideoWriteError    a video could not be written; no partial file is left behind
+```
+"""
+
+from __future__ import annotations
+
+
+class FfrtError(Exception):
+    """Base of all errors of this package: catch it to catch them all."""
+
+
+class BundleError(FfrtError):
+    """The bundle is missing, damaged, newer than this ffrt, or breaks its own manifest."""
+
+
+class GraphInputError(FfrtError):
+    """A graph was given arrays that its contract does not allow, or could not run them."""
+
+
+class ProviderError(FfrtError):
+    """The execution provider that was asked for is unknown, not in this build, or did not start."""
+
+
+class RequestError(FfrtError, ValueError):
+    """An argument is outside what the bundle or the sampler allows; nothing was run."""
+
+
+class VideoWriteError(FfrtError):
+    """A video could not be written; no partial file is left behind."""
+
+
+class PromptTruncated(UserWarning):
+    """The prompt has more tokens than the text encoder takes; the end of it was left out."""

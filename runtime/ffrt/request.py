@@ -1,0 +1,106 @@
+"""Checks of what a caller asks for. Each returns the value to use or raises RequestError; nothing is rounded."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffrt.bundle import InterpolationConfig, KeyframeConfig
+from ffrt.errors import RequestError
+from ffrt.sampler import MAX_STEPS, SAMPLERS
+
+MAX_SEED = 2**63 - 1
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """A whole number from `low` to `high`; True, 2.0 and "2" are none."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high:
+        return operator.index(value)
+    raise RequestError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+
+
+def seed_of(value: object) -> int:
+    """A seed: a whole number from 0 to 2**63 - 1."""
+    return whole("seed", value, 0, MAX_SEED)
+
+
+def steps_of(value: object, default: int) -> int:
+    """A number of denoising steps; None is the default."""
+    return default if value is None else whole("num_inference_steps", value, 1, MAX_STEPS)
+
+
+def guidance_of(name: str, value: object, default: float) -> float:
+    """A guidance scale, finite and 0 or more; None is the default, 0 is no guidance."""
+    if value is None:
+        return default
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if number and 0 <= float(value) <= 1e6:  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    raise RequestError(f"{name}: expected a number from 0 (no guidance) to 1e6, got {value!r}")
+
+
+def sampler_of(value: object, default: str) -> str:
+    """The name of a sampler; None is the default."""
+    if value is None:
+        return default
+    if isinstance(value, str) and value in SAMPLERS:
+        return value
+    raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {value!r}")
+
+
+def rate_of(value: object, rates: Sequence[int]) -> int:
+    """A frame rate that the bundle can make."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value in rates:
+        return operator.index(value)
+    raise RequestError(f"fps: expected one of {list(rates)}, the rates of this bundle, got {value!r}")
+
+
+def check_noise(noise: object, draws: int, shape: tuple[int, ...]) -> None:
+    """Noise given by the caller: float32 [K, *shape], the start first, then one draw for every step that adds one."""
+    if isinstance(noise, np.ndarray) and noise.dtype == np.float32 and noise.shape[1:] == shape and len(noise) >= draws:
+        return
+    raise RequestError(f"noise: expected float32 [at least {draws}, {', '.join(map(str, shape))}], got {_told(noise)}")
+
+
+def check_latents(latents: object, channels: int, least: int) -> None:
+    """Latents float32 [N, channels, h, w] with N >= least."""
+    if isinstance(latents, np.ndarray) and latents.dtype == np.float32 and latents.ndim == 4:
+        if len(latents) >= least and latents.shape[1] == channels and latents.size:
+            return
+    raise RequestError(f"latents: expected float32 [at least {least}, {channels}, h, w], got {_told(latents)}")
+
+
+def _told(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one stage denoises: steps, guidance scale and sampler, no default left open."""
+
+    steps: int
+    guidance_scale: float
+    sampler: str
+
+    @property
+    def draws(self) -> int:
+        """Noise tensors that the sampler takes: the start, and one for every step of "ddpm" but the last."""
+        return self.steps if self.sampler == "ddpm" else 1
+
+
+def sampling_of(
+    config: KeyframeConfig | InterpolationConfig,
+    num_inference_steps: object,
+    guidance_scale: object,
+    sampler: object,
+    guidance_name: str = "guidance_scale",
+) -> Sampling:
+    """The request with the defaults of a stage's `config` in place of None."""
+    return Sampling(
+        steps_of(num_inference_steps, config.num_inference_steps),
+        guidance_of(guidance_name, guidance_scale, config.guidance_scale),
+        sampler_of(sampler, config.sampler),
+    )

@@ -1,0 +1,163 @@
+"""Denoising in pure numpy: the sampling of Kandinsky Video 1.0 (arXiv 2311.13073), and two samplers for few steps.
+
+Letters: `alpha_bar` the share of signal left at a step, `x` a noised latent, `x0` a clean estimate, `epsilon` the
+noise, `v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0`. Steps are numbered from 0, the least noised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt.errors import RequestError
+
+Array = NDArray[np.float32]
+
+SAMPLERS = ("ddpm", "ddim", "dpm++")
+MAX_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """One finished step: `x` the latent after it, `x0` the clean estimate that it used, `time` what the model got."""
+
+    index: int
+    total: int
+    time: float
+    x: Array
+    x0: Array
+
+
+def cosine_betas(steps: int) -> NDArray[np.float64]:
+    """Cosine schedule, built with `steps` betas as the 1.0 release does (Nichol and Dhariwal 2021, eq. 17)."""
+    if not 1 <= steps <= MAX_STEPS:
+        raise RequestError(f"num_inference_steps: expected 1 to {MAX_STEPS}, got {steps}")
+    level: NDArray[np.float64] = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+    return np.minimum(1 - level[1:] / level[:-1], 0.999).astype(np.float32).astype(np.float64)
+
+
+def model_times(steps: int, sampler: str) -> NDArray[np.float64]:
+    """The time in 0..999 that the model is given at every step.
+
+    "ddpm" counts as the release does, `i * (1000 // steps)`, which is the step's noise level only near 1000 steps and
+    names a cleaner one below. "ddim" and "dpm++", meant for few steps, give the time of the step's own noise level.
+    """
+    index = np.arange(steps, dtype=np.float64)
+    return index * (1000.0 // steps) if sampler == "ddpm" else (index + 1) * 1000.0 / steps - 1
+
+
+def clean_estimate(x: Array, prediction: Array, alpha_bar: float, kind: str) -> Array:
+    """`x0` from an "epsilon" (Ho et al. 2020, eq. 15) or a "v" prediction (Salimans and Ho 2022, appendix D)."""
+    signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    if kind == "v":
+        return x * signal - prediction * noise
+    return (x - prediction * noise) * (1 / signal)
+
+
+def dynamic_threshold(x0: Array, quantile: float) -> Array:
+    """Clip every row of `x0` to its own quantile of |x0|, at least 1, and divide by it (Saharia et al. 2022, 2.3)."""
+    limit = np.quantile(np.abs(x0).reshape(len(x0), -1), quantile, axis=1).astype(np.float32)
+    limit = np.maximum(limit, 1).reshape(-1, *[1] * (x0.ndim - 1))
+    return np.clip(x0, -limit, limit) / limit
+
+
+def guide(conditional: Array, unconditional: Array, guidance_scale: float) -> Array:
+    """Classifier-free guidance in the release's convention: `(w + 1) c - w u`, so 0 is no guidance."""
+    return (guidance_scale + 1) * conditional - guidance_scale * unconditional
+
+
+def normal_noise(seed: int, stage: int, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Endless standard normal draws of PCG64: a stream of its own for every seed and stage (0 keyframes, 1.. passes).
+
+    Drawn on the CPU, so that a seed means the same video on any provider.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stage,))))
+    while True:
+        yield generator.standard_normal(shape, dtype=np.float32)
+
+
+def denoise(
+    predict: Callable[[Array, float], Array],
+    noise: Iterator[Array],
+    *,
+    steps: int,
+    sampler: str,
+    prediction: str,
+    threshold: float,
+) -> Generator[Denoised, None, Array]:
+    """Turn noise into a latent in `steps` steps, one yield for each; returns the latent.
+
+    `predict(x, time)` is the guided prediction. The first draw of `noise` is the start; "ddpm" takes one more for every
+    step but the last. Raises RequestError for an unknown sampler, a number of steps outside 1..1000, too few draws.
+    """
+    if sampler not in SAMPLERS:
+        raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
+    betas = cosine_betas(steps)
+    alpha_bars = np.cumprod(1 - betas)
+    times = model_times(steps, sampler)
+    x, x0_before, step_before = _draw(noise), None, 0.0
+    for i in reversed(range(steps)):
+        alpha_bar = float(alpha_bars[i])
+        alpha_bar_next = float(alpha_bars[i - 1]) if i > 0 else 1.0
+        x0 = dynamic_threshold(clean_estimate(x, predict(x, float(times[i])), alpha_bar, prediction), threshold)
+        if sampler == "ddpm":
+            x = _posterior_mean(x, x0, float(betas[i]), alpha_bar, alpha_bar_next)
+            if i > 0:
+                x = x + _posterior_deviation(float(betas[i]), alpha_bar, alpha_bar_next) * _draw(noise)
+        elif i == 0:
+            x = x0
+        elif sampler == "ddim":
+            x = ddim_step(x, x0, alpha_bar, alpha_bar_next)
+        else:
+            step = _half_log_snr(alpha_bar_next) - _half_log_snr(alpha_bar)
+            x = dpm_solver_step(x, x0, x0_before, alpha_bar, alpha_bar_next, step, step_before)
+            x0_before, step_before = x0, step
+        yield Denoised(steps - 1 - i, steps, float(times[i]), x, x0)
+    return x
+
+
+def ddim_step(x: Array, x0: Array, alpha_bar: float, alpha_bar_next: float) -> Array:
+    """Deterministic step to the less noised `alpha_bar_next` (Song et al. 2021, eq. 12 with sigma 0)."""
+    keep = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
+    return math.sqrt(alpha_bar_next) * x0 + keep * (x - math.sqrt(alpha_bar) * x0)
+
+
+def dpm_solver_step(
+    x: Array, x0: Array, x0_before: Array | None, alpha_bar: float, alpha_bar_next: float, step: float, before: float
+) -> Array:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); `step` and `before` are steps in lambda = log(signal / noise)."""
+    direction = x0
+    if x0_before is not None:
+        ratio = step / (2 * before)
+        direction = (1 + ratio) * x0 - ratio * x0_before
+    shrink = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
+    return shrink * x - math.sqrt(alpha_bar_next) * math.expm1(-step) * direction
+
+
+def _half_log_snr(alpha_bar: float) -> float:
+    return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
+
+
+def _posterior_mean(x: Array, x0: Array, beta: float, alpha_bar: float, alpha_bar_next: float) -> Array:
+    """Mean of q(x_{i-1} | x_i, x0) (Ho et al. 2020, eq. 7)."""
+    to_x0 = beta * math.sqrt(alpha_bar_next) / (1 - alpha_bar)
+    to_x = (1 - alpha_bar_next) * math.sqrt(1 - beta) / (1 - alpha_bar)
+    return to_x0 * x0 + to_x * x
+
+
+def _posterior_deviation(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
+    """Standard deviation of the same posterior; never asked for at step 0, whose variance is 0."""
+    return math.sqrt(beta * (1 - alpha_bar_next) / (1 - alpha_bar))
+
+
+def _draw(noise: Iterator[Array]) -> Array:
+    try:
+        return next(noise)
+    except StopIteration:
+        raise RequestError(
+            "noise: expected a start and, with 'ddpm', one draw for every step but the last; got fewer"
+        ) from None
