@@ -1,0 +1,45 @@
+# make demo   set up a torch-free environment and write demo.mp4
+# make test   set up the development environment, then ruff, mypy and pytest
+# Set-up runs once; it runs again when pyproject.toml changes.
+
+PYTHON ?= python3
+PROMPT ?= a red circle moving right on a black background
+SEED ?= 7
+
+.PHONY: demo test lint fast clean check-python
+
+demo: .venv-demo/ready
+	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
+
+test: lint
+	.venv/bin/python -m pytest -q -m "not slow"
+	.venv/bin/python -m pytest -q -m slow
+
+fast: lint
+	.venv/bin/python -m pytest -q -m "not slow"
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+.venv-demo/ready: pyproject.toml $(shell find runtime graphs/demo -type f -not -name '*.pyc' 2>/dev/null) | check-python
+	rm -rf .venv-demo
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install -q --disable-pip-version-check ".[cpu]"
+	touch $@
+
+.venv/ready: pyproject.toml | check-python
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check -e ".[cpu,export,dev]"
+	touch $@
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'ffrt needs Python 3.11 or newer; "$(PYTHON)" is' \
+	    "$$($(PYTHON) --version 2>/dev/null || echo 'not found'). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo '"$(PYTHON)" cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
+
+clean:
+	rm -rf .venv .venv-demo dist demo.mp4

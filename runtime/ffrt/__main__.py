@@ -1,0 +1,8 @@
+"""`python -m ffrt` is the same as `ffrt`."""
+
+import sys
+
+from ffrt.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

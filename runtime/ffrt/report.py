@@ -1,0 +1,147 @@
+"""What `ffrt inspect` and `ffrt doctor` print, as text."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ffrt import __version__
+from ffrt.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, TensorSpec, find_bundle, open_bundle
+from ffrt.errors import BundleError, FfrtError
+from ffrt.graph import Graph, available_providers, runtime_version
+from ffrt.video_file import SUFFIXES, read_metadata
+
+TRY = 'ffrt generate "a red circle moving right on a black background" --seed 7 -o circle.mp4'
+
+
+def inspect(what: str, as_json: bool = False) -> str:
+    """A bundle (folder or "demo") or a video that ffrt wrote, as a table or as JSON. Raises FfrtError if unreadable."""
+    if Path(what).suffix.lower() in SUFFIXES and not Path(what).is_dir():
+        metadata = read_metadata(what)
+        if as_json:
+            return json.dumps(metadata, indent=2, ensure_ascii=False)
+        return _columns(list(metadata.items())) if metadata else f"{what} holds no metadata of ffrt"
+    bundle = open_bundle(find_bundle(what))
+    if as_json:
+        manifest = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))
+        return json.dumps({"folder": str(bundle.folder), "digest": bundle.digest, **manifest}, indent=2)
+    return "\n\n".join([_columns(_summary(bundle)), _columns(_graph_rows(bundle)), _columns(_tensor_rows(bundle))])
+
+
+def doctor() -> tuple[str, int]:
+    """Versions, providers and the demo bundle; the status is 0 if a video can be made here, else 1."""
+    rows: list[Sequence[str]] = [
+        ("ffrt", __version__, str(Path(__file__).parent)),
+        ("python", platform.python_version(), f"{platform.system()} {platform.machine()}"),
+        ("numpy", importlib.metadata.version("numpy"), ""),
+        ("tokenizers", importlib.metadata.version("tokenizers"), ""),
+        ("av", importlib.metadata.version("av"), "writes mp4, webm and gif"),
+        ("onnxruntime", runtime_version(), f"has the providers {', '.join(available_providers())}"),
+    ]
+    try:
+        bundle = open_bundle(find_bundle("demo"))
+    except BundleError as error:
+        rows += [
+            ("demo bundle", "no", str(error)),
+            ("cuda", "unknown", "needs a bundle to try"),
+            ("next", "", "see above"),
+        ]
+        return _columns(rows), 1
+    cuda, why = _cuda(bundle)
+    rows += [
+        ("demo bundle", "ok", f"{bundle.folder}, {_megabytes(_size_of(bundle))}, every digest verified"),
+        ("cuda", cuda, why),
+    ]
+    return f"{_columns(rows)}\n\nnext: {TRY}", 0
+
+
+def _cuda(bundle: Bundle) -> tuple[str, str]:
+    """Whether a session really runs on CUDA, and why or what to install."""
+    driver = shutil.which("nvidia-smi") is not None
+    if "cuda" not in available_providers():
+        if driver:
+            return "no", 'there is an NVIDIA driver: pip uninstall onnxruntime, then pip install "ffrt[cuda]"'
+        return "no", "no NVIDIA driver here; the CPU is used"
+    try:
+        Graph(bundle, "text_encoder", provider="cuda")
+    except FfrtError as error:
+        return "no", str(error) if driver else f"no NVIDIA driver here ({error})"
+    return "ok", "a session really ran on it"
+
+
+def _summary(bundle: Bundle) -> list[Sequence[str]]:
+    video, keys, between = bundle.video, bundle.keyframes, bundle.interpolation
+    h, w, count = video.height // video.downscale, video.width // video.downscale, keys.num_frames
+    rows: list[Sequence[str]] = [
+        ("name", bundle.name),
+        ("format", f"{FORMAT} {FORMAT_VERSION}"),
+        ("licence", bundle.license),
+        ("folder", str(bundle.folder)),
+        ("digest", bundle.digest),
+        ("size", f"{_megabytes(_size_of(bundle))} in {len(bundle.files)} files, every digest verified"),
+        ("made with", ", ".join(f"{name} {version}" for name, version in bundle.created_with.items())),
+        ("text", f"up to {bundle.text.max_tokens} tokens"),
+        (
+            "video",
+            f"{video.height}x{video.width} pixels (multiples of {video.size_multiple}), "
+            f"latent {video.latent_channels}x{h}x{w}",
+        ),
+        ("keyframes", f"{count} at {keys.fps} fps; {_sampling(keys)}"),
+    ]
+    for i, one_pass in enumerate(between.passes):
+        count = 4 * count - 3
+        rows.append(
+            (
+                "" if i else "interpolation",
+                f"{count} at {one_pass.fps} fps, skip_frames {one_pass.skip_frames}; {_sampling(between)}",
+            )
+        )
+    return rows
+
+
+def _sampling(config: Any) -> str:
+    return (
+        f"{config.prediction}-prediction, {config.sampler}, {config.num_inference_steps} steps, "
+        f"guidance {config.guidance_scale:g}, threshold {config.threshold:g}"
+    )
+
+
+def _graph_rows(bundle: Bundle) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [("graph", "size", "parity with PyTorch: max abs", "relative rms", "floor")]
+    for name, graph in bundle.graphs.items():
+        files = [bundle.files[file].bytes for file in (graph.file, f"{graph.file}.data") if file in bundle.files]
+        parity = graph.parity
+        measured = [f"{number:.1e}" for number in (parity.max_abs, parity.relative_rms, parity.floor)]
+        rows.append((name, _megabytes(sum(files)), *measured))
+    return rows
+
+
+def _tensor_rows(bundle: Bundle) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [("graph", "", "tensor", "dtype", "shape")]
+    for name, graph in bundle.graphs.items():
+        tensors: list[tuple[str, TensorSpec]] = [("in", t) for t in graph.inputs] + [("out", t) for t in graph.outputs]
+        for i, (side, tensor) in enumerate(tensors):
+            shape = f"[{', '.join(map(str, tensor.shape))}]"
+            rows.append(("" if i else name, side, tensor.name, tensor.dtype, shape))
+    return rows
+
+
+def _size_of(bundle: Bundle) -> int:
+    return sum(file.bytes for file in bundle.files.values())
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as left-aligned columns, two spaces apart."""
+    table = [list(row) for row in rows]
+    widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(max(map(len, table)))]
+    lines = ("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)) for row in table)
+    return "\n".join(line.rstrip() for line in lines)
