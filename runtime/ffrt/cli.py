@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TextIO
 
 from ffrt import __version__
-from ffrt.errors import FfrtError, RequestError, VideoWriteError
+from ffrt.errors import FfrtError, PromptTruncated, RequestError, VideoWriteError
 
 BAR_WIDTH = 24
 RATES_HELP = "frames per second, one of the rates of the bundle: 2, 8 or 30 for the demo (default: 8)"
@@ -51,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ffrt", description="A sentence becomes a video, without PyTorch.")
+    parser = argparse.ArgumentParser(
+        prog="ffrt", description="A sentence becomes a video, without PyTorch.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"ffrt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    add = commands.add_parser("generate", help="make a video of a prompt").add_argument
+    add = commands.add_parser("generate", help="make a video of a prompt", allow_abbrev=False).add_argument
     add("prompt", metavar="PROMPT", help="what the video shows")
     add("-o", "--output", required=True, metavar="FILE", help="file to write: .mp4, .webm, .gif or .png")
     add("--bundle", metavar="DIR", help="folder of a bundle (default: the demo)")
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampler", metavar="NAME", help="ddpm, ddim or dpm++ (default: the bundle's)")
     add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda, tensorrt or openvino (default: auto)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime chooses)")
-    add("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add("-q", "--quiet", action="store_true", help="print only warnings and errors")
 
     add = commands.add_parser("inspect", help="show what a bundle holds, or how a video was made").add_argument
     add("what", metavar="BUNDLE", help="folder of a bundle, 'demo', or a video that ffrt wrote")
@@ -117,6 +119,7 @@ def _generate(args: argparse.Namespace) -> int:
         num_frames = 4 * num_frames - 3 if one_pass.fps <= args.fps else num_frames
     check_target(args.output, num_frames=num_frames)
     with warnings.catch_warnings():
+        warnings.simplefilter("always", PromptTruncated)
         warnings.showwarning = progress.warn  # type: ignore[assignment]
         while True:
             try:
@@ -125,7 +128,7 @@ def _generate(args: argparse.Namespace) -> int:
                 video = end.value
                 break
             progress.update(step.stage, step.index + 1, step.total)
-        video.save(args.output, on_frame=lambda done, total: progress.update("decode and write", done, total))
+        video.save(args.output, on_frame=lambda done, total: progress.update("decode and write", done, total, "frames"))
     if not args.quiet:
         took_s = time.monotonic() - started_s
         print(
@@ -149,15 +152,15 @@ class Progress:
         self._stage = ""
         self._started_s = self._ended_s = time.monotonic()
 
-    def update(self, stage: str, done: int, total: int) -> None:
-        """`done` of `total` steps of `stage` are finished."""
+    def update(self, stage: str, done: int, total: int, unit: str = "steps") -> None:
+        """`done` of `total` units of `stage` are finished."""
         if self._quiet:
             return
         now_s = time.monotonic()
         if stage != self._stage:
             self._stage, self._started_s = stage, self._ended_s  # loading a graph counts for the stage that needs it
         if done == total:
-            self._write(f"{stage:<24} {total:>4} steps  {now_s - self._started_s:6.1f} s", end=True)
+            self._write(f"{stage:<24} {total:>4} {unit:<6}  {now_s - self._started_s:6.1f} s", end=True)
             self._ended_s = now_s
         elif self._live:
             left_s = (now_s - self._started_s) / done * (total - done)

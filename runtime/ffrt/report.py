@@ -46,15 +46,11 @@ def doctor() -> tuple[str, int]:
     try:
         bundle = open_bundle(find_bundle("demo"))
     except BundleError as error:
-        rows += [
-            ("demo bundle", "no", str(error)),
-            ("cuda", "unknown", "needs a bundle to try"),
-            ("next", "", "see above"),
-        ]
-        return _columns(rows), 1
+        rows += [("demo bundle", "no", "see below"), ("cuda", "?", "tried with the demo bundle")]
+        return f"{_columns(rows)}\n\nnext: {error}", 1
     cuda, why = _cuda(bundle)
     rows += [
-        ("demo bundle", "ok", f"{bundle.folder}, {_megabytes(_size_of(bundle))}, every digest verified"),
+        ("demo bundle", "ok", f"{bundle.folder}, {_readable(_size_of(bundle))}, every digest verified"),
         ("cuda", cuda, why),
     ]
     return f"{_columns(rows)}\n\nnext: {TRY}", 0
@@ -83,7 +79,7 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
         ("licence", bundle.license),
         ("folder", str(bundle.folder)),
         ("digest", bundle.digest),
-        ("size", f"{_megabytes(_size_of(bundle))} in {len(bundle.files)} files, every digest verified"),
+        ("size", f"{_readable(_size_of(bundle))} in {len(bundle.files)} files, every digest verified"),
         ("made with", ", ".join(f"{name} {version}" for name, version in bundle.created_with.items())),
         ("text", f"up to {bundle.text.max_tokens} tokens"),
         (
@@ -117,7 +113,7 @@ def _graph_rows(bundle: Bundle) -> list[Sequence[str]]:
         files = [bundle.files[file].bytes for file in (graph.file, f"{graph.file}.data") if file in bundle.files]
         parity = graph.parity
         measured = [f"{number:.1e}" for number in (parity.max_abs, parity.relative_rms, parity.floor)]
-        rows.append((name, _megabytes(sum(files)), *measured))
+        rows.append((name, _readable(sum(files)), *measured))
     return rows
 
 
@@ -135,8 +131,8 @@ def _size_of(bundle: Bundle) -> int:
     return sum(file.bytes for file in bundle.files.values())
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def _readable(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
