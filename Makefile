@@ -3,6 +3,7 @@
 # Set-up runs once; it runs again when pyproject.toml changes.
 
 PYTHON ?= python3
+PIP = -m pip install -q --disable-pip-version-check
 PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
 
@@ -23,15 +24,13 @@ lint: .venv/ready
 	.venv/bin/mypy
 
 .venv-demo/ready: pyproject.toml $(shell find runtime graphs/demo -type f -not -name '*.pyc' 2>/dev/null) | check-python
-	rm -rf .venv-demo
-	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/python -m pip install -q --disable-pip-version-check ".[cpu]"
+	test -e $@ || { rm -rf .venv-demo && $(PYTHON) -m venv .venv-demo; }
+	.venv-demo/bin/python $(PIP) ".[cpu]"
 	touch $@
 
 .venv/ready: pyproject.toml | check-python
-	rm -rf .venv
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q --disable-pip-version-check -e ".[cpu,export,dev]"
+	test -e $@ || { rm -rf .venv && $(PYTHON) -m venv .venv; }
+	.venv/bin/python $(PIP) -e ".[cpu,export,dev]"
 	touch $@
 
 check-python:

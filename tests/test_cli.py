@@ -18,38 +18,32 @@ import ffrt
 from ffrt import cli
 from ffrt.bundle import Bundle
 from ffrt.video_file import read_metadata
-from tests.toy_bundle import write_toy_bundle
 
 PROMPT = "a red circle moving right"
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
-
-
-def arguments(toy: Bundle, output: Path, *more: str) -> list[str]:
-    return ["generate", PROMPT, "-o", str(output), "--bundle", str(toy.folder), "--threads", "1", *more]
+def arguments(tiny: Bundle, output: Path, *more: str) -> list[str]:
+    return ["generate", PROMPT, "-o", str(output), "--bundle", str(tiny.folder), "--threads", "1", *more]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "a.png"])
 def test_generate_writes_the_file_and_how_it_was_made(
-    toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     output = tmp_path / name
-    assert cli.main(arguments(toy, output, "--seed", "7", "--guidance", "0", "--steps", "2")) == 0
+    assert cli.main(arguments(tiny, output, "--seed", "7", "--guidance", "0", "--steps", "2")) == 0
     printed = capsys.readouterr()
-    assert f"{output}: 13 frames, 64x64, 8 fps, 1.6 s long" in printed.out
+    assert f"{output}: 9 frames, 32x32, 8 fps, 1.1 s long" in printed.out
     stages = [line.split("  ")[0] for line in printed.err.splitlines()]
     assert stages == ["keyframes", "interpolation to 8 fps", "decode and write"]
-    files = [output] if output.suffix != ".png" else [tmp_path / f"a-{i:05d}.png" for i in range(13)]
+    files = [output] if output.suffix != ".png" else [tmp_path / f"a-{i:05d}.png" for i in range(9)]
     assert sorted(tmp_path.iterdir()) == files
     found = read_metadata(files[0])
     wanted = {"prompt": PROMPT, "seed": "7", "guidance_scale": "0.0", "num_inference_steps": "2"}
-    assert found.items() >= {**wanted, "bundle_digest": toy.digest, "ffrt_version": ffrt.__version__}.items()
+    assert found.items() >= {**wanted, "bundle_digest": tiny.digest, "ffrt_version": ffrt.__version__}.items()
 
 
-def test_every_option_reaches_the_pipeline(toy: Bundle, tmp_path: Path) -> None:
+def test_every_option_reaches_the_pipeline(tiny: Bundle, tmp_path: Path) -> None:
     output = tmp_path / "a.mp4"
     more = [
         "--fps",
@@ -63,7 +57,7 @@ def test_every_option_reaches_the_pipeline(toy: Bundle, tmp_path: Path) -> None:
         "--provider",
         "cpu",
     ]
-    assert cli.main(arguments(toy, output, *more, "--negative-prompt", "blue", "--steps", "1")) == 0
+    assert cli.main(arguments(tiny, output, *more, "--negative-prompt", "blue", "--steps", "1")) == 0
     found = read_metadata(output)
     assert found["sampler"] == "ddim"
     assert found["negative_prompt"] == "blue"
@@ -72,11 +66,11 @@ def test_every_option_reaches_the_pipeline(toy: Bundle, tmp_path: Path) -> None:
 
     with av.open(str(output)) as container:
         stream = container.streams.video[0]
-        assert (stream.height, stream.width, stream.frames, stream.average_rate) == (32, 64, 49, 30)
+        assert (stream.height, stream.width, stream.frames, stream.average_rate) == (32, 64, 33, 30)
 
 
-def test_quiet_prints_nothing(toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(arguments(toy, tmp_path / "a.gif", "--quiet", "--fps", "2", "--size", "64")) == 0
+def test_quiet_prints_nothing(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments(tiny, tmp_path / "a.gif", "--quiet", "--fps", "2", "--size", "64")) == 0
     assert capsys.readouterr() == ("", "")
 
 
@@ -87,7 +81,7 @@ def test_quiet_prints_nothing(toy: Bundle, tmp_path: Path, capsys: pytest.Captur
         (["--steps", "0"], "num_inference_steps"),
         (["--steps", "-3"], "num_inference_steps"),
         (["--seed", "-1"], "seed"),
-        (["--size", "65"], "height: expected a multiple of 32 pixels, got 65; the nearest are 64 and 96"),
+        (["--size", "65"], "height: expected a multiple of 16 pixels, got 65; the nearest are 64 and 80"),
         (["--size", "64x0"], "width"),
         (["--sampler", "euler"], "sampler"),
         (["--threads", "0"], "threads"),
@@ -96,9 +90,9 @@ def test_quiet_prints_nothing(toy: Bundle, tmp_path: Path, capsys: pytest.Captur
     ],
 )
 def test_a_wrong_request_is_one_line_and_no_file(
-    toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
+    tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
-    assert cli.main([*arguments(toy, tmp_path / "a.mp4"), *more]) == 2
+    assert cli.main([*arguments(tiny, tmp_path / "a.mp4"), *more]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert re.fullmatch(f"ffrt: .*{words}.*\n", printed.err)
@@ -115,10 +109,10 @@ def test_a_wrong_request_is_one_line_and_no_file(
     ],
 )
 def test_a_misspelt_option_is_a_usage_error(
-    toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
+    tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli.main([*arguments(toy, tmp_path / "a.mp4"), *more])
+        cli.main([*arguments(tiny, tmp_path / "a.mp4"), *more])
     assert stopped.value.code == 2
     assert words in capsys.readouterr().err
 
@@ -135,60 +129,67 @@ def test_the_output_is_checked_before_the_bundle_is_opened(
 
 
 def test_png_frames_in_the_way_are_seen_before_a_model_runs(
-    toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "a-00013.png").write_text("the fourteenth frame of something else")
-    assert cli.main(arguments(toy, tmp_path / "a.png")) == 1
+    (tmp_path / "a-00009.png").write_text("the tenth frame of something else")
+    assert cli.main(arguments(tiny, tmp_path / "a.png")) == 1
     printed = capsys.readouterr().err
-    assert "a-00013.png" in printed
+    assert "a-00009.png" in printed
     assert "keyframes" not in printed
 
 
-def test_a_missing_or_changed_bundle(toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_or_changed_bundle(own_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["generate", PROMPT, "-o", str(tmp_path / "a.mp4"), "--bundle", str(tmp_path / "none")]) == 1
     assert "no bundle folder" in capsys.readouterr().err
-    changed = write_toy_bundle(tmp_path / "changed")
-    with open(changed.folder / "keyframe_unet.onnx", "r+b") as file:
+    with open(own_bundle.folder / "keyframe_unet.onnx", "r+b") as file:
         file.write(b"\xff")
-    for command in (["inspect", str(changed.folder)], arguments(changed, tmp_path / "a.mp4")):
+    for command in (["inspect", str(own_bundle.folder)], arguments(own_bundle, tmp_path / "a.mp4")):
         assert cli.main(command) == 1
         assert "sha256" in capsys.readouterr().err
 
 
-def test_an_unavailable_provider_is_an_error(toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(arguments(toy, tmp_path / "a.mp4", "--provider", "quantum")) == 1
+def test_an_unavailable_provider_is_an_error(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments(tiny, tmp_path / "a.mp4", "--provider", "quantum")) == 1
     assert "expected one of ['auto', 'cpu', 'cuda'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_long_prompt_warns_in_one_line(toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = arguments(toy, tmp_path / "a.gif", "--fps", "2")
+def test_a_long_prompt_warns_in_one_line(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = arguments(tiny, tmp_path / "a.gif", "--fps", "2")
     command[1] = "red " * 40
     assert cli.main(command) == 0
-    assert "ffrt: warning: the prompt has 40 tokens; 16 were kept, the rest left out\n" in capsys.readouterr().err
+    assert "ffrt: warning: the prompt has 41 tokens; 8 were kept, the rest left out\n" in capsys.readouterr().err
 
 
-def test_inspect_shows_graphs_sizes_and_parity(toy: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["inspect", str(toy.folder)]) == 0
+def test_inspect_shows_graphs_sizes_and_parity(tiny: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(tiny.folder)]) == 0
     printed = capsys.readouterr().out
-    for words in ("toy", "Apache-2.0", toy.digest, "[B*T, 4, h, w]", "parity", "3 steps, guidance 0.25", "13 at 8 fps"):
+    for words in (
+        "tiny",
+        "Apache-2.0",
+        tiny.digest,
+        "[B*T, 4, h, w]",
+        "parity",
+        "4 steps, guidance 0.25",
+        "9 at 8 fps",
+    ):
         assert words in printed
-    for name in toy.graphs:
+    for name in tiny.graphs:
         assert re.search(rf"^{name}  .* 1.0e-03$", printed, re.MULTILINE)
     assert all(line == line.rstrip() for line in printed.splitlines())
 
 
-def test_inspect_json_is_the_manifest_and_its_digest(toy: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["inspect", str(toy.folder), "--json"]) == 0
+def test_inspect_json_is_the_manifest_and_its_digest(tiny: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(tiny.folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["digest"] == toy.digest
+    assert found["digest"] == tiny.digest
     assert found["graphs"]["movq_decoder"]["outputs"][0]["shape"] == ["N", 3, "H", "W"]
     assert found["interpolation"]["guidance_scale"] == 0.25
 
 
-def test_inspect_says_how_a_video_was_made(toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_says_how_a_video_was_made(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "a.webm"
-    cli.main(arguments(toy, output, "--quiet", "--seed", "11"))
+    cli.main(arguments(tiny, output, "--quiet", "--seed", "11"))
     assert cli.main(["inspect", str(output)]) == 0
     assert re.search(r"^seed +11$", capsys.readouterr().out, re.MULTILINE)
     assert cli.main(["inspect", str(output), "--json"]) == 0
@@ -196,9 +197,9 @@ def test_inspect_says_how_a_video_was_made(toy: Bundle, tmp_path: Path, capsys: 
 
 
 def test_doctor_names_versions_providers_and_the_next_step(
-    toy: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffrt.report.find_bundle", lambda name: toy.folder)
+    monkeypatch.setattr("ffrt.report.find_bundle", lambda name: tiny.folder)
     assert cli.main(["doctor"]) == 0
     printed = capsys.readouterr().out
     for name in ("ffrt", "python", "numpy", "onnxruntime", "tokenizers", "av", "demo bundle", "cuda"):
@@ -208,11 +209,10 @@ def test_doctor_names_versions_providers_and_the_next_step(
 
 
 def test_doctor_fails_when_the_demo_is_damaged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own_bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damaged = write_toy_bundle(tmp_path / "toy")
-    (damaged.folder / "tokenizer.json").unlink()
-    monkeypatch.setattr("ffrt.report.find_bundle", lambda name: damaged.folder)
+    (own_bundle.folder / "tokenizer.json").unlink()
+    monkeypatch.setattr("ffrt.report.find_bundle", lambda name: own_bundle.folder)
     assert cli.main(["doctor"]) == 1
     assert "tokenizer.json is missing" in capsys.readouterr().out.splitlines()[-1]
 
@@ -228,11 +228,11 @@ def ffrt_command(*arguments: str) -> list[str]:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("moment", ["keyframes", "interpolation to 8 fps"])
 def test_a_stopped_run_leaves_no_file(
-    toy: Bundle, tmp_path: Path, number: signal.Signals, status: int, moment: str
+    tiny: Bundle, tmp_path: Path, number: signal.Signals, status: int, moment: str
 ) -> None:
     terminal, ours = pty.openpty()
     process = subprocess.Popen(
-        ffrt_command(*arguments(toy, tmp_path / "a.mp4", "--steps", "1000", "--size", "512")),
+        ffrt_command(*arguments(tiny, tmp_path / "a.mp4", "--steps", "1000", "--size", "512")),
         stdout=subprocess.DEVNULL,
         stderr=ours,
         env=environment(),
@@ -253,8 +253,8 @@ def test_a_stopped_run_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_that_closes_stdout_is_no_crash(toy: Bundle) -> None:
-    line = " ".join([*ffrt_command("inspect", str(toy.folder), "--json"), "| head -c 1"])
+def test_a_reader_that_closes_stdout_is_no_crash(tiny: Bundle) -> None:
+    line = " ".join([*ffrt_command("inspect", str(tiny.folder), "--json"), "| head -c 1"])
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment(), timeout=120)
     assert (done.stdout, done.stderr) == ("{", "")
 

@@ -1,0 +1,142 @@
+"""Who may import whom: the four floors, and inside the package.
+
+Two tests, because neither sees everything: the syntax tree shows imports inside functions that nobody calls, the
+subprocess shows imports by name through importlib.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "runtime" / "ffrt"
+
+# floor -> the roots it may import beside the standard library, numpy and itself
+FLOORS = {
+    "runtime/ffrt": {"ffrt", "onnxruntime", "tokenizers", "av"},
+    "graphs": {"ffrt", "onnx", "onnxruntime"},
+    "export": {
+        *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum", "transformers"},
+        *{"safetensors", "tokenizers", "matplotlib"},
+    },
+    "bench": {"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
+}
+# parts of ffrt that a floor may import; the others may import all of it
+PARTS = {"graphs": {"ffrt.bundle", "ffrt.errors"}}
+
+# module of ffrt -> the modules of ffrt below it
+INSIDE = {
+    "errors": set(),
+    "bundle": {"errors"},
+    "sampler": {"errors"},
+    "graph": {"errors", "bundle"},
+    "request": {"errors", "bundle", "sampler"},
+    "text": {"errors", "bundle", "graph", "sampler"},
+    "keyframes": {"errors", "bundle", "graph", "sampler"},
+    "interpolate": {"errors", "bundle", "graph", "sampler"},
+    "decode": {"errors", "bundle", "graph", "sampler"},
+    "video_writers": {"errors"},
+    "video_file": {"errors", "video_writers"},
+    "video": {"errors", "video_file"},
+    "pipeline": {
+        *{"errors", "bundle", "sampler", "graph", "request", "text", "keyframes", "interpolate", "decode", "video"},
+        "__version__",
+    },
+    "report": {"errors", "bundle", "graph", "video_file", "__version__"},
+    "cli": {"errors", "pipeline", "report", "video_file", "__version__"},
+    "__main__": {"cli"},
+    "__init__": {"errors", "bundle", "pipeline", "text", "video"},
+}
+# third-party package -> the only files of ffrt that may import it
+ONLY = {
+    "onnxruntime": {"graph"},
+    "tokenizers": {"text"},
+    "av": {"video_writers", "video_file"},
+}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports, at any depth, in full: `from a import b` is both `a` and `a.b`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import hides what is imported"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def sources(floor: str) -> list[Path]:
+    return sorted(path for path in (ROOT / floor).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_imports_only_what_lies_below(floor: str) -> None:
+    allowed = FLOORS[floor] | {"numpy", floor.split("/")[-1]} | sys.stdlib_module_names
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {module}"
+        for file in sources(floor)
+        for module in imports(file)
+        if module.split(".")[0] not in allowed
+        or (floor in PARTS and module.startswith("ffrt.") and ".".join(module.split(".")[:2]) not in PARTS[floor])
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("file", sources("runtime/ffrt"), ids=lambda file: file.stem)
+def test_inside_the_package(file: Path) -> None:
+    assert file.stem in INSIDE, f"say in this table what {file.name} may import"
+    names = {path.stem for path in sources("runtime/ffrt")} | {"__version__"}
+    found = {module.split(".")[1] for module in imports(file) if module.startswith("ffrt.")} & names
+    assert found <= INSIDE[file.stem]
+    for module in imports(file):
+        root = module.split(".")[0]
+        assert file.stem in ONLY.get(root, {file.stem}), f"only {ONLY[root]} may import {root}"
+
+
+def test_stages_never_import_each_other() -> None:
+    stages = {"text", "keyframes", "interpolate", "decode"}
+    assert all(not INSIDE[stage] & stages for stage in stages)
+
+
+def test_the_tables_have_no_rows_for_files_that_are_gone() -> None:
+    assert set(INSIDE) == {path.stem for path in sources("runtime/ffrt")}
+
+
+def test_the_package_is_alone_in_runtime() -> None:
+    assert not (ROOT / "runtime" / "__init__.py").exists()
+    kept = [path.name for path in (ROOT / "runtime").iterdir() if path.name != "__pycache__"]
+    assert kept == ["ffrt"]
+    for floor in ("export", "graphs", "bench"):
+        assert (ROOT / floor / "__init__.py").exists(), f"without it, a package {floor} of site-packages would win"
+
+
+def test_every_module_imports_without_torch_onnx_and_transformers() -> None:
+    modules = [f"ffrt.{path.stem}" for path in sources("runtime/ffrt") if path.stem != "__init__"]
+    program = (
+        "import importlib, sys\n"
+        "for name in ('torch', 'onnx', 'transformers', 'PIL', 'safetensors', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        f"for name in {modules!r}:\n"
+        "    importlib.import_module(name)\n"
+        "print(sorted(name for name in sys.modules if name == 'ffrt' or name.startswith('ffrt.')))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == sorted(["ffrt", *modules])
+
+
+def test_importing_ffrt_does_not_load_pyav_or_the_tokenizer() -> None:
+    program = "import sys, ffrt; print({'av', 'tokenizers'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
