@@ -1,0 +1,132 @@
+"""`python -m bench.report [--check]`: the README's table, made from the committed record of `bench.demo_quality`.
+
+The table stands between two comments of the README and is never edited by hand; `--check` exits 1 when it is stale.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.harness import ROOT
+
+BEGIN, END = "<!-- bench:demo_quality -->", "<!-- /bench -->"
+METHODS = {
+    "ffrt": "**ffrt**",
+    "latent linear": "linear blending of latents",
+    "linear": "linear blending",
+    "minterpolate": "ffmpeg minterpolate (mci)",
+    "hold": "hold",
+    "autoencoder": "true frames through the autoencoder (the bound)",
+    "true linear": "linear blending of rendered keyframes",
+    "true minterpolate": "ffmpeg minterpolate of rendered keyframes",
+    "true hold": "hold of rendered keyframes",
+}
+
+
+def number(value: float, unit: str) -> str:
+    """A value with as many digits as its unit bears."""
+    digits = {"%": 1, "dB": 1, "MB": 0, "s": 2 if abs(value) < 10 else 1}[unit]
+    return f"{value:.{digits}f} {unit}"
+
+
+def interval(score: Mapping[str, Any]) -> str:
+    """The bounds of a share in percent, in brackets."""
+    return f" ({100 * score['low']:.0f} to {100 * score['high']:.0f})"
+
+
+def target_table(record: Mapping[str, Any]) -> list[str]:
+    """Measured against target, with the 95 % interval of a share."""
+    lines = ["| | measured | target | met |", "|---|---|---|---|"]
+    for item in record["targets"]:
+        measured = number(item["measured"], item["unit"])
+        if item["unit"] == "%":
+            measured += interval(record["prompts"]["scores"][item["name"].removesuffix(" right")])
+        bound = ("at least " if item["least"] else "at most ") + number(item["target"], item["unit"])
+        if item["target"] == 0:
+            bound = "above 0"
+        lines.append(f"| {item['name']} | {measured} | {bound} | {'yes' if item['met'] else '**no**'} |")
+    scores = record.get("prompts", {}).get("scores", {})
+    for name, words in (("size", "size right, where the prompt names one"), ("all", "all of these right at once")):
+        if name in scores and scores[name]["of"]:
+            lines.append(f"| {words} | {number(100 * scores[name]['share'], '%')}{interval(scores[name])} | | |")
+    return lines
+
+
+def interpolation_table(record: Mapping[str, Any]) -> list[str]:
+    """PSNR of the frames between, per method, over all clips and over those that move; empty when not measured."""
+    if "interpolation_8" not in record:
+        return []
+    first, second = record["interpolation_8"], record["interpolation_30"]
+    lines = [
+        "| frames between, PSNR in dB | 2 to 8 fps, all | moving | 8 to 30 fps, all | moving |",
+        "|---|---|---|---|---|",
+    ]
+    for name, words in METHODS.items():
+        cells = [found[kind][name] for found in (first, second) for kind in ("all", "moving")]
+        lines.append(f"| {words} | " + " | ".join("" if cell is None else f"{cell:.1f}" for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def conditions(record: Mapping[str, Any]) -> str:
+    """On what, on which machine and with what versions."""
+    around = record["environment"]
+    counted = []
+    if "prompts" in record:
+        counted.append(f"{record['prompts']['scores']['all']['of']} prompts of the {record['split']} set")
+    if "movq" in record:
+        counted.append(f"{record['movq']['clips']} held-out clips")
+    chosen = [f"{name} {value}" for name, value in record["sampling"].items() if value is not None]
+    counted.append(", ".join(chosen) if chosen else "the bundle's sampling defaults")
+    runtime = [f"{name} {around[name]}" for name in ("onnxruntime", "onnxruntime-gpu") if name in around]
+    threads = "default threads" if around["threads"] is None else f"threads {around['threads']}"
+    digest = "none" if around["bundle_digest"] is None else around["bundle_digest"][:12]
+    machine = [around["cpu"], f"{around['cores']} cores", threads, f"provider {around['provider']}", *runtime]
+    return (
+        f"{', '.join(counted)}; {', '.join(machine)}, ffrt {around['ffrt']}, bundle digest {digest}. "
+        "In brackets: 95 % Wilson intervals."
+    )
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The whole report of one record."""
+    return "\n".join([*target_table(record), "", *interpolation_table(record), conditions(record)])
+
+
+def renewed(readme: str, record: Mapping[str, Any]) -> str:
+    """The README with the table of `record` between its markers.
+
+    Raises `ValueError` unless both markers stand there once, in order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"the README must hold {BEGIN} and, after it, {END}, once each")
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n{markdown(record)}\n{END}{rest.split(END)[1]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Renew the README, or with --check only compare. 1: stale; 2: nothing to compare."""
+    line = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
+    line.add_argument("--check", action="store_true", help="write nothing; exit 1 when the README's table is stale")
+    line.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "demo_quality.json")
+    line.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    asked = line.parse_args(arguments)
+    try:
+        old = asked.readme.read_text()
+        new = renewed(old, json.loads(asked.json.read_text()))
+    except (OSError, ValueError) as error:
+        print(f"no report: {error}; `python -m bench.demo_quality` writes the record", file=sys.stderr)
+        return 2
+    if new == old:
+        return 0
+    if asked.check:
+        print(f"{asked.readme.name} is stale: run `python -m bench.report`", file=sys.stderr)
+        return 1
+    asked.readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
