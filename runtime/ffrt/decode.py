@@ -19,7 +19,9 @@ def check_side(name: str, size: object, multiple: int) -> int:
     """A legal height or width in pixels; raises RequestError with the nearest legal values for any other `size`."""
     limit = MAX_SIDE_PX // multiple * multiple
     if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or not multiple <= size <= limit:
-        raise RequestError(f"{name}: expected a multiple of {multiple} from {multiple} to {limit} pixels, got {size!r}")
+        raise RequestError(
+            f"{name}: expected a multiple of {multiple} from {multiple} to {limit} pixels, got {size!r:.200}"
+        )
     size = operator.index(size)
     if size % multiple:
         below = size // multiple * multiple

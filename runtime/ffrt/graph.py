@@ -113,6 +113,11 @@ class Graph:
             shapes = {key: list(value.shape) for key, value in feed.items()}
             raise GraphInputError(f"graph {self.name}: ONNX Runtime failed on inputs {shapes}: {error}") from error
         for spec, value in zip(self._outputs, values, strict=True):
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise GraphInputError(
+                    f"graph {self.name}, output {spec.name}: expected finite numbers, got NaN or infinity; check "
+                    "that the inputs are finite, then the bundle (float16 overflows first)"
+                )
             want = [_evaluate(axis, sizes) for axis in spec.shape]
             got = list(value.shape)
             if len(want) != len(got) or any(w is not None and w != g for w, g in zip(want, got, strict=True)):

@@ -19,7 +19,7 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     """A whole number from `low` to `high`; True, 2.0 and "2" are none."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high:
         return operator.index(value)
-    raise RequestError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+    raise RequestError(f"{name}: expected a whole number from {low} to {high}, got {_told(value)}")
 
 
 def seed_of(value: object) -> int:
@@ -36,10 +36,9 @@ def guidance_of(name: str, value: object, default: float) -> float:
     """A guidance scale, finite and 0 or more; None is the default, 0 is no guidance."""
     if value is None:
         return default
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if number and 0 <= float(value) <= 1e6:  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
-    raise RequestError(f"{name}: expected a number from 0 (no guidance) to 1e6, got {value!r}")
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and 0 <= value <= 1e6:
+        return float(value)
+    raise RequestError(f"{name}: expected a number from 0 (no guidance) to 1e6, got {_told(value)}")
 
 
 def sampler_of(value: object, default: str) -> str:
@@ -48,14 +47,14 @@ def sampler_of(value: object, default: str) -> str:
         return default
     if isinstance(value, str) and value in SAMPLERS:
         return value
-    raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {value!r}")
+    raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {_told(value)}")
 
 
 def rate_of(value: object, rates: Sequence[int]) -> int:
     """A frame rate that the bundle can make."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value in rates:
         return operator.index(value)
-    raise RequestError(f"fps: expected one of {list(rates)}, the rates of this bundle, got {value!r}")
+    raise RequestError(f"fps: expected one of {list(rates)}, the rates of this bundle, got {_told(value)}")
 
 
 def check_noise(noise: object, draws: int, shape: tuple[int, ...]) -> None:
@@ -74,7 +73,11 @@ def check_latents(latents: object, channels: int, least: int) -> None:
 
 
 def _told(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    return f"{value!r:.200}" if isinstance(value, (int, float, str, np.number, type(None))) else type(value).__name__
 
 
 @dataclass(frozen=True)

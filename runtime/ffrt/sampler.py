@@ -53,9 +53,8 @@ def model_times(steps: int, sampler: str) -> NDArray[np.float64]:
 def clean_estimate(x: Array, prediction: Array, alpha_bar: float, kind: str) -> Array:
     """`x0` from an "epsilon" (Ho et al. 2020, eq. 15) or a "v" prediction (Salimans and Ho 2022, appendix D)."""
     signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-    if kind == "v":
-        return x * signal - prediction * noise
-    return (x - prediction * noise) * (1 / signal)
+    x0 = x * signal - prediction * noise if kind == "v" else (x - prediction * noise) / signal
+    return x0.astype(np.float32, copy=False)
 
 
 def dynamic_threshold(x0: Array, quantile: float) -> Array:
@@ -123,7 +122,7 @@ def denoise(
 def ddim_step(x: Array, x0: Array, alpha_bar: float, alpha_bar_next: float) -> Array:
     """Deterministic step to the less noised `alpha_bar_next` (Song et al. 2021, eq. 12 with sigma 0)."""
     keep = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
-    return math.sqrt(alpha_bar_next) * x0 + keep * (x - math.sqrt(alpha_bar) * x0)
+    return keep * x + (math.sqrt(alpha_bar_next) - keep * math.sqrt(alpha_bar)) * x0
 
 
 def dpm_solver_step(

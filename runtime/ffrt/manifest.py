@@ -1,0 +1,304 @@
+"""`manifest.json`, format version 1, as frozen dataclasses: what it may say, from JSON and back.
+
+Bundles come from outside: every key, type and range is checked, nothing is converted but whole numbers to floats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from ffrt.errors import BundleError
+
+FORMAT = "ffrt-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+Prediction = Literal["epsilon", "v"]
+SamplerName = Literal["ddpm", "ddim", "dpm++"]
+DType = Literal["float32", "float16", "int64", "int32", "bool"]
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_AXIS = re.compile(r"[A-Za-z]\w*(\*[A-Za-z]\w*)*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def _require(ok: bool, field: str, want: str, got: object) -> None:
+    if not ok:
+        raise BundleError(f"{field}: expected {want}, got {got!r:.400}")
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """Size in bytes and sha256 (64 hex digits) of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _require(self.bytes >= 0, "bytes", "0 or more", self.bytes)
+        _require(_DIGEST.fullmatch(self.sha256) is not None, "sha256", "64 hex digits", self.sha256)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: an int is a fixed size, a name is a symbolic axis, `B*T` a product of two."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        for axis in self.shape:
+            ok = axis > 0 if isinstance(axis, int) else _AXIS.fullmatch(axis) is not None
+            _require(ok, f"shape of {self.name!r}", "positive sizes or names such as 'B*T'", axis)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Measured difference from the PyTorch module, and the relative RMS floor it had to stay under."""
+
+    max_abs: float
+    relative_rms: float
+    floor: float
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One ONNX graph: its file, its contract and how close it is to the module it was exported from."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Tokenizer file and the most tokens the text encoder was trained on."""
+
+    tokenizer: str
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.max_tokens <= 4096, "max_tokens", "2 to 4096", self.max_tokens)
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Default size in pixels, channels and downscale of a latent, and what a size must be a multiple of."""
+
+    height: int
+    width: int
+    latent_channels: int
+    downscale: int
+    size_multiple: int
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.latent_channels <= 64, "latent_channels", "1 to 64", self.latent_channels)
+        _require(1 <= self.downscale <= 64, "downscale", "1 to 64", self.downscale)
+        ok = 1 <= self.size_multiple <= 1024 and self.size_multiple % self.downscale == 0
+        _require(ok, "size_multiple", f"a multiple of downscale {self.downscale}, at most 1024", self.size_multiple)
+        for name, side in (("height", self.height), ("width", self.width)):
+            _require(0 < side <= 8192 and side % self.size_multiple == 0, name, f"n x {self.size_multiple}", side)
+
+
+def _check_sampling(steps: int, guidance_scale: float, threshold: float) -> None:
+    _require(1 <= steps <= 1000, "num_inference_steps", "1 to 1000", steps)
+    _require(guidance_scale >= 0, "guidance_scale", "0 or more", guidance_scale)
+    _require(0 < threshold <= 1, "threshold", "a quantile in (0, 1]", threshold)
+
+
+@dataclass(frozen=True)
+class KeyframeConfig:
+    """Defaults of the text -> keyframes stage."""
+
+    num_frames: int
+    fps: int
+    position_range: int
+    prediction: Prediction
+    sampler: SamplerName
+    num_inference_steps: int
+    guidance_scale: float
+    threshold: float
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.num_frames <= 1024, "num_frames", "2 to 1024", self.num_frames)
+        _require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
+        _require(self.num_frames <= self.position_range <= 1 << 20, "position_range", ">= T", self.position_range)
+        _check_sampling(self.num_inference_steps, self.guidance_scale, self.threshold)
+
+
+@dataclass(frozen=True)
+class InterpolationPass:
+    """One T -> 4T-3 pass: the frame rate it reaches and the frames it skips, as the network was trained."""
+
+    fps: int
+    skip_frames: int
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
+        _require(0 <= self.skip_frames <= 1000, "skip_frames", "0 to 1000", self.skip_frames)
+
+
+@dataclass(frozen=True)
+class InterpolationConfig:
+    """Defaults of the interpolation stage and its passes, slowest first."""
+
+    prediction: Prediction
+    sampler: SamplerName
+    num_inference_steps: int
+    guidance_scale: float
+    threshold: float
+    passes: tuple[InterpolationPass, ...]
+
+    def __post_init__(self) -> None:
+        _check_sampling(self.num_inference_steps, self.guidance_scale, self.threshold)
+        rates = [p.fps for p in self.passes]
+        _require(rates == sorted(set(rates)) and len(rates) <= 4, "passes", "at most 4 with rising fps", rates)
+
+
+def _tensors(*rows: tuple[str, DType, str]) -> tuple[TensorSpec, ...]:
+    axes = ((name, dtype, shape.split()) for name, dtype, shape in rows)
+    return tuple(TensorSpec(n, d, tuple(int(a) if a.isdigit() else a for a in s)) for n, d, s in axes)
+
+
+CONTRACT: Mapping[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
+    "text_encoder": (
+        _tensors(("input_ids", "int64", "B L"), ("attention_mask", "int64", "B L")),
+        _tensors(("context", "float32", "B L D"), ("null_embedding", "float32", "D")),
+    ),
+    "keyframe_unet": (
+        _tensors(
+            ("x", "float32", "B*T 4 h w"),
+            ("time", "float32", "B"),
+            ("context", "float32", "B L D"),
+            ("context_mask", "bool", "B L"),
+            ("temporal_positions", "int64", "T"),
+        ),
+        _tensors(("prediction", "float32", "B*T 4 h w")),
+    ),
+    "interpolation_unet": (
+        _tensors(
+            ("x", "float32", "B*G 20 h w"),
+            ("time", "float32", "B"),
+            ("skip_frames", "int64", "G"),
+            ("perturbation", "float32", "G"),
+        ),
+        _tensors(("prediction", "float32", "B*G 12 h w")),
+    ),
+    "movq_encoder": (_tensors(("image", "float32", "N 3 H W")), _tensors(("latent", "float32", "N 4 h w"))),
+    "movq_decoder": (_tensors(("latent", "float32", "N 4 h w")), _tensors(("image", "float32", "N 3 H W"))),
+}
+"""Graph name -> (inputs, outputs) of format version 1: a bundle holds these five, with these names, types and ranks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says, beside its format and version."""
+
+    name: str
+    license: str
+    created_with: Mapping[str, str]
+    files: Mapping[str, FileSpec]
+    graphs: Mapping[str, GraphSpec]
+    text: TextConfig
+    video: VideoConfig
+    keyframes: KeyframeConfig
+    interpolation: InterpolationConfig
+
+    def __post_init__(self) -> None:
+        _require(0 < len(self.name) <= 200, "name", "1 to 200 characters", self.name[:200])
+        for file in self.files:
+            _require(_PLAIN_NAME.fullmatch(file) is not None and file != MANIFEST, "files", "plain file names", file)
+        _require(set(self.graphs) == set(CONTRACT), "graphs", f"exactly {sorted(CONTRACT)}", sorted(self.graphs))
+        for name, spec in self.graphs.items():
+            for side, want, got in zip(("inputs", "outputs"), CONTRACT[name], (spec.inputs, spec.outputs), strict=True):
+                rows = [[(t.name, t.dtype, len(t.shape)) for t in tensors] for tensors in (want, got)]
+                _require(rows[0] == rows[1], f"graphs.{name}.{side}", f"(name, dtype, rank) {rows[0]}", rows[1])
+        for file in [self.text.tokenizer, *(g.file for g in self.graphs.values())]:
+            _require(file in self.files, "files", f"an entry for {file!r}", sorted(self.files))
+        rates = [self.keyframes.fps, *(p.fps for p in self.interpolation.passes)]
+        _require(rates == sorted(set(rates)), "passes", "frame rates above that of the keyframes", rates)
+
+
+def from_json(raw: bytes) -> Manifest:
+    """The manifest in UTF-8 JSON. Raises BundleError, without the file's name, where it breaks the format."""
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"not valid JSON ({error}); get the bundle again") from error
+    return _parse(value)
+
+
+def to_json(manifest: Manifest) -> bytes:
+    """The manifest as indented UTF-8 JSON."""
+    value = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(manifest)}
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError(f"a key is given twice among {[key for key, _ in pairs]}")
+    return value
+
+
+def _parse(value: Any) -> Manifest:
+    _require(isinstance(value, dict), "manifest", "an object", type(value).__name__)
+    form, version = value.pop("format", None), value.pop("format_version", None)
+    _require(form == FORMAT, "format", repr(FORMAT), form)
+    _require(type(version) is int, "format_version", "a whole number", version)
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"format_version {version} is newer than {FORMAT_VERSION}, the newest this ffrt reads; "
+            "type 'pip install --upgrade ffrt'"
+        )
+    _require(version == FORMAT_VERSION, "format_version", str(FORMAT_VERSION), version)
+    manifest = _build(Manifest, value, "")
+    assert isinstance(manifest, Manifest)
+    return manifest
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value`, from JSON, as an instance of the annotation `kind`; nothing is converted but int to float."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        _require(isinstance(value, dict), where, "an object", value)
+        hints = typing.get_type_hints(kind)
+        known = [f.name for f in fields(kind)]
+        for key in value:
+            _require(key in known, where if where else "manifest", f"no other keys than {known}", key)
+        for key in known:
+            _require(key in value, where if where else "manifest", f"the key {key!r}", sorted(value))
+        members = {key: _build(hints[key], value[key], f"{where}.{key}".lstrip(".")) for key in known}
+        try:
+            return typing.cast(Any, kind)(**members)
+        except BundleError as error:
+            raise BundleError(f"{where}.{error}".lstrip(".")) from None
+    if origin is tuple:
+        _require(isinstance(value, list), where, "a list", value)
+        return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping:
+        _require(isinstance(value, dict), where, "an object", value)
+        return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is Literal:
+        _require(isinstance(value, str) and value in arguments, where, f"one of {list(arguments)}", value)
+        return value
+    if kind is float:
+        ok = (type(value) is int and abs(value) < 1 << 53) or (type(value) is float and math.isfinite(value))
+        _require(ok, where, "a finite number", value)
+        return float(value)
+    kinds = arguments if origin in (types.UnionType, typing.Union) else (kind,)
+    _require(type(value) in kinds, where, " or ".join(k.__name__ for k in kinds), value)
+    return value
