@@ -25,6 +25,8 @@ PARTS = ("prompts", "movq", "interpolation", "speed")
 SHARES = {"colour": 0.95, "background": 0.95, "action": 0.90, "shape": 0.80}
 MOVQ_DB, GAIN_DB, WALL_S, IMPORT_S, PEAK_BYTES = 36.0, 3.0, 60.0, 0.3, 1_000_000_000
 
+FREE = ("bundle", "provider", "threads", "json", "sheet", "strict")  # all in the record, none changes what is measured
+
 GENERATE = """
 import os, tempfile
 from ffrt import Pipeline
@@ -143,19 +145,18 @@ def targets(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def measure(
-    pipe: Pipe, wanted: Sequence[Case], sampling: Sampling, clips: int, parts: Sequence[str] = PARTS
+    pipe: Pipe, wanted: Sequence[Case], sampling: Sampling, clips: Sequence[Any], parts: Sequence[str] = PARTS
 ) -> tuple[dict[str, Any], list[Row]]:
     """What a pipeline in this process can tell: prompts, autoencoder, both passes of interpolation."""
     found: dict[str, Any] = {}
     rows: list[Row] = []
-    shown = held_out(clips)
     if "prompts" in parts:
         found["prompts"], rows = score_prompts(pipe, wanted, sampling)
     if "movq" in parts:
-        found["movq"] = reconstruction(pipe, shown)
+        found["movq"] = reconstruction(pipe, clips)
     if "interpolation" in parts:
-        found["interpolation_8"] = interpolation(pipe, shown, 8, sampling)
-        found["interpolation_30"] = interpolation(pipe, shown[: math.ceil(clips / 3)], 30, sampling)
+        found["interpolation_8"] = interpolation(pipe, clips, 8, sampling)
+        found["interpolation_30"] = interpolation(pipe, clips[: math.ceil(len(clips) / 3)], 30, sampling)
     return found, rows
 
 
@@ -168,16 +169,25 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--prompts", type=int, default=60, help="how many prompts (60)")
     line.add_argument("--clips", type=int, default=24, help="held-out clips of autoencoder and interpolation (24)")
     line.add_argument("--split", choices=sorted(FIRST_SEED), default="test", help="prompt set: tune on tune (test)")
-    line.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (everything)")
+    line.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (everything)")
     line.add_argument("--steps", type=int, help="num_inference_steps (the bundle's)")
     line.add_argument("--guidance", type=float, help="guidance_scale (the bundle's)")
     line.add_argument("--interpolation-guidance", type=float, help="interpolation_guidance_scale (the bundle's)")
     line.add_argument("--sampler", help="sampler (the bundle's)")
     line.add_argument("--quick", action="store_true", help="a smoke run: at most 4 prompts, 2 clips, 61 frames once")
-    line.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "demo_quality.json")
-    line.add_argument("--sheet", type=Path, default=ROOT / "bench" / "results" / "demo_quality.png")
+    line.add_argument("--json", type=Path, help="record (bench/results/demo_quality.json of a whole run, else none)")
+    line.add_argument(
+        "--sheet", type=Path, help="contact sheet (bench/results/demo_quality.png of a whole run, else none)"
+    )
     line.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
     return line
+
+
+def is_whole(asked: argparse.Namespace) -> bool:
+    """Whether a run is the one that the README reports: everything, at the bundle's defaults."""
+    usual = parser().parse_args([])
+    chosen = {name: value for name, value in vars(asked).items() if name not in FREE and value != vars(usual)[name]}
+    return not chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,10 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sampling = Sampling(asked.steps, asked.guidance, asked.interpolation_guidance, asked.sampler)
     bundle = asked.bundle.resolve()
     pipe = Pipeline.from_pretrained(bundle, provider=asked.provider, threads=asked.threads)
-    measured, rows = measure(pipe, wanted, sampling, clips, asked.parts)
+    measured, rows = measure(pipe, wanted, sampling, held_out(clips, asked.split), asked.parts)
     record = {
         "bench": "demo_quality",
-        "quick": asked.quick,
+        "whole": is_whole(asked),
         "split": asked.split,
         "sampling": asdict(sampling),
         "environment": environment(bundle, asked.provider, asked.threads),
@@ -200,9 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "speed" in asked.parts:
         record["speed"] = speed(str(bundle), asked.provider, asked.threads, sampling, asked.quick)
     record["targets"] = targets(record)
-    write_json(asked.json, record)
-    if rows:
-        write_png(asked.sheet, contact_sheet(rows))
+    usual = ROOT / "bench" / "results" / "demo_quality.json" if record["whole"] else None
+    if (place := asked.json or usual) is not None:
+        write_json(place, record)
+    if rows and (picture := asked.sheet or (usual and usual.with_suffix(".png"))) is not None:
+        write_png(picture, contact_sheet(rows))
     print(markdown(record))
     for item in record.get("prompts", {}).get("failures", []):
         print(f"missed: {item['case']['prompt']} (seed {item['case']['seed']}), seen {item['seen']}")

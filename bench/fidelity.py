@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.baselines import Frames, blend, hold, linear, minterpolate, psnr_db
 from bench.harness import progress
 
-CLIP_SEED = 90_210_771
+CLIP_SEED = {"test": 90_210_771, "tune": 31_415_927}
 INTERPOLATION_SEED = 5
 
 
@@ -65,11 +65,11 @@ class Pipe(Protocol):
     def decode(self, latents: Any, fps: int) -> Clip: ...
 
 
-def held_out(count: int) -> list[Any]:
-    """Clips drawn apart from training, actions in turn."""
+def held_out(count: int, split: str = "test") -> list[Any]:
+    """Clips drawn apart from training, actions in turn; the sets are as in `bench.prompts`."""
     from export.shapes import ACTIONS, sample_clip
 
-    rng = np.random.default_rng(CLIP_SEED)
+    rng = np.random.default_rng(CLIP_SEED[split])
     clips = []
     for index in range(count):
         clip = sample_clip(rng)

@@ -98,8 +98,10 @@ def markdown(record: Mapping[str, Any]) -> str:
 def renewed(readme: str, record: Mapping[str, Any]) -> str:
     """The README with the table of `record` between its markers.
 
-    Raises `ValueError` unless both markers stand there once, in order.
+    Raises `ValueError` unless the record is of a whole run and both markers stand there once, in order.
     """
+    if not record["whole"]:
+        raise ValueError("the record is of a partial run, which is not for the README")
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
         raise ValueError(f"the README must hold {BEGIN} and, after it, {END}, once each")
     before, rest = readme.split(BEGIN)

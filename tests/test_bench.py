@@ -58,12 +58,12 @@ class Renderer:
 
 
 def measured(wanted: list[Case], painted: dict[int, dict[str, str]], clips: int = 3) -> dict[str, Any]:
-    found, rows = demo_quality.measure(Renderer(wanted, painted), wanted, SAMPLING, clips)
+    found, rows = demo_quality.measure(Renderer(wanted, painted), wanted, SAMPLING, fidelity.held_out(clips))
     assert len(rows) == len(wanted)
     around = harness.environment(None, "cpu", None)
     record = {
         "bench": "demo_quality",
-        "quick": True,
+        "whole": True,
         "split": "test",
         "environment": around,
         "sampling": asdict(SAMPLING),
@@ -285,7 +285,8 @@ def test_the_readme_is_not_stale() -> None:
 
 @pytest.mark.filterwarnings("ignore::ffrt.PromptTruncated")
 def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place, picture = tmp_path / "record.json", tmp_path / "sheet.png"
+    place, picture, readme = tmp_path / "record.json", tmp_path / "sheet.png", tmp_path / "README.md"
+    readme.write_text(f"{report.BEGIN}\n{report.END}\n")
     paths = ["--bundle", str(tiny.folder), "--threads", "1", "--json", str(place), "--sheet", str(picture)]
     assert demo_quality.main(["--quick", *paths]) == 0
     found = json.loads(place.read_text())
@@ -298,3 +299,14 @@ def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: 
     assert not found["targets"][0]["met"]
     assert demo_quality.main(["--quick", "--strict", "--parts", "movq", *paths]) == 1
     assert "prompts" not in json.loads(place.read_text())
+    assert report.main(["--json", str(place), "--readme", str(readme)]) == 2
+    assert "partial run" in capsys.readouterr().err and readme.read_text() == f"{report.BEGIN}\n{report.END}\n"
+
+
+def test_only_a_run_at_the_defaults_is_whole() -> None:
+    def whole(*arguments: str) -> bool:
+        return demo_quality.is_whole(demo_quality.parser().parse_args(arguments))
+
+    assert whole() and whole("--strict", "--json", "x.json", "--bundle", "there")
+    for arguments in (["--quick"], ["--split", "tune"], ["--parts", "movq"], ["--guidance", "0"], ["--prompts", "59"]):
+        assert not whole(*arguments)
