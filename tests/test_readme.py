@@ -1,9 +1,9 @@
 """What README.md tells people to type works, in the order in which they read it.
 
-The `ffrt` commands of blocks fenced as `bash` run first, then all blocks fenced as `python` as one program, in one empty
-folder: a snippet that needs a file has to make it first. `make` lines must name targets
-of the Makefile and `pip install` lines extras of pyproject.toml; they are not run. A block right after the comment
-`<!-- not run: REASON -->` is left out.
+The `ffrt` commands of blocks fenced as `bash` run first, then all blocks fenced as `python` as one program, all in one
+empty folder: a snippet that needs a file has to make it first. `make` lines must name targets of the Makefile, `pip
+install` lines extras of pyproject.toml, and `python -m` lines modules of this repository; they are not run. A block
+right after the comment `<!-- not run: REASON -->` is left out.
 """
 
 from __future__ import annotations
