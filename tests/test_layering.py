@@ -29,30 +29,43 @@ FLOORS = {
     "bench": {"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
 }
 # parts of ffrt that a floor may import; the others may import all of it
-PARTS = {"graphs": {"ffrt.bundle", "ffrt.errors"}}
+PARTS = {"graphs": {"ffrt.bundle", "ffrt.manifest", "ffrt.errors"}}
 
 # module of ffrt -> the modules of ffrt below it
 INSIDE = {
     "errors": set(),
-    "bundle": {"errors"},
+    "manifest": {"errors"},
+    "bundle": {"errors", "manifest"},
     "sampler": {"errors"},
-    "graph": {"errors", "bundle"},
-    "request": {"errors", "bundle", "sampler"},
-    "text": {"errors", "bundle", "graph", "sampler"},
-    "keyframes": {"errors", "bundle", "graph", "sampler"},
-    "interpolate": {"errors", "bundle", "graph", "sampler"},
-    "decode": {"errors", "bundle", "graph", "sampler"},
+    "graph": {"errors", "manifest", "bundle"},
+    "request": {"errors", "manifest", "bundle", "sampler"},
+    "text": {"errors", "manifest", "bundle", "graph", "sampler"},
+    "keyframes": {"errors", "manifest", "bundle", "graph", "sampler"},
+    "interpolate": {"errors", "manifest", "bundle", "graph", "sampler"},
+    "decode": {"errors", "manifest", "bundle", "graph", "sampler"},
     "video_writers": {"errors"},
     "video_file": {"errors", "video_writers"},
     "video": {"errors", "video_file"},
     "pipeline": {
-        *{"errors", "bundle", "sampler", "graph", "request", "text", "keyframes", "interpolate", "decode", "video"},
+        *{
+            "errors",
+            "manifest",
+            "bundle",
+            "sampler",
+            "graph",
+            "request",
+            "text",
+            "keyframes",
+            "interpolate",
+            "decode",
+            "video",
+        },
         "__version__",
     },
-    "report": {"errors", "bundle", "graph", "video_file", "__version__"},
+    "report": {"errors", "manifest", "bundle", "graph", "video_file", "__version__"},
     "cli": {"errors", "pipeline", "report", "video_file", "__version__"},
     "__main__": {"cli"},
-    "__init__": {"errors", "bundle", "pipeline", "text", "video"},
+    "__init__": {"errors", "manifest", "bundle", "pipeline", "text", "video"},
 }
 # third-party package -> the only files of ffrt that may import it
 ONLY = {
