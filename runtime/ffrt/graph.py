@@ -103,6 +103,11 @@ class Graph:
         first = self._session.get_providers()[0]
         return next((word for word, name in _NAMES.items() if name == first), first)
 
+    @property
+    def input_names(self) -> list[str]:
+        """The names that a feed must have, in the contract's order."""
+        return [spec.name for spec in self._inputs]
+
     def __call__(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph. Raises GraphInputError (graph, argument, want, got) if `feed` breaks its contract."""
         sizes = self._check(feed)

@@ -1,0 +1,114 @@
+"""Sizes of every network: frozen dataclasses and one dictionary of presets, a line each.
+
+Field names are those of the released constructors (branch ``kandinsky_video_1_0``), so a released configuration
+fills the dataclass key by key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """T5-type text encoder and the projection behind it (released: Flan-UL2, 4096 wide, 128 tokens)."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    context_dim: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """One U-Net. ``num_channels`` in, ``out_channels`` out; per-level tuples run from full resolution downwards."""
+
+    model_channels: int
+    init_channels: int
+    time_embed_dim: int
+    context_dim: int
+    num_channels: int = 4
+    out_channels: int = 4
+    groups: int = 32
+    head_dim: int = 64
+    expansion_ratio: int = 4
+    compression_ratio: int = 2
+    dim_mult: tuple[int, ...] = (1, 2, 4, 8)
+    num_blocks: tuple[int, ...] = (3, 3, 3, 3)
+    add_cross_attention: tuple[bool, ...] = (False, True, True, True)
+    add_self_attention: tuple[bool, ...] = (False, True, True, True)
+
+    def __post_init__(self) -> None:
+        levels = {len(self.dim_mult), len(self.num_blocks), len(self.add_cross_attention), len(self.add_self_attention)}
+        if len(levels) != 1:
+            raise ValueError(f"wanted one entry per level in all four tuples, got lengths {sorted(levels)}")
+        if min(self.num_blocks) < 2:
+            raise ValueError(f"wanted at least 2 blocks per level (the way up needs them), got {self.num_blocks}")
+
+    @property
+    def size_multiple(self) -> int:
+        """Latent height and width must be multiples of this: one halving per level but the last."""
+        return int(2 ** (len(self.dim_mult) - 1))
+
+
+@dataclass(frozen=True)
+class MoVQConfig:
+    """MoVQ encoder and image decoder (released: ch 128, multipliers 1 2 2 4, attention at 32)."""
+
+    ch: int
+    ch_mult: tuple[int, ...]
+    num_res_blocks: int
+    attn_resolutions: tuple[int, ...]
+    resolution: int
+    z_channels: int = 4
+    in_channels: int = 3
+    out_ch: int = 3
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent cell along one axis (the paper's f)."""
+        return int(2 ** (len(self.ch_mult) - 1))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything one bundle is made of."""
+
+    name: str
+    text: T5Config
+    keyframes: UNetConfig
+    interpolation: UNetConfig
+    movq: MoVQConfig
+    num_frames: int
+    image_size: int
+    guidance_scale: float = 5.0
+    interpolation_steps: int = 50
+
+
+def _demo_unet(channels: tuple[int, int], dim_mult: tuple[int, ...], time_embed_dim: int) -> UNetConfig:
+    return UNetConfig(
+        model_channels=32, init_channels=32, time_embed_dim=time_embed_dim, context_dim=96,
+        num_channels=channels[0], out_channels=channels[1], groups=8, head_dim=16, expansion_ratio=2,
+        dim_mult=dim_mult, num_blocks=(2, 2, 2),
+        add_cross_attention=(False, True, True), add_self_attention=(False, True, True),
+    )  # fmt: skip
+
+
+PRESETS = {
+    "demo": ModelConfig(
+        name="demo",
+        text=T5Config(vocab_size=512, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, context_dim=96),
+        keyframes=_demo_unet((4, 4), (1, 2, 3), 96),
+        interpolation=_demo_unet((20, 12), (1, 2, 2), 64),
+        movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
+        num_frames=16,
+        image_size=128,
+        guidance_scale=2.0,
+    ),
+}

@@ -1,0 +1,64 @@
+"""Group interpolation U-Net: three frames between two keyframes in one pass (paper section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from export.configs import UNetConfig
+from export.layers import TextPooling, TimeEmbedding
+from export.unet import Conditioning, UNetBody
+
+SKIP_VALUES = 20  # rows of the skip-frame table in the released model
+
+
+class InterpolationUNet(nn.Module):
+    """Predicts v for the 12 middle channels of ``x`` ``[B*G, 20, h, w]`` = left 4, noised 3 x 4, right 4; group fastest.
+
+    ``time`` ``[R]``; ``context`` ``[R, L, D]``, ``context_mask`` ``[R, L]``; ``skip_frames`` ``[G]`` (frames left out
+    between neighbours of the finished clip, 3 for 2 -> 8 fps and 1 for 8 -> 30); ``perturbation`` ``[G]`` or ``[B*G]``,
+    the noise level of the keyframes (0 when sampling). G is the length of ``skip_frames``; the groups of one video see each
+    other through the convolutions along G.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        embed = config.time_embed_dim
+        self.time_embed = TimeEmbedding(config.init_channels, embed)
+        self.text_pooling = TextPooling(embed, config.context_dim, config.head_dim)
+        self.perturbation_embed = TimeEmbedding(config.init_channels, embed)
+        self.perturbation_merge = nn.Parameter(torch.zeros(1))
+        self.skip_embed = nn.Embedding(SKIP_VALUES, embed)
+        self.skip_merge = nn.Parameter(torch.zeros(1))
+        self.body = UNetBody(config, "groups")
+
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, skip_frames: Tensor, perturbation: Tensor
+    ) -> Tensor:
+        groups = skip_frames.shape[0]
+        rows = self.text_pooling(self.time_embed(time), context, context_mask)  # [R, E]
+        videos = x.unflatten(0, (-1, groups)).shape[0]
+        per_video = rows.unflatten(0, (videos, -1))  # [B, 1 or G, E]
+        disturbed = self.perturbation_embed(perturbation).unflatten(0, (-1, groups))  # [1 or B, G, E]
+        time_embed = (1 - self.perturbation_merge) * per_video + self.perturbation_merge * disturbed
+        time_embed = time_embed + self.skip_merge * self.skip_embed(skip_frames)
+        return self.body(x, Conditioning(time_embed.flatten(0, 1), context, context_mask, None, groups))
+
+
+class UntextedInterpolationUNet(nn.Module):
+    """The 1.0 release never shows text to this model: its context is always the null token, here a constant."""
+
+    def __init__(self, unet: InterpolationUNet, null_embedding: Tensor) -> None:
+        super().__init__()
+        self.unet = unet
+        self.null_embedding = nn.Parameter(null_embedding)
+
+    def forward(self, x: Tensor, time: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
+        """``time`` ``[B]``, ``skip_frames`` ``[G]``, ``perturbation`` ``[G]`` (or ``[B*G]`` in training)."""
+        rows = time.shape[0]
+        null = self.null_embedding[None, None, :].expand(rows, 1, -1)
+        context = torch.cat((null, torch.zeros_like(null)), dim=1)  # [R, 2, D], as released: one token and one pad
+        real = torch.ones(rows, 1, dtype=torch.bool, device=x.device)
+        mask = torch.cat((real, ~real), dim=1)
+        prediction: Tensor = self.unet(x, time, context, mask, skip_frames, perturbation)
+        return prediction

@@ -1,0 +1,247 @@
+"""What each training stage trains, on what, and how it is measured (paper sections 4 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from export.captions import caption, train_tokenizer
+from export.configs import PRESETS
+from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
+from export.keyframe_unet import KeyframeUNet
+from export.latents import SKIPS, groups_of, keyframe_clips
+from export.movq import MoVQ
+from export.shapes import render, sample_clip
+from export.text_encoder import TextEncoder
+from export.weights import load_half
+
+CONFIG = PRESETS["demo"]
+TRAIN_STEPS = 1000
+UNCONDITIONAL = 0.1
+TIME_SLACK = 20
+"""The released sampler calls the noise level of step i of S by the time i * (1000 // S), up to 1000 / S too clean.
+Training names levels up to this much too clean as well, so that both conventions find a model that knows them."""
+
+
+class Stage(Protocol):
+    """One stage: a model, its loss on a fresh batch, and figures on held-out data."""
+
+    name: str
+    model: nn.Module
+    steps: int
+    batch: int
+    lr: float
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor: ...
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]: ...
+    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]: ...
+
+
+def signal_levels() -> Tensor:
+    """alpha-bar of the cosine schedule over 1000 steps, ``[1000]`` (Nichol & Dhariwal 2021, eq. 17)."""
+    position = (torch.arange(TRAIN_STEPS + 1, dtype=torch.float64) / TRAIN_STEPS + 0.008) / 1.008 * torch.pi / 2
+    levels = position.cos().square()
+    betas = (1 - levels[1:] / levels[:-1]).clamp_max(0.999)
+    return (1 - betas).cumprod(0).float()
+
+
+def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """``clean`` at time index ``level``, one index a row of the first axis."""
+    alpha_bar = signal_levels().to(clean.device)[level].reshape(-1, *[1] * (clean.dim() - 1))
+    return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+
+
+def draw_levels(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Time indices ``[count]`` and the times that the model is told, ``[count]``."""
+    level = torch.randint(0, TRAIN_STEPS, (count,), device=device)
+    told = (level - torch.rand(count, device=device) * TIME_SLACK).clamp_min(0)
+    return level, told
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Mean over images of the peak signal-to-noise ratio in dB, for values in -1..1."""
+    error = (a.float().clamp(-1, 1) - b.float()).square().flatten(1).mean(1)
+    return float((10 * torch.log10(4.0 / error.clamp_min(1e-10))).mean())
+
+
+class MoVQStage:
+    """Autoencoder. The latent is held inside -1..1, where the samplers' threshold (paper section 3) leaves it alone,
+    and gets a little noise in training, so that the decoder forgives what the U-Nets leave over."""
+
+    name, steps, batch, lr = "movq", 3000, 8, 2e-3
+    noise = 0.05
+
+    def __init__(self, run: Path, weights: Path, unfreeze: bool) -> None:
+        self.model = MoVQ(CONFIG.movq)
+
+    @staticmethod
+    def frames(rng: np.random.Generator, count: int) -> Tensor:
+        """``count`` clips, one random moment of each: ``[count, 3, 128, 128]`` in -1..1."""
+        return torch.cat([render(sample_clip(rng), rng.uniform(0.0, 7.5, 1)) for _ in range(count)])
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+        image = self.frames(rng, batch).to(device).contiguous(memory_format=torch.channels_last)
+        latent = model.encoder(image)
+        outside = F.relu(latent.float().abs() - 0.95).square().mean()
+        noisy = latent + self.noise * torch.randn_like(latent)
+        return F.mse_loss(model.decoder(noisy).float(), image) + outside
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        image = self.frames(np.random.default_rng(99), 32).to(device)
+        latent, decoded = model(image)
+        return {"psnr_db": psnr(decoded, image), "latent_std": float(latent.std())}
+
+    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {"movq_encoder": model.encoder, "movq_decoder": model.decoder}
+
+
+class TextToVideo(nn.Module):
+    """Text encoder and keyframe U-Net, trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = TextEncoder(CONFIG.text)
+        self.unet = KeyframeUNet(CONFIG.keyframes)
+
+
+class KeyframeStage:
+    """``image``: text encoder and spatial layers on single frames, temporal blocks left out. ``keyframes``: the temporal
+    blocks on whole clips, the rest frozen as in the paper, or trained along with ``--unfreeze``."""
+
+    def __init__(self, run: Path, weights: Path, unfreeze: bool, video: bool) -> None:
+        self.video = video
+        self.name = ("video" if unfreeze else "keyframes") if video else "image"
+        self.steps, self.batch, self.lr = (3000, 4, 1e-3) if video else (2500, 64, 2e-3)
+        latents = np.load(run / "keyframes.npy", mmap_mode="r")
+        self.held_out = min(64, len(latents) // 10)
+        self.latents, self.clips = latents, keyframe_clips(len(latents))
+        tokenizer = weights / "tokenizer.json"
+        if not tokenizer.exists():
+            train_tokenizer(tokenizer)
+        self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        self.model = TextToVideo()
+        if video:
+            load_half(self.model.text, weights / "text_encoder.safetensors").train()
+            load_half(self.model.unet, weights / "keyframe_unet.safetensors").train()
+            self.model.requires_grad_(unfreeze)
+            for parameter in self.model.unet.temporal_parameters():
+                parameter.requires_grad_(True)
+        else:
+            for parameter in self.model.unet.temporal_parameters():
+                parameter.requires_grad_(False)
+
+    def context(self, model: nn.Module, captions: list[str], drop: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """``[B, L, D]`` and its mask; rows where ``drop`` is true become the null row."""
+        encoded = [encoding.ids for encoding in self.tokenizer.encode_batch(captions)]
+        length = max(map(len, encoded)) + 1
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in encoded], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in encoded], device=device)
+        context, null = model.text(ids, mask)
+        null_row = torch.cat((null[None], context.new_zeros(length - 1, context.shape[-1])))
+        only_first = torch.arange(length, device=device) == 0
+        return torch.where(drop[:, None, None], null_row, context), torch.where(drop[:, None], only_first, mask.bool())
+
+    def batch_loss(self, model: nn.Module, chosen: list[int], rng: np.random.Generator, device: torch.device) -> Tensor:
+        rows = len(chosen)
+        drop = torch.rand(rows, device=device) < UNCONDITIONAL
+        context, mask = self.context(model, [caption(self.clips[i], rng) for i in chosen], drop, device)
+        level, told = draw_levels(rows, device)
+        if self.video:
+            clean = torch.from_numpy(self.latents[chosen].astype(np.float32)).to(device)  # [B, T, 4, h, w]
+            positions = torch.arange(clean.shape[1], device=device) * (180 // clean.shape[1])
+        else:
+            moments = rng.integers(0, self.latents.shape[1], rows)
+            picked = np.stack([self.latents[i, t] for i, t in zip(chosen, moments, strict=True)]).astype(np.float32)
+            clean, positions = torch.from_numpy(picked).to(device), None
+        noise = torch.randn_like(clean)
+        x = noised(clean, noise, level)
+        flat = x.flatten(0, 1) if self.video else x
+        prediction = model.unet(flat.contiguous(memory_format=torch.channels_last), told, context, mask, positions)
+        return F.mse_loss(prediction.float().reshape(noise.shape), noise)
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+        chosen = rng.integers(self.held_out, len(self.latents), batch)
+        return self.batch_loss(model, [int(i) for i in np.sort(chosen)], rng, device)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            count = self.held_out // 4 if self.video else self.held_out
+            return {"held_out": float(self.batch_loss(model, list(range(count)), np.random.default_rng(7), device))}
+
+    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {"text_encoder": model.text, "keyframe_unet": model.unet}
+
+
+class InterpolationStage:
+    """Group interpolation: v-prediction, s in 1..12, disturbed keyframes, 10 % without keyframes (section 4.2)."""
+
+    name, steps, batch, lr = "interpolation", 4000, 8, 2e-3
+    worst_perturbation = 250
+
+    def __init__(self, run: Path, weights: Path, unfreeze: bool) -> None:
+        unet = InterpolationUNet(CONFIG.interpolation)
+        for name, parameter in unet.named_parameters():
+            if name.endswith("merge"):  # nothing is frozen here, so the merged layers may take part from the start
+                nn.init.constant_(parameter, 0.5)
+            elif "group_conv.conv.weight" in name:
+                nn.init.kaiming_uniform_(parameter, a=5**0.5)
+        self.model = UntextedInterpolationUNet(unet, torch.randn(CONFIG.interpolation.context_dim))
+        self.latents = {skip: np.load(run / f"interpolation_{skip:02}.npy", mmap_mode="r") for skip in SKIPS}
+        self.held_out = 16
+        chance = np.array([{3: 6.0, 1: 4.0}.get(skip, 1.0) for skip in SKIPS])
+        self.chance = chance / chance.sum()
+
+    def batch_loss(self, model: nn.Module, runs: np.ndarray, skip: int, disturb: bool, device: torch.device) -> Tensor:
+        groups = groups_of(skip)
+        clip = torch.from_numpy(runs.astype(np.float32)).to(device)  # [B, 4G+1, 4, h, w]
+        keys = clip[:, ::4]
+        middle = clip[:, :-1].unflatten(1, (groups, 4))[:, :, 1:].flatten(2, 3)  # [B, G, 12, h, w]
+        strength = torch.zeros(len(clip), device=device)
+        if disturb:
+            worst = torch.rand(len(clip), device=device) * self.worst_perturbation
+            strength = torch.where(torch.rand(len(clip), device=device) < 0.5, worst, strength)
+            keys = torch.where((strength > 0).reshape(-1, 1, 1, 1, 1), noised(keys, torch.randn_like(keys), strength.long()), keys)
+            keys = keys * (torch.rand(len(clip), device=device) >= UNCONDITIONAL).reshape(-1, 1, 1, 1, 1)
+        level, told = draw_levels(len(clip), device)
+        noise = torch.randn_like(middle)
+        x = torch.cat((keys[:, :-1], noised(middle, noise, level), keys[:, 1:]), dim=2).flatten(0, 1)
+        skips = torch.full((groups,), skip, device=device)
+        perturbation = strength.repeat_interleave(groups)
+        prediction = model(x.contiguous(memory_format=torch.channels_last), told, skips, perturbation)
+        velocity = noised(noise, -middle, level)  # v = sqrt(a) noise - sqrt(1 - a) x0
+        return F.mse_loss(prediction.float().reshape(velocity.shape), velocity)
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+        skip = int(rng.choice(list(SKIPS), p=self.chance))
+        pool = self.latents[skip]
+        return self.batch_loss(model, pool[np.sort(rng.integers(self.held_out, len(pool), batch))], skip, True, device)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            return {
+                f"held_out_s{skip}": float(self.batch_loss(model, self.latents[skip][: self.held_out], skip, False, device))
+                for skip in (1, 3)
+            }
+
+    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {"interpolation_unet": model}
+
+
+STAGES: dict[str, Callable[[Path, Path, bool], Stage]] = {
+    "movq": MoVQStage,
+    "image": lambda run, weights, unfreeze: KeyframeStage(run, weights, unfreeze, video=False),
+    "keyframes": lambda run, weights, unfreeze: KeyframeStage(run, weights, unfreeze, video=True),
+    "interpolation": InterpolationStage,
+}

@@ -1,0 +1,187 @@
+"""Train the demo weights: ``python -m export.train STAGE``.
+
+Stages, in order: ``movq``; then, once ``python -m export.latents`` has encoded the clips, ``image`` (text encoder and
+spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything) and ``interpolation``. Each may be stopped at any time (Ctrl-C) and goes on from
+its last checkpoint when the same command is given again; the same command runs on a CPU or on CUDA. When a stage ends,
+its averaged weights are written as float16 safetensors into ``--weights``, where ``python -m export demo`` finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.stages import STAGES, Stage
+from export.weights import WEIGHTS, save_half
+
+EMA_DECAY = 0.998
+WARMUP_STEPS = 100
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up, then a cosine to 2 % of the peak."""
+    if step < WARMUP_STEPS:
+        return peak * (step + 1) / WARMUP_STEPS
+    done = (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
+    """Exponential moving average of the parameters, short at first."""
+    decay = min(EMA_DECAY, (1 + step) / (10 + step))
+    for mean, new in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(new, 1 - decay)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside and rename: a killed run keeps its last whole checkpoint."""
+    beside = path.with_suffix(".writing")
+    torch.save(state, beside)
+    os.replace(beside, path)
+
+
+def plot(history: list[dict[str, float]], path: Path, title: str) -> None:
+    """Curves of every recorded figure over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = sorted({name for row in history for name in row} - {"step", "seconds"})
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.2), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        points = [(row["step"], row[name]) for row in history if name in row]
+        axis.plot([x for x, _ in points], [y for _, y in points], linewidth=1.2)
+        axis.set_xlabel("step")
+        axis.set_title(f"{title}: {name}", fontsize=9)
+        axis.grid(alpha=0.3)
+        if name == "loss":
+            axis.set_yscale("log")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def progress(step: int, steps: int, seconds_per_step: float, figures: dict[str, float]) -> None:
+    """One line; in a terminal it is rewritten in place."""
+    eta = (steps - step) * seconds_per_step
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    bar = "#" * int(24 * step / steps)
+    line = f"[{bar:<24}] {step}/{steps}  {seconds_per_step:.2f} s/step  ETA {eta / 60:.1f} min  {shown}"
+    print(line, file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n", flush=True)
+
+
+def train(stage: Stage, args: argparse.Namespace) -> None:
+    """Run one stage from its last checkpoint to ``args.steps``."""
+    device = torch.device(args.device)
+    model = stage.model.to(device)
+    if device.type == "cpu":
+        model = model.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    checkpoint = args.run / f"{stage.name}.pt"
+    history: list[dict[str, float]] = []
+    start, spent = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        history, start, spent = state["history"], state["step"], state["seconds"]
+        print(f"{stage.name}: going on from step {start}", file=sys.stderr)
+
+    def keep(step: int) -> None:
+        state = {
+            "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+            "history": history, "step": step, "seconds": spent,
+        }  # fmt: skip
+        save_checkpoint(checkpoint, state)
+
+    running, tick = 0.0, time.perf_counter()
+    step = start
+    try:
+        for step in range(start, args.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, args.steps, args.lr)
+            rng = np.random.default_rng([args.seed, step])
+            torch.manual_seed(args.seed * 1_000_003 + step)
+            with torch.autocast(device.type, torch.bfloat16, enabled=not args.full_precision):
+                loss: Tensor = stage.loss(model, rng, args.batch, device)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            update_average(average, model, step)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise SystemExit(f"{stage.name}: the loss is {value} at step {step}; try a smaller --lr")
+            running = value if step == start else 0.98 * running + 0.02 * value
+            now = time.perf_counter()
+            spent, tick = spent + now - tick, now
+            if (step + 1) % args.log_every == 0 or step + 1 == args.steps:
+                row = {"step": step + 1, "seconds": round(spent, 1), "loss": running}
+                if (step + 1) % (args.log_every * 5) == 0 or step + 1 == args.steps:
+                    row |= stage.measure(average, device)
+                history.append(row)
+                progress(step + 1, args.steps, spent / (step + 1), {k: v for k, v in row.items() if k != "step"})
+            if (step + 1) % args.save_every == 0:
+                keep(step + 1)
+        keep(args.steps)
+    except KeyboardInterrupt:
+        keep(step)
+        print(f"\nstopped at step {step}; give the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    for name, module in stage.exported(average).items():
+        save_half(module.state_dict(), args.weights / f"{name}.safetensors")
+    (args.weights / f"{stage.name}.json").write_text(
+        json.dumps({"steps": args.steps, "batch": args.batch, "lr": args.lr, "seconds": round(spent), "history": history})
+    )
+    plot(history, args.weights / f"{stage.name}.png", stage.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m export.train", description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("--steps", type=int, help="optimiser steps in all (default: the stage's own)")
+    parser.add_argument("--batch", type=int, help="clips or images in a step")
+    parser.add_argument("--lr", type=float, help="peak learning rate")
+    parser.add_argument("--unfreeze", action="store_true", help="keyframes: train the spatial layers and the text too")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--full-precision", action="store_true", help="no bfloat16")
+    parser.add_argument("--log-every", type=int, default=20)
+    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--run", type=Path, default=Path("runs"), help="folder of checkpoints and latents")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights that are kept")
+    args = parser.parse_args()
+    args.run.mkdir(parents=True, exist_ok=True)
+    args.weights.mkdir(parents=True, exist_ok=True)
+    build = STAGES[args.stage]
+    stage = build(args.run, args.weights, args.unfreeze)
+    args.steps = stage.steps if args.steps is None else args.steps
+    args.batch = stage.batch if args.batch is None else args.batch
+    args.lr = stage.lr if args.lr is None else args.lr
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    train(stage, args)
+
+
+if __name__ == "__main__":
+    main()
