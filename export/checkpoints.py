@@ -1,7 +1,7 @@
-"""Released state dicts -> ours: one pure function a network, ``(key, tensor) -> (key, tensor)``, from tables of patterns.
+"""Released state dicts -> ours: one pure function a network, ``(key, tensor) -> (key, tensor)``, from a table each.
 
-Sources: branch ``kandinsky_video_1_0`` of the released code (U-Nets, MoVQ) and Hugging Face's T5 encoder. Every released
-key has exactly one place; loading is strict on both sides.
+Sources: branch ``kandinsky_video_1_0`` of the released code (U-Nets, MoVQ) and Hugging Face's T5 encoder. Every
+released key has exactly one place; loading is strict on both sides.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def unet_key(key: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def movq_key(levels: int) -> Rename:
-    """The image MoVQ of the 1.0 release. It counts the decoder's levels from the full resolution, we from the smallest."""
+    """The image MoVQ of the 1.0 release, which counts the decoder's levels from the full resolution down; we go up."""
 
     def rename(key: str, tensor: Tensor) -> tuple[str, Tensor]:
         turned = re.sub(r"^decoder\.up\.(\d+)\.", lambda found: f"decoder.up.{levels - 1 - int(found[1])}.", key)

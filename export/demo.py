@@ -157,7 +157,9 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
         created_with={"ffrt": ffrt.__version__, "torch": torch.__version__, "onnx": onnx.__version__},
         graphs=graphs,
         text=TextConfig("tokenizer.json", MAX_TOKENS),
-        video=VideoConfig(config.image_size, config.image_size, config.movq.z_channels, config.movq.downscale, multiple),
+        video=VideoConfig(
+            config.image_size, config.image_size, config.movq.z_channels, config.movq.downscale, multiple
+        ),
         keyframes=KeyframeConfig(
             num_frames=config.num_frames, fps=2, position_range=180, prediction="epsilon", sampler="ddpm",
             num_inference_steps=50, guidance_scale=config.guidance_scale, threshold=0.98,

@@ -18,9 +18,7 @@ class _FastBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
         batch, channels = x.shape[:2]
-        out, mean, rstd = torch.native_group_norm(
-            x, weight, bias, batch, channels, x[0, 0].numel(), groups, eps
-        )
+        out, mean, rstd = torch.native_group_norm(x, weight, bias, batch, channels, x[0, 0].numel(), groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.groups = groups
         return out

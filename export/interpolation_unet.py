@@ -13,12 +13,12 @@ SKIP_VALUES = 20  # rows of the skip-frame table in the released model
 
 
 class InterpolationUNet(nn.Module):
-    """Predicts v for the 12 middle channels of ``x`` ``[B*G, 20, h, w]`` = left 4, noised 3 x 4, right 4; group fastest.
+    """Predicts v for the middle of ``x`` ``[B*G, 20, h, w]`` = left 4, noised 3 x 4, right 4; group fastest.
 
     ``time`` ``[R]``; ``context`` ``[R, L, D]``, ``context_mask`` ``[R, L]``; ``skip_frames`` ``[G]`` (frames left out
-    between neighbours of the finished clip, 3 for 2 -> 8 fps and 1 for 8 -> 30); ``perturbation`` ``[G]`` or ``[B*G]``,
-    the noise level of the keyframes (0 when sampling). G is the length of ``skip_frames``; the groups of one video see each
-    other through the convolutions along G.
+    between neighbours of the finished clip, 3 for 2 -> 8 fps and 1 for 8 -> 30); ``perturbation`` ``[G]`` or
+    ``[B*G]``, the noise level of the keyframes (0 when sampling). G is the length of ``skip_frames``; the groups of one
+    video see each other through the convolutions along G.
     """
 
     def __init__(self, config: UNetConfig) -> None:

@@ -12,9 +12,9 @@ from export.unet import Conditioning, UNetBody
 class KeyframeUNet(nn.Module):
     """Predicts the noise in ``x`` ``[B*T, 4, h, w]``, frame fastest.
 
-    ``time`` ``[R]``, ``context`` ``[R, L, D]`` and ``context_mask`` ``[R, L]`` (true = a real token) have one row a video
-    (R = B) or one a frame (R = B*T). ``temporal_positions`` ``[T]`` says where the frames stand; T is its length. With
-    None the temporal blocks are skipped and every item is an image, as in text-to-image training.
+    ``time`` ``[R]``, ``context`` ``[R, L, D]`` and ``context_mask`` ``[R, L]`` (true = a real token) have one row a
+    video (R = B) or one a frame (R = B*T). ``temporal_positions`` ``[T]`` says where the frames stand; T is its length.
+    With None the temporal blocks are skipped and every item is an image, as in text-to-image training.
     """
 
     def __init__(self, config: UNetConfig) -> None:

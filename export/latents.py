@@ -1,8 +1,8 @@
 """The latents that the U-Nets train on, encoded once and kept: ``python -m export.latents``.
 
 ``keyframes.npy`` holds clips as ``[clips, 16, 4, 16, 16]`` at 2 fps; ``interpolation_SS.npy`` holds runs of
-``4G + 1`` neighbours that are SS / 24 seconds apart, ``[runs, 4G+1, 4, 16, 16]``, all float16. The clips they show are a
-function of the file's seed alone (:func:`keyframe_clips`), so captions are made anew for every training step.
+``4G + 1`` neighbours that are SS / 24 seconds apart, ``[runs, 4G+1, 4, 16, 16]``, all float16. The clips they show are
+a function of the file's seed alone (:func:`keyframe_clips`), so captions are made anew for every training step.
 """
 
 from __future__ import annotations
@@ -73,9 +73,11 @@ def plans(keyframes: int, runs: int) -> Iterator[tuple[str, list[Clip], list[NDA
     for skip in SKIPS:
         count = {3: 4 * runs, 1: 2 * runs}.get(skip, runs // 2)  # what sampling asks for is seen most
         rng = np.random.default_rng([INTERPOLATION_SEED, skip])
-        yield f"interpolation_{skip:02}.npy", [sample_clip(rng) for _ in range(count)], [
-            run_times(skip, rng) for _ in range(count)
-        ]
+        yield (
+            f"interpolation_{skip:02}.npy",
+            [sample_clip(rng) for _ in range(count)],
+            [run_times(skip, rng) for _ in range(count)],
+        )
 
 
 def main() -> None:

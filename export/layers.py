@@ -158,7 +158,14 @@ class Block(nn.Module):
     """Conditional norm, SiLU, optional doubling, convolution, optional group convolution, optional halving."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, embed_dim: int, groups: int, resample: str, grouped: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        embed_dim: int,
+        groups: int,
+        resample: str,
+        grouped: bool,
     ) -> None:
         super().__init__()
         self.norm = ConditionalGroupNorm(groups, in_channels, embed_dim)

@@ -189,5 +189,3 @@ class MoVQ(nn.Module):
 def parameter_count(module: nn.Module) -> int:
     """Parameters of a module (works on the meta device)."""
     return sum(p.numel() for p in module.parameters())
-
-

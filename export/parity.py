@@ -20,7 +20,9 @@ class ParityError(Exception):
     """A graph differs from its PyTorch module by more than the floor; no bundle was written."""
 
 
-def compare(name: str, module: nn.Module, graph: Graph, draw: Callable[[int], tuple[Tensor, ...]], rounds: int) -> Parity:
+def compare(
+    name: str, module: nn.Module, graph: Graph, draw: Callable[[int], tuple[Tensor, ...]], rounds: int
+) -> Parity:
     """Run both on ``rounds`` random inputs of different sizes; raises :class:`ParityError` above :data:`FLOOR`."""
     worst_abs, worst_relative = 0.0, 0.0
     for number in range(rounds):

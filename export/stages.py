@@ -113,8 +113,8 @@ class TextToVideo(nn.Module):
 
 
 class KeyframeStage:
-    """``image``: text encoder and spatial layers on single frames, temporal blocks left out. ``keyframes``: the temporal
-    blocks on whole clips, the rest frozen as in the paper, or trained along with ``--unfreeze``."""
+    """``image``: text encoder and spatial layers on single frames, temporal blocks left out. ``keyframes``: the
+    temporal blocks on whole clips, the rest frozen as in the paper, or trained along with ``--unfreeze``."""
 
     def __init__(self, run: Path, weights: Path, unfreeze: bool, video: bool) -> None:
         self.video = video
@@ -138,7 +138,9 @@ class KeyframeStage:
             for parameter in self.model.unet.temporal_parameters():
                 parameter.requires_grad_(False)
 
-    def context(self, model: nn.Module, captions: list[str], drop: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    def context(
+        self, model: nn.Module, captions: list[str], drop: Tensor, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         """``[B, L, D]`` and its mask; rows where ``drop`` is true become the null row."""
         encoded = [encoding.ids for encoding in self.tokenizer.encode_batch(captions)]
         length = max(map(len, encoded)) + 1
@@ -210,7 +212,9 @@ class InterpolationStage:
         if disturb:
             worst = torch.rand(len(clip), device=device) * self.worst_perturbation
             strength = torch.where(torch.rand(len(clip), device=device) < 0.5, worst, strength)
-            keys = torch.where((strength > 0).reshape(-1, 1, 1, 1, 1), noised(keys, torch.randn_like(keys), strength.long()), keys)
+            keys = torch.where(
+                (strength > 0).reshape(-1, 1, 1, 1, 1), noised(keys, torch.randn_like(keys), strength.long()), keys
+            )
             keys = keys * (torch.rand(len(clip), device=device) >= UNCONDITIONAL).reshape(-1, 1, 1, 1, 1)
         level, told = draw_levels(len(clip), device)
         noise = torch.randn_like(middle)
@@ -231,7 +235,9 @@ class InterpolationStage:
         with torch.random.fork_rng():
             torch.manual_seed(7)
             return {
-                f"held_out_s{skip}": float(self.batch_loss(model, self.latents[skip][: self.held_out], skip, False, device))
+                f"held_out_s{skip}": float(
+                    self.batch_loss(model, self.latents[skip][: self.held_out], skip, False, device)
+                )
                 for skip in (1, 3)
             }
 

@@ -44,7 +44,11 @@ def trace(traced: Traced) -> onnx.ModelProto:
     """Export with every axis of the contract left symbolic; weights are initialisers named as in the state dict."""
     inputs, outputs = CONTRACT[traced.name]
     shapes = tuple(
-        {at: axis_of(str(axis), traced.multiples) for at, axis in enumerate(spec.shape) if not isinstance(axis, int) and axis != "D"}
+        {
+            at: axis_of(str(axis), traced.multiples)
+            for at, axis in enumerate(spec.shape)
+            if not isinstance(axis, int) and axis != "D"
+        }
         for spec in inputs
     )
     exported = torch.export.export(
@@ -74,7 +78,7 @@ def axis_of(axis: str, multiples: dict[str, int]) -> Any:
 
 
 def tidy(model: ir.Model, weights: set[str]) -> None:
-    """Fold what does not depend on a weight, drop what nothing uses, and forget where in the source a node came from."""
+    """Fold what does not depend on a weight, drop what nothing uses, forget which source line a node came from."""
 
     def small(node: ir.Node) -> bool | None:
         return False if any(value is not None and value.name in weights for value in node.inputs) else None
@@ -133,7 +137,9 @@ def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
         )
         if initializer.data_type != wanted:
             stored = f"{initializer.name}.stored"
-            casts.append(helper.make_node("Cast", [stored], [initializer.name], to=wanted, name=f"{initializer.name}.cast"))
+            casts.append(
+                helper.make_node("Cast", [stored], [initializer.name], to=wanted, name=f"{initializer.name}.cast")
+            )
             initializer.name = stored
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]

@@ -1,9 +1,10 @@
 """Train the demo weights: ``python -m export.train STAGE``.
 
 Stages, in order: ``movq``; then, once ``python -m export.latents`` has encoded the clips, ``image`` (text encoder and
-spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything) and ``interpolation``. Each may be stopped at any time (Ctrl-C) and goes on from
-its last checkpoint when the same command is given again; the same command runs on a CPU or on CUDA. When a stage ends,
-its averaged weights are written as float16 safetensors into ``--weights``, where ``python -m export demo`` finds them.
+spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything) and ``interpolation``.
+Each may be stopped at any time (Ctrl-C) and goes on from its last checkpoint when the same command is given again; the
+same command runs on a CPU or on CUDA. When a stage ends, its averaged weights are written as float16 safetensors into
+``--weights``, where ``python -m export demo --weights`` finds them.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
     for name, module in stage.exported(average).items():
         save_half(module.state_dict(), args.weights / f"{name}.safetensors")
     (args.weights / f"{stage.name}.json").write_text(
-        json.dumps({"steps": args.steps, "batch": args.batch, "lr": args.lr, "seconds": round(spent), "history": history})
+        json.dumps(
+            {"steps": args.steps, "batch": args.batch, "lr": args.lr, "seconds": round(spent), "history": history}
+        )
     )
     plot(history, args.weights / f"{stage.name}.png", stage.name)
 

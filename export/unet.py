@@ -36,7 +36,7 @@ class Conditioning:
 
 
 class Pair(nn.Module):
-    """Two residual blocks around cross-attention, each with its temporal block (after it going down, before going up)."""
+    """Two residual blocks around cross-attention, each with its temporal block: after it going down, before going up."""
 
     def __init__(
         self, widths: tuple[int, int, int], config: UNetConfig, cross: bool, resample: tuple[str, str], up: bool,
@@ -129,9 +129,14 @@ class UNetBody(nn.Module):
             halve = [level != last and i == count - 1 for i in range(count)]
             self.down.append(
                 Level(
-                    [Pair(w, config, cross, ("none", "down" if h else "none"), False, temporal)
-                     for w, h in zip(downs, halve, strict=True)],
-                    before if attends else None, config, False, temporal,
+                    [
+                        Pair(w, config, cross, ("none", "down" if h else "none"), False, temporal)
+                        for w, h in zip(downs, halve, strict=True)
+                    ],
+                    before if attends else None,
+                    config,
+                    False,
+                    temporal,
                 )  # fmt: skip
             )
             skipped = after if level != last else 0
