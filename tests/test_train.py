@@ -1,0 +1,95 @@
+"""Training goes on where it stopped, and learns."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export import stages, train
+from export.group_norm import group_norm
+from export.weights import load_half
+
+
+class Toy:
+    name, steps, batch, lr = "toy", 8, 4, 1e-2
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Conv2d(1, 1, 3, padding=1)
+        self.seen, self.stop_at = 0, stop_at
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+        if self.seen == self.stop_at:
+            raise KeyboardInterrupt
+        self.seen += 1
+        x = torch.from_numpy(rng.standard_normal((batch, 1, 4, 4)).astype(np.float32)) + torch.randn(1)
+        return (model(x) - 2 * x).float().square().mean()
+
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        return {"held_out": 1.0}
+
+    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {"toy": model}
+
+
+def arguments(folder: Path) -> argparse.Namespace:
+    for part in ("run", "weights"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    return argparse.Namespace(
+        run=folder / "run", weights=folder / "weights", steps=8, batch=4, lr=1e-2, seed=1, device="cpu",
+        full_precision=True, log_every=2, save_every=100,
+    )  # fmt: skip
+
+
+def test_a_stopped_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
+    train.train(Toy(), arguments(tmp_path / "whole"))
+    with pytest.raises(SystemExit) as stopped:
+        train.train(Toy(stop_at=5), arguments(tmp_path / "broken"))
+    assert stopped.value.code == 130
+    assert not list((tmp_path / "broken" / "weights").iterdir())
+    train.train(Toy(), arguments(tmp_path / "broken"))
+    results = [
+        load_half(nn.Conv2d(1, 1, 3, padding=1), tmp_path / run / "weights" / "toy.safetensors").state_dict()
+        for run in ("whole", "broken")
+    ]
+    assert torch.equal(results[0]["weight"], results[1]["weight"])
+    assert (tmp_path / "whole" / "weights" / "toy.png").stat().st_size > 0
+
+
+def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
+    toy = Toy()
+    with torch.no_grad():
+        toy.model.weight.fill_(float("nan"))  # type: ignore[operator, union-attr]
+    with pytest.raises(SystemExit, match="the loss is nan at step 0"):
+        train.train(toy, arguments(tmp_path))
+
+
+def test_group_norm_has_the_gradients_of_torch() -> None:
+    torch.manual_seed(0)
+    x, grad = torch.randn(3, 32, 8, 8), torch.randn(3, 32, 8, 8)
+    weight, bias = torch.randn(32), torch.randn(32)
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        leaves = [x.to(dtype).contiguous(memory_format=torch.channels_last), weight.clone(), bias.clone()]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        out = group_norm(leaves[0], 8, leaves[1], leaves[2], 1e-6)
+        out.backward(grad.to(dtype))
+        return [out.detach().float(), *(leaf.grad.float() for leaf in leaves if leaf.grad is not None)]
+
+    for wanted, got in zip(gradients(torch.float32), gradients(torch.bfloat16), strict=True):
+        assert float((wanted - got).norm() / wanted.norm()) < 0.01
+
+
+def test_levels_fall_and_v_gives_both_parts_back() -> None:
+    levels = stages.signal_levels()
+    assert bool((levels[1:] < levels[:-1]).all()) and float(levels[0]) > 0.999 and float(levels[-1]) < 1e-4
+    clean, noise, level = torch.randn(4, 2), torch.randn(4, 2), torch.tensor([0, 300, 700, 999])
+    x, v = stages.noised(clean, noise, level), stages.noised(noise, -clean, level)
+    root, rest = levels[level][:, None].sqrt(), (1 - levels[level][:, None]).sqrt()
+    torch.testing.assert_close(root * x - rest * v, clean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rest * x + root * v, noise, rtol=1e-4, atol=1e-5)
