@@ -91,12 +91,21 @@ class ModelConfig:
     interpolation_steps: int = 50
 
 
-def _demo_unet(channels: tuple[int, int], dim_mult: tuple[int, ...], time_embed_dim: int) -> UNetConfig:
+def _demo_keyframes() -> UNetConfig:
     return UNetConfig(
-        model_channels=32, init_channels=32, time_embed_dim=time_embed_dim, context_dim=96,
-        num_channels=channels[0], out_channels=channels[1], groups=8, head_dim=16, expansion_ratio=2,
-        dim_mult=dim_mult, num_blocks=(2, 2, 2),
+        model_channels=32, init_channels=32, time_embed_dim=96, context_dim=96, num_channels=4, out_channels=4,
+        groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 2, 3), num_blocks=(2, 2, 2),
         add_cross_attention=(False, True, True), add_self_attention=(False, True, True),
+    )  # fmt: skip
+
+
+def _demo_interpolation(num_channels: int, out_channels: int) -> UNetConfig:
+    """Wider and less deep than the keyframe U-Net: skips start after the first halving, where each cell must hold the
+    noise of 4 latent pixels (48 numbers) and both keyframes (32), or the finest detail is lost for good."""
+    return UNetConfig(
+        model_channels=80, init_channels=64, time_embed_dim=64, context_dim=96, num_channels=num_channels,
+        out_channels=out_channels, groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 1), num_blocks=(2, 2),
+        add_cross_attention=(False, True), add_self_attention=(False, True),
     )  # fmt: skip
 
 
@@ -104,8 +113,8 @@ PRESETS = {
     "demo": ModelConfig(
         name="demo",
         text=T5Config(vocab_size=512, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, context_dim=96),
-        keyframes=_demo_unet((4, 4), (1, 2, 3), 96),
-        interpolation=_demo_unet((20, 12), (1, 2, 2), 64),
+        keyframes=_demo_keyframes(),
+        interpolation=_demo_interpolation(20, 12),
         movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
         num_frames=16,
         image_size=128,

@@ -88,6 +88,7 @@ def tidy(model: ir.Model, weights: set[str]) -> None:
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
+        node.name = None
     for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
         value.metadata_props.clear()
     model.metadata_props.clear()

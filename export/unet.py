@@ -36,7 +36,7 @@ class Conditioning:
 
 
 class Pair(nn.Module):
-    """Two residual blocks around cross-attention, each with its temporal block: after it going down, before going up."""
+    """Two residual blocks around cross-attention; their temporal blocks follow going down and lead going up."""
 
     def __init__(
         self, widths: tuple[int, int, int], config: UNetConfig, cross: bool, resample: tuple[str, str], up: bool,

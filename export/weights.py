@@ -22,6 +22,7 @@ def save_half(state: Mapping[str, Tensor], path: Path) -> None:
         half[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
     beside = path.with_suffix(".writing")
     save_file(half, beside)
+    beside.chmod(0o644)  # the library makes it the owner's alone, and the bundle is for everybody
     os.replace(beside, path)
 
 
