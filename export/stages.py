@@ -17,6 +17,7 @@ from export.configs import PRESETS
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.keyframe_unet import KeyframeUNet
 from export.latents import SKIPS, groups_of, keyframe_clips
+from export.linear_start import start_linear
 from export.movq import MoVQ
 from export.shapes import render, sample_clip
 from export.text_encoder import TextEncoder
@@ -74,16 +75,16 @@ def epsilon_weight(level: Tensor) -> Tensor:
     return ((1 - alpha_bar) / alpha_bar).sqrt().clamp(1.0, 6.0)
 
 
-def multiscale(error: Tensor) -> Tensor:
+def multiscale(error: Tensor, share: float) -> Tensor:
     """Mean squared error per item ``[N]`` of ``[N, C, h, w]``, at full, quarter and whole-frame resolution.
 
     A frame's mean is one number among h*w, so that a plain mean hardly notices a wrong background colour; averaging
-    white noise over p x p cells divides its variance by p^2, and the weights give half of that back (the multiscale
-    loss of Hoogeboom et al. 2023, section 2.3).
+    white noise over p x p cells divides its variance by p^2, and the weights give ``share`` of that back (after the
+    multiscale loss of Hoogeboom et al. 2023).
     """
     loss = error.square().flatten(1).mean(1)
     for cell in (4, error.shape[-1]):
-        loss = loss + 0.5 * cell * cell * F.avg_pool2d(error, cell).square().flatten(1).mean(1)
+        loss = loss + share * cell * cell * F.avg_pool2d(error, cell).square().flatten(1).mean(1)
     return loss
 
 
@@ -189,7 +190,7 @@ class KeyframeStage:
         x = noised(clean, noise, level)
         flat = x.flatten(0, 1) if self.video else x
         prediction = model.unet(flat.contiguous(memory_format=torch.channels_last), told, context, mask, positions)
-        error = multiscale(prediction.float() - noise.reshape(prediction.shape)).reshape(rows, -1).mean(1)
+        error = multiscale(prediction.float() - noise.reshape(prediction.shape), 0.5).reshape(rows, -1).mean(1)
         return (error * epsilon_weight(level)).mean()
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
@@ -220,6 +221,7 @@ class InterpolationStage:
                 nn.init.constant_(parameter, 0.5)
             elif "group_conv.conv.weight" in name:
                 nn.init.kaiming_uniform_(parameter, a=5**0.5)
+        start_linear(unet)
         self.model = UntextedInterpolationUNet(unet, torch.randn(CONFIG.interpolation.context_dim))
         self.latents = {skip: np.load(run / f"interpolation_{skip:02}.npy", mmap_mode="r") for skip in SKIPS}
         self.held_out = 16
@@ -246,7 +248,7 @@ class InterpolationStage:
         perturbation = strength.repeat_interleave(groups)
         prediction = model(x.contiguous(memory_format=torch.channels_last), told, skips, perturbation)
         velocity = noised(noise, -middle, level)  # v = sqrt(a) noise - sqrt(1 - a) x0
-        return multiscale(prediction.float() - velocity.reshape(prediction.shape)).mean()
+        return multiscale(prediction.float() - velocity.reshape(prediction.shape), 0.05).mean()
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         skip = int(rng.choice(list(SKIPS), p=self.chance))

@@ -1,6 +1,7 @@
 """Training goes on where it stopped, and learns."""
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from export import stages, train
+from export.configs import PRESETS
 from export.group_norm import group_norm
+from export.interpolation_unet import InterpolationUNet
+from export.linear_start import start_linear
 from export.weights import load_half
 
 
@@ -93,3 +97,25 @@ def test_levels_fall_and_v_gives_both_parts_back() -> None:
     root, rest = levels[level][:, None].sqrt(), (1 - levels[level][:, None]).sqrt()
     torch.testing.assert_close(root * x - rest * v, clean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(rest * x + root * v, noise, rtol=1e-4, atol=1e-5)
+
+
+def test_interpolation_starts_from_linear_interpolation() -> None:
+    torch.manual_seed(0)
+    config = PRESETS["demo"].interpolation
+    unet = InterpolationUNet(config)
+    start_linear(unet)
+    left, right, noise = 0.4 * torch.randn(6, 4, 8, 8), 0.4 * torch.randn(6, 4, 8, 8), torch.randn(6, 12, 8, 8)
+    between = torch.cat([left * (1 - k / 4) + right * (k / 4) for k in (1, 2, 3)], dim=1)
+    noised = 0.98**0.5 * between + 0.02**0.5 * noise
+    context, mask = torch.zeros(2, 2, config.context_dim), torch.tensor([[True, False]] * 2)
+    with torch.no_grad():
+        prediction = unet(
+            torch.cat((left, noised, right), dim=1), torch.zeros(2), context, mask, torch.full((3,), 3), torch.zeros(3)
+        )
+    assert float((prediction + between - noise).square().mean()) < 0.01
+
+
+def test_a_linear_start_needs_room() -> None:
+    config = dataclasses.replace(PRESETS["demo"].interpolation, model_channels=64)
+    with pytest.raises(ValueError, match="wanted width >= 80"):
+        start_linear(InterpolationUNet(config))
