@@ -1,11 +1,15 @@
-"""Where training of the interpolation U-Net starts: near linear interpolation of the two keyframes.
+"""Where training of the U-Nets starts: at the linear part of the answer.
 
 The paper starts from a text-to-image model that already knows how to carry a latent from end to end. A small U-Net with
-random weights spends most of its training on just that, so here the shortcuts are set to carry every number through and
-the residual branches to add nothing. With a for alpha-bar and d for what the noised frames differ from linear
-interpolation, v = (sqrt(a) d - (1 - sqrt(a)) linear) / sqrt(1 - a). The first convolution makes d, the last norm brings
-it to size 1 at any noise level, and the last convolution reads ``d / rms(d) - linear``: what is left to learn is when to
-trust which half, and all that is not linear. Everything is trained from there; the architecture is untouched.
+random weights spends most of its training on just that and never gets precise, so here the shortcuts carry every input
+number through and the residual branches add nothing. Everything is trained from there; the architecture is untouched.
+
+Keyframes: the answer starts as ``x``, which is the noise where all is noise.
+
+Interpolation: with a for alpha-bar and d for what the noised frames differ from linear interpolation of the keyframes,
+``v = (sqrt(a) d - (1 - sqrt(a)) linear) / sqrt(1 - a)``. The first convolution makes d, the last norm brings it to size 1
+at any noise level, and the last convolution reads ``d / rms(d) - linear``: what is left to learn is when to trust which
+half, and all that is not linear.
 """
 
 from __future__ import annotations
@@ -14,50 +18,48 @@ import torch
 from torch import nn
 
 from export.interpolation_unet import InterpolationUNet
+from export.keyframe_unet import KeyframeUNet
 from export.layers import AttentionBlock, ResNetBlock
+from export.unet import UNetBody
 
 KEYS, MIDDLE = 4, 12
-"""Channels of one keyframe, and of the frames between; the input is left, middle, right."""
+"""Channels of one keyframe, and of the frames between; the interpolation input is left, middle, right."""
 
 CONSTANT = 8.0
 """Two constants of this size in a group of the last norm, far above the signal, make its scale all but fixed."""
 
 
 @torch.no_grad()
-def start_linear(unet: InterpolationUNet) -> None:
-    """Set the weights in place. Raises ValueError where the widths cannot hold all inputs of 2 x 2 cells."""
+def start_keyframes(unet: KeyframeUNet) -> None:
+    """Set the weights in place: epsilon = x. Raises ValueError where the widths cannot hold 2 x 2 input cells."""
     body = unet.body
-    signals = 2 * KEYS + MIDDLE
-    first_down, last_up = body.down[0], body.up[-1]
-    width = first_down.pairs[-1].resnet_out.shortcut_down.out_channels
+    signals, per_group = body.in_conv.in_channels, body.out_norm.num_channels // body.groups
+    if per_group < 4 or body.groups < signals:
+        raise ValueError(f"wanted {signals} groups of 4 or more, got {body.groups} of {per_group}")
+    carry(body, signals)
+    read_out(body, {signal: signal * per_group for signal in range(signals)}, range(signals), per_group)
+    for signal in range(signals):
+        read(body, signal, signal * per_group, 1.0)
+
+
+@torch.no_grad()
+def start_interpolation(unet: InterpolationUNet) -> None:
+    """Set the weights in place: v = d / rms(d) - linear. Raises ValueError as above."""
+    body = unet.body
     per_group = body.out_norm.num_channels // body.groups
-    if width < 4 * signals or per_group != 2 * KEYS or body.groups < 6:
-        raise ValueError(f"wanted width >= {4 * signals} and 6 groups of {2 * KEYS}, got {width} and {per_group}")
-    for module in unet.modules():
-        if isinstance(module, ResNetBlock):
-            silence(module.blocks[-1].conv)
-        if isinstance(module, AttentionBlock):
-            nn.init.zeros_(module.attention.output.weight)
-            nn.init.zeros_(module.feed_forward.conv2.weight)
-    pass_through(body.in_conv, signals)
+    if per_group != 2 * KEYS or body.groups < 6:
+        raise ValueError(f"wanted 6 or more groups of {2 * KEYS}, got {body.groups} of {per_group}")
+    carry(body, 2 * KEYS + MIDDLE)
     for index in range(MIDDLE):
         for signal, share in ends_of(index):
             body.in_conv.weight[KEYS + index, signal, 1, 1] = -share
-    for pair in [*first_down.pairs, *last_up.pairs]:
-        for block in (pair.resnet_in, pair.resnet_out):
-            if block.shortcut is not None:
-                pass_through(block.shortcut, signals)
-    down = first_down.pairs[-1].resnet_out.shortcut_down
-    up = last_up.pairs[0].resnet_in.shortcut_up
-    silence(down)
-    up.weight[:, :signals] = 0
-    up.bias[:signals] = 0
-    skip = up.in_channels - width  # the skip connection is the second half of the joined channels
-    for place, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
-        for signal in range(signals):
-            down.weight[place * signals + signal, signal, row, column] = 1
-            up.weight[skip + place * signals + signal, signal, row, column] = 1
-    read_out(unet, last_up.pairs[-1].resnet_out.shortcut, per_group)
+    rows = {KEYS + index: 2 * index for index in range(MIDDLE)}  # d: three groups, a frame each
+    for place, signal in enumerate([*range(KEYS), *range(KEYS + MIDDLE, 2 * KEYS + MIDDLE)]):
+        rows[signal] = 2 * MIDDLE + (place // 3) * per_group + 2 * (place % 3)  # keyframes: three with constants
+    read_out(body, rows, range(3, 6), per_group)
+    for index in range(MIDDLE):
+        for signal, share in [(KEYS + index, 1.0), *((end, -part) for end, part in ends_of(index))]:
+            read(body, index, rows[signal], share)
 
 
 def ends_of(index: int) -> list[tuple[int, float]]:
@@ -65,6 +67,36 @@ def ends_of(index: int) -> list[tuple[int, float]]:
     frame, channel = divmod(index, KEYS)
     share = (frame + 1) / (MIDDLE // KEYS + 1)
     return [(channel, 1 - share), (KEYS + MIDDLE + channel, share)]
+
+
+def carry(body: UNetBody, signals: int) -> None:
+    """The first channels of every shortcut are the first channels in, through the first halving and back."""
+    first_down, last_up = body.down[0], body.up[-1]
+    down = first_down.pairs[-1].resnet_out.shortcut_down
+    up = last_up.pairs[0].resnet_in.shortcut_up
+    width = down.out_channels
+    if width < 4 * signals:
+        raise ValueError(f"wanted {4 * signals} or more channels after the first halving, got {width}")
+    for module in body.modules():
+        if isinstance(module, ResNetBlock):
+            silence(module.blocks[-1].conv)
+        if isinstance(module, AttentionBlock):
+            nn.init.zeros_(module.attention.output.weight)
+            nn.init.zeros_(module.feed_forward.conv2.weight)
+    pass_through(body.in_conv, signals)
+    for pair in [*first_down.pairs, *last_up.pairs]:
+        for block in (pair.resnet_in, pair.resnet_out):
+            if block.shortcut is not None:
+                pass_through(block.shortcut, signals)
+    down.weight[: 4 * signals] = 0
+    down.bias[: 4 * signals] = 0
+    up.weight[:, :signals] = 0
+    up.bias[:signals] = 0
+    skip = up.in_channels - width  # the skip connection is the second half of the joined channels
+    for place, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        for signal in range(signals):
+            down.weight[place * signals + signal, signal, row, column] = 1
+            up.weight[skip + place * signals + signal, signal, row, column] = 1
 
 
 def silence(layer: nn.Module) -> None:
@@ -82,26 +114,27 @@ def pass_through(conv: nn.Conv2d, signals: int) -> None:
         conv.weight[signal, signal, middle, middle] = 1
 
 
-def read_out(unet: InterpolationUNet, shortcut: nn.Conv2d, per_group: int) -> None:
-    """Each signal enters the last norm as +s and -s and leaves SiLU whole, since silu(s) - silu(-s) = s.
+def read_out(body: UNetBody, rows: dict[int, int], fixed: range, per_group: int) -> None:
+    """Each signal enters the last norm as +s and -s at its row, to leave SiLU whole, since silu(s) - silu(-s) = s.
 
-    d fills the first three groups, a frame each; the keyframes share the next three with constants that keep their
-    size.
+    The groups ``fixed`` end in two constants that keep their signals at their own size.
     """
-    body = unet.body
-    rows = {KEYS + index: 2 * index for index in range(MIDDLE)}
-    for place, signal in enumerate([*range(KEYS), *range(KEYS + MIDDLE, 2 * KEYS + MIDDLE)]):
-        rows[signal] = 2 * MIDDLE + (place // 3) * per_group + 2 * (place % 3)
-    used = 2 * MIDDLE + 3 * per_group
-    shortcut.weight[:used] = 0
-    shortcut.bias[:used] = 0
+    shortcut = body.up[-1].pairs[-1].resnet_out.shortcut
+    if shortcut is None:  # as many channels as before: an identity to write into
+        raise ValueError("wanted a U-Net whose last block changes its width")
     for signal, row in rows.items():
+        shortcut.weight[row : row + 2] = 0
+        shortcut.bias[row : row + 2] = 0
         shortcut.weight[row, signal], shortcut.weight[row + 1, signal] = 1, -1
-    for last in range(2 * MIDDLE + per_group, used + 1, per_group):
+    for group in fixed:
+        last = (group + 1) * per_group
+        shortcut.weight[last - 2 : last] = 0
         shortcut.bias[last - 2], shortcut.bias[last - 1] = CONSTANT, -CONSTANT
-    body.out_norm.weight[2 * MIDDLE : used] = CONSTANT * (2 / per_group) ** 0.5
+        body.out_norm.weight[last - per_group : last] = CONSTANT * (2 / per_group) ** 0.5
     silence(body.out_conv)
-    for index in range(MIDDLE):
-        for signal, share in [(KEYS + index, 1.0), *((end, -part) for end, part in ends_of(index))]:
-            body.out_conv.weight[index, rows[signal], 1, 1] = share
-            body.out_conv.weight[index, rows[signal] + 1, 1, 1] = -share
+
+
+def read(body: UNetBody, out: int, row: int, share: float) -> None:
+    """Add a share of the signal at ``row`` to channel ``out``."""
+    body.out_conv.weight[out, row, 1, 1] = share
+    body.out_conv.weight[out, row + 1, 1, 1] = -share

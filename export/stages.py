@@ -17,7 +17,7 @@ from export.configs import PRESETS
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.keyframe_unet import KeyframeUNet
 from export.latents import SKIPS, groups_of, keyframe_clips
-from export.linear_start import start_linear
+from export.linear_start import start_interpolation, start_keyframes
 from export.movq import MoVQ
 from export.shapes import render, sample_clip
 from export.text_encoder import TextEncoder
@@ -158,6 +158,7 @@ class KeyframeStage:
             for parameter in self.model.unet.temporal_parameters():
                 parameter.requires_grad_(True)
         else:
+            start_keyframes(self.model.unet)
             for parameter in self.model.unet.temporal_parameters():
                 parameter.requires_grad_(False)
 
@@ -221,7 +222,7 @@ class InterpolationStage:
                 nn.init.constant_(parameter, 0.5)
             elif "group_conv.conv.weight" in name:
                 nn.init.kaiming_uniform_(parameter, a=5**0.5)
-        start_linear(unet)
+        start_interpolation(unet)
         self.model = UntextedInterpolationUNet(unet, torch.randn(CONFIG.interpolation.context_dim))
         self.latents = {skip: np.load(run / f"interpolation_{skip:02}.npy", mmap_mode="r") for skip in SKIPS}
         self.held_out = 16

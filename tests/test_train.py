@@ -14,7 +14,8 @@ from export import stages, train
 from export.configs import PRESETS
 from export.group_norm import group_norm
 from export.interpolation_unet import InterpolationUNet
-from export.linear_start import start_linear
+from export.keyframe_unet import KeyframeUNet
+from export.linear_start import start_interpolation, start_keyframes
 from export.weights import load_half
 
 
@@ -103,7 +104,7 @@ def test_interpolation_starts_from_linear_interpolation() -> None:
     torch.manual_seed(0)
     config = PRESETS["demo"].interpolation
     unet = InterpolationUNet(config)
-    start_linear(unet)
+    start_interpolation(unet)
     left, right, noise = 0.4 * torch.randn(6, 4, 8, 8), 0.4 * torch.randn(6, 4, 8, 8), torch.randn(6, 12, 8, 8)
     between = torch.cat([left * (1 - k / 4) + right * (k / 4) for k in (1, 2, 3)], dim=1)
     noised = 0.98**0.5 * between + 0.02**0.5 * noise
@@ -115,7 +116,18 @@ def test_interpolation_starts_from_linear_interpolation() -> None:
     assert float((prediction + between - noise).square().mean()) < 0.01
 
 
+def test_keyframes_start_from_the_noise() -> None:
+    torch.manual_seed(0)
+    config = PRESETS["demo"].keyframes
+    unet = KeyframeUNet(config)
+    start_keyframes(unet)
+    x, context, mask = torch.randn(6, 4, 16, 16), torch.randn(2, 5, config.context_dim), torch.ones(2, 5).bool()
+    with torch.no_grad():
+        prediction = unet(x, torch.full((2,), 999.0), context, mask, torch.arange(3))
+    assert float((prediction - x).square().mean()) < 1e-3
+
+
 def test_a_linear_start_needs_room() -> None:
     config = dataclasses.replace(PRESETS["demo"].interpolation, model_channels=64)
-    with pytest.raises(ValueError, match="wanted width >= 80"):
-        start_linear(InterpolationUNet(config))
+    with pytest.raises(ValueError, match="wanted 80 or more channels"):
+        start_interpolation(InterpolationUNet(config))
