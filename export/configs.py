@@ -87,7 +87,10 @@ class ModelConfig:
     movq: MoVQConfig
     num_frames: int
     image_size: int
+    sampler: str = "ddpm"  # these five: what the bundle uses where a request says nothing
+    num_inference_steps: int = 50
     guidance_scale: float = 5.0
+    interpolation_sampler: str = "ddpm"
     interpolation_steps: int = 50
 
 

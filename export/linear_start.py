@@ -7,9 +7,9 @@ number through and the residual branches add nothing. Everything is trained from
 Keyframes: the answer starts as ``x``, which is the noise where all is noise.
 
 Interpolation: with a for alpha-bar and d for what the noised frames differ from linear interpolation of the keyframes,
-``v = (sqrt(a) d - (1 - sqrt(a)) linear) / sqrt(1 - a)``. The first convolution makes d, the last norm brings it to size 1
-at any noise level, and the last convolution reads ``d / rms(d) - linear``: what is left to learn is when to trust which
-half, and all that is not linear.
+``v = (sqrt(a) d - (1 - sqrt(a)) linear) / sqrt(1 - a)``. The first convolution makes d, the last norm brings it to size
+1 at any noise level, and the last convolution reads ``d / rms(d) - linear``: what is left to learn is when to trust
+which half, and all that is not linear.
 """
 
 from __future__ import annotations
