@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--provider", default="cpu", help="provider asked of ffrt (cpu)")
     line.add_argument("--threads", type=int, help="CPU threads (ONNX Runtime's choice)")
     line.add_argument("--prompts", type=int, default=60, help="how many prompts (60)")
-    line.add_argument("--clips", type=int, default=24, help="held-out clips of autoencoder and interpolation (24)")
+    line.add_argument("--clips", type=int, default=8, help="held-out clips of autoencoder and interpolation (8)")
     line.add_argument("--split", choices=sorted(FIRST_SEED), default="test", help="prompt set: tune on tune (test)")
     line.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (everything)")
     line.add_argument("--steps", type=int, help="num_inference_steps (the bundle's)")

@@ -96,7 +96,7 @@ class ModelConfig:
 
 def _demo_keyframes() -> UNetConfig:
     return UNetConfig(
-        model_channels=32, init_channels=48, time_embed_dim=96, context_dim=96, num_channels=4, out_channels=4,
+        model_channels=32, init_channels=32, time_embed_dim=96, context_dim=96, num_channels=4, out_channels=4,
         groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 2, 3), num_blocks=(2, 2, 2),
         add_cross_attention=(False, True, True), add_self_attention=(False, True, True),
     )  # fmt: skip
@@ -121,6 +121,8 @@ PRESETS = {
         movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
         num_frames=16,
         image_size=128,
-        guidance_scale=2.0,
+        guidance_scale=1.0,
+        interpolation_sampler="ddim",
+        interpolation_steps=4,
     ),
 }

@@ -1,12 +1,10 @@
-"""Where training of the U-Nets starts: at the linear part of the answer.
+"""Where training of the interpolation U-Net starts: at the linear part of the answer.
 
 The paper starts from a text-to-image model that already knows how to carry a latent from end to end. A small U-Net with
 random weights spends most of its training on just that and never gets precise, so here the shortcuts carry every input
 number through and the residual branches add nothing. Everything is trained from there; the architecture is untouched.
 
-Keyframes: the answer starts as ``x``, which is the noise where all is noise.
-
-Interpolation: with a for alpha-bar and d for what the noised frames differ from linear interpolation of the keyframes,
+With a for alpha-bar and d for what the noised frames differ from linear interpolation of the keyframes,
 ``v = (sqrt(a) d - (1 - sqrt(a)) linear) / sqrt(1 - a)``. The first convolution makes d, the last norm brings it to size
 1 at any noise level, and the last convolution reads ``d / rms(d) - linear``: what is left to learn is when to trust
 which half, and all that is not linear.
@@ -18,7 +16,6 @@ import torch
 from torch import nn
 
 from export.interpolation_unet import InterpolationUNet
-from export.keyframe_unet import KeyframeUNet
 from export.layers import AttentionBlock, ResNetBlock
 from export.unet import UNetBody
 
@@ -30,21 +27,8 @@ CONSTANT = 8.0
 
 
 @torch.no_grad()
-def start_keyframes(unet: KeyframeUNet) -> None:
-    """Set the weights in place: epsilon = x. Raises ValueError where the widths cannot hold 2 x 2 input cells."""
-    body = unet.body
-    signals, per_group = body.in_conv.in_channels, body.out_norm.num_channels // body.groups
-    if per_group < 4 or body.groups < signals:
-        raise ValueError(f"wanted {signals} groups of 4 or more, got {body.groups} of {per_group}")
-    carry(body, signals)
-    read_out(body, {signal: signal * per_group for signal in range(signals)}, range(signals), per_group)
-    for signal in range(signals):
-        read(body, signal, signal * per_group, 1.0)
-
-
-@torch.no_grad()
 def start_interpolation(unet: InterpolationUNet) -> None:
-    """Set the weights in place: v = d / rms(d) - linear. Raises ValueError as above."""
+    """Set the weights in place: v = d / rms(d) - linear. Raises ValueError where the widths are too small for it."""
     body = unet.body
     per_group = body.out_norm.num_channels // body.groups
     if per_group != 2 * KEYS or body.groups < 6:

@@ -17,7 +17,7 @@ from export.configs import PRESETS
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.keyframe_unet import KeyframeUNet
 from export.latents import SKIPS, groups_of, keyframe_clips
-from export.linear_start import start_interpolation, start_keyframes
+from export.linear_start import start_interpolation
 from export.movq import MoVQ
 from export.shapes import render, sample_clip
 from export.text_encoder import TextEncoder
@@ -66,25 +66,19 @@ def draw_levels(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return level, told
 
 
-def epsilon_weight(level: Tensor) -> Tensor:
-    """Weight of a noise error: the square root of what it costs the clean estimate, (1 - a) / a, between 1 and 6.
-
-    What is where, which colour and which way it moves is settled at high noise, where a plain mean cares least.
-    """
-    alpha_bar = signal_levels().to(level.device)[level]
-    return ((1 - alpha_bar) / alpha_bar).sqrt().clamp(1.0, 6.0)
+MULTISCALE_SHARE = 0.05
 
 
-def multiscale(error: Tensor, share: float) -> Tensor:
+def multiscale(error: Tensor) -> Tensor:
     """Mean squared error per item ``[N]`` of ``[N, C, h, w]``, at full, quarter and whole-frame resolution.
 
     A frame's mean is one number among h*w, so that a plain mean hardly notices a wrong background colour; averaging
-    white noise over p x p cells divides its variance by p^2, and the weights give ``share`` of that back (after the
+    white noise over p x p cells divides its variance by p^2, and the weights give a share of that back (after the
     multiscale loss of Hoogeboom et al. 2023).
     """
     loss = error.square().flatten(1).mean(1)
     for cell in (4, error.shape[-1]):
-        loss = loss + share * cell * cell * F.avg_pool2d(error, cell).square().flatten(1).mean(1)
+        loss = loss + MULTISCALE_SHARE * cell * cell * F.avg_pool2d(error, cell).square().flatten(1).mean(1)
     return loss
 
 
@@ -158,7 +152,6 @@ class KeyframeStage:
             for parameter in self.model.unet.temporal_parameters():
                 parameter.requires_grad_(True)
         else:
-            start_keyframes(self.model.unet)
             for parameter in self.model.unet.temporal_parameters():
                 parameter.requires_grad_(False)
 
@@ -191,8 +184,7 @@ class KeyframeStage:
         x = noised(clean, noise, level)
         flat = x.flatten(0, 1) if self.video else x
         prediction = model.unet(flat.contiguous(memory_format=torch.channels_last), told, context, mask, positions)
-        error = multiscale(prediction.float() - noise.reshape(prediction.shape), 0.5).reshape(rows, -1).mean(1)
-        return (error * epsilon_weight(level)).mean()
+        return F.mse_loss(prediction.float(), noise.reshape(prediction.shape))
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         chosen = rng.integers(self.held_out, len(self.latents), batch)
@@ -249,7 +241,7 @@ class InterpolationStage:
         perturbation = strength.repeat_interleave(groups)
         prediction = model(x.contiguous(memory_format=torch.channels_last), told, skips, perturbation)
         velocity = noised(noise, -middle, level)  # v = sqrt(a) noise - sqrt(1 - a) x0
-        return multiscale(prediction.float() - velocity.reshape(prediction.shape), 0.05).mean()
+        return multiscale(prediction.float() - velocity.reshape(prediction.shape)).mean()
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         skip = int(rng.choice(list(SKIPS), p=self.chance))

@@ -14,8 +14,7 @@ from export import stages, train
 from export.configs import PRESETS
 from export.group_norm import group_norm
 from export.interpolation_unet import InterpolationUNet
-from export.keyframe_unet import KeyframeUNet
-from export.linear_start import start_interpolation, start_keyframes
+from export.linear_start import start_interpolation
 from export.weights import load_half
 
 
@@ -114,17 +113,6 @@ def test_interpolation_starts_from_linear_interpolation() -> None:
             torch.cat((left, noised, right), dim=1), torch.zeros(2), context, mask, torch.full((3,), 3), torch.zeros(3)
         )
     assert float((prediction + between - noise).square().mean()) < 0.01
-
-
-def test_keyframes_start_from_the_noise() -> None:
-    torch.manual_seed(0)
-    config = PRESETS["demo"].keyframes
-    unet = KeyframeUNet(config)
-    start_keyframes(unet)
-    x, context, mask = torch.randn(6, 4, 16, 16), torch.randn(2, 5, config.context_dim), torch.ones(2, 5).bool()
-    with torch.no_grad():
-        prediction = unet(x, torch.full((2,), 999.0), context, mask, torch.arange(3))
-    assert float((prediction - x).square().mean()) < 1e-3
 
 
 def test_a_linear_start_needs_room() -> None:
