@@ -52,7 +52,7 @@ def trace(traced: Traced) -> onnx.ModelProto:
         for spec in inputs
     )
     exported = torch.export.export(
-        traced.module.eval(), traced.example, dynamic_shapes=(shapes,) if takes_star(traced.module) else shapes,
+        traced.module.eval(), traced.example, dynamic_shapes=shapes,
         strict=False, prefer_deferred_runtime_asserts_over_guards=True,
     )  # fmt: skip
     program = torch.onnx.export(
@@ -64,11 +64,6 @@ def trace(traced: Traced) -> onnx.ModelProto:
     model = ir.to_proto(program.model)
     name_axes(model)
     return model
-
-
-def takes_star(module: nn.Module) -> bool:
-    """Whether ``forward`` takes its tensors as ``*args``, which torch.export describes as one nested input."""
-    return bool(module.forward.__code__.co_flags & 0x04)
 
 
 def axis_of(axis: str, multiples: dict[str, int]) -> Any:
