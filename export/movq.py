@@ -184,8 +184,3 @@ class MoVQ(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         latent: Tensor = self.encoder(image)
         return latent, self.decoder(latent)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Parameters of a module (works on the meta device)."""
-    return sum(p.numel() for p in module.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -49,8 +49,3 @@ def errors(reference: NDArray[np.floating], value: NDArray[np.floating]) -> tupl
     scale = float(np.sqrt(np.square(reference, dtype=np.float64).mean()))
     relative = float(np.sqrt(np.square(difference).mean())) / max(scale, 1e-12)
     return float(np.abs(difference).max()), relative
-
-
-def summary(parities: Mapping[str, Parity]) -> str:
-    """One line a graph."""
-    return "\n".join(f"{n:<20} max {p.max_abs:.2e}  relative RMS {p.relative_rms:.2e}" for n, p in parities.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +46,7 @@ class Stage(Protocol):
     def exported(self, model: nn.Module) -> Mapping[str, nn.Module]: ...
 
 
+@functools.cache
 def signal_levels() -> Tensor:
     """alpha-bar of the cosine schedule over 1000 steps, ``[1000]`` (Nichol & Dhariwal 2021, eq. 17)."""
     position = (torch.arange(TRAIN_STEPS + 1, dtype=torch.float64) / TRAIN_STEPS + 0.008) / 1.008 * torch.pi / 2

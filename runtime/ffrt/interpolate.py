@@ -8,7 +8,7 @@ import numpy as np
 
 from ffrt.bundle import InterpolationConfig, InterpolationPass
 from ffrt.graph import Graph
-from ffrt.sampler import Array, Denoised, denoise, guide
+from ffrt.sampler import Array, Denoised, denoise, guide_rows
 
 MIDDLE = 3
 """Frames that one pass puts between two neighbours."""
@@ -58,7 +58,7 @@ def interpolation_steps(
             "perturbation": perturbation,
         }
         prediction: Array = graph(feed)["prediction"]  # [B*G, 12, h, w]
-        return prediction if rows == 1 else guide(prediction[: len(x)], prediction[len(x) :], guidance_scale)
+        return guide_rows(prediction, guidance_scale)
 
     middle = yield from denoise(
         predict,

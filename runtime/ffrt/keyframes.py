@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffrt.bundle import KeyframeConfig
 from ffrt.graph import Graph
-from ffrt.sampler import Array, Denoised, denoise, guide
+from ffrt.sampler import Array, Denoised, denoise, guide_rows
 
 
 def temporal_positions(num_frames: int, position_range: int) -> NDArray[np.int64]:
@@ -45,7 +45,7 @@ def keyframe_steps(
             "temporal_positions": positions,
         }
         prediction: Array = graph(feed)["prediction"]  # [B*T, 4, h, w]
-        return prediction if rows == 1 else guide(prediction[: len(x)], prediction[len(x) :], guidance_scale)
+        return guide_rows(prediction, guidance_scale)
 
     return denoise(
         predict,

@@ -69,6 +69,14 @@ def guide(conditional: Array, unconditional: Array, guidance_scale: float) -> Ar
     return (guidance_scale + 1) * conditional - guidance_scale * unconditional
 
 
+def guide_rows(prediction: Array, guidance_scale: float) -> Array:
+    """`guide` on a batch whose first half is conditional; with guidance 0 the batch has no other half."""
+    if guidance_scale == 0:
+        return prediction
+    conditional, unconditional = np.split(prediction, 2)
+    return guide(conditional, unconditional, guidance_scale)
+
+
 def normal_noise(seed: int, stage: int, shape: tuple[int, ...]) -> Iterator[Array]:
     """Endless standard normal draws of PCG64: a stream of its own for every seed and stage (0 keyframes, 1.. passes).
 
