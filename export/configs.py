@@ -87,16 +87,18 @@ class ModelConfig:
     movq: MoVQConfig
     num_frames: int
     image_size: int
-    sampler: str = "ddpm"  # these five: what the bundle uses where a request says nothing
+    sampler: str = "ddpm"  # these six: what the bundle uses where a request says nothing
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
     interpolation_sampler: str = "ddpm"
     interpolation_steps: int = 50
+    interpolation_guidance_scale: float = 0.25
+    masked_interpolation: UNetConfig | None = None  # the baseline of the benchmark; the released models have none
 
 
 def _demo_keyframes() -> UNetConfig:
     return UNetConfig(
-        model_channels=32, init_channels=32, time_embed_dim=96, context_dim=96, num_channels=4, out_channels=4,
+        model_channels=32, init_channels=48, time_embed_dim=96, context_dim=96, num_channels=4, out_channels=4,
         groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 2, 3), num_blocks=(2, 2, 2),
         add_cross_attention=(False, True, True), add_self_attention=(False, True, True),
     )  # fmt: skip
@@ -118,11 +120,13 @@ PRESETS = {
         text=T5Config(vocab_size=512, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, context_dim=96),
         keyframes=_demo_keyframes(),
         interpolation=_demo_interpolation(20, 12),
+        masked_interpolation=_demo_interpolation(9, 4),
         movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
         num_frames=16,
         image_size=128,
         guidance_scale=1.0,
         interpolation_sampler="ddim",
-        interpolation_steps=4,
+        interpolation_steps=8,
+        interpolation_guidance_scale=0.0,
     ),
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 import ffrt
-from export.configs import ModelConfig
+from export.configs import ModelConfig, UNetConfig
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.keyframe_unet import KeyframeUNet
 from export.movq import MoVQDecoder, MoVQEncoder
@@ -43,18 +44,21 @@ NOT_MEASURED = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
 
 
 def load_modules(config: ModelConfig, weights: Path) -> dict[str, torch.nn.Module]:
-    """The five modules with the trained weights, by graph name."""
-    interpolation = UntextedInterpolationUNet(
-        InterpolationUNet(config.interpolation), torch.zeros(config.interpolation.context_dim)
-    )
-    modules = {
+    """The modules with the trained weights, by graph name."""
+    modules: dict[str, torch.nn.Module] = {
         "text_encoder": TextEncoder(config.text),
         "keyframe_unet": KeyframeUNet(config.keyframes),
-        "interpolation_unet": interpolation,
+        "interpolation_unet": untexted(config.interpolation),
         "movq_encoder": MoVQEncoder(config.movq),
         "movq_decoder": MoVQDecoder(config.movq),
     }
+    if config.masked_interpolation is not None and (weights / "masked_interpolation_unet.safetensors").exists():
+        modules["masked_interpolation_unet"] = untexted(config.masked_interpolation)
     return {name: load_half(module, weights / f"{name}.safetensors") for name, module in modules.items()}
+
+
+def untexted(config: UNetConfig) -> UntextedInterpolationUNet:
+    return UntextedInterpolationUNet(InterpolationUNet(config), torch.zeros(config.context_dim))
 
 
 def draws(config: ModelConfig) -> dict[str, Callable[[int], tuple[Tensor, ...]]]:
@@ -82,12 +86,12 @@ def draws(config: ModelConfig) -> dict[str, Callable[[int], tuple[Tensor, ...]]]
         time = torch.full((rows,), float(rng.integers(0, 1000)))
         return torch.randn(rows * frames, 4, height, width), time, context, mask, positions
 
-    def interpolation(number: int) -> tuple[Tensor, ...]:
+    def interpolation(channels: int, number: int) -> tuple[Tensor, ...]:
         rng, rows, height, width = sizes(number)
-        groups = 2 + 3 * number
-        skip = torch.full((groups,), int(rng.integers(1, 13)))
+        length = 2 + 3 * number  # of a sequence of groups, or of frames
+        skip = torch.full((length,), int(rng.integers(1, 13)))
         time = torch.full((rows,), float(rng.integers(0, 1000)))
-        return torch.randn(rows * groups, 20, height, width), time, skip, torch.zeros(groups)
+        return torch.randn(rows * length, channels, height, width), time, skip, torch.zeros(length)
 
     def encoder(number: int) -> tuple[Tensor, ...]:
         _, rows, height, width = sizes(number)
@@ -100,7 +104,8 @@ def draws(config: ModelConfig) -> dict[str, Callable[[int], tuple[Tensor, ...]]]
     return {
         "text_encoder": text,
         "keyframe_unet": keyframes,
-        "interpolation_unet": interpolation,
+        "interpolation_unet": partial(interpolation, 20),
+        "masked_interpolation_unet": partial(interpolation, 9),
         "movq_encoder": encoder,
         "movq_decoder": decoder,
     }
@@ -112,6 +117,7 @@ def multiples(config: ModelConfig) -> dict[str, dict[str, int]]:
     return {
         "keyframe_unet": dict.fromkeys(("h", "w"), config.keyframes.size_multiple),
         "interpolation_unet": dict.fromkeys(("h", "w"), config.interpolation.size_multiple),
+        "masked_interpolation_unet": dict.fromkeys(("h", "w"), config.interpolation.size_multiple),
         "movq_encoder": dict.fromkeys(("H", "W"), pixel),
     }
 
@@ -166,6 +172,6 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
         ),
         interpolation=InterpolationConfig(
             prediction="v", sampler=config.interpolation_sampler, num_inference_steps=config.interpolation_steps,
-            guidance_scale=0.25, threshold=0.98, passes=(InterpolationPass(8, 3), InterpolationPass(30, 1)),
+            guidance_scale=config.interpolation_guidance_scale, threshold=0.98, passes=(InterpolationPass(8, 3), InterpolationPass(30, 1)),
         ),
     )  # fmt: skip

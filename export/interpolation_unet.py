@@ -55,10 +55,12 @@ class UntextedInterpolationUNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
         """``time`` ``[B]``, ``skip_frames`` ``[G]``, ``perturbation`` ``[G]`` (or ``[B*G]`` in training)."""
-        rows = time.shape[0]
-        null = self.null_embedding[None, None, :].expand(rows, 1, -1)
-        context = torch.cat((null, torch.zeros_like(null)), dim=1)  # [R, 2, D], as released: one token and one pad
-        real = torch.ones(rows, 1, dtype=torch.bool, device=x.device)
-        mask = torch.cat((real, ~real), dim=1)
+        context, mask = self.null_context(time.shape[0])
         prediction: Tensor = self.unet(x, time, context, mask, skip_frames, perturbation)
         return prediction
+
+    def null_context(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Context ``[R, 2, D]`` and mask ``[R, 2]``: one token and one pad, as released."""
+        null = self.null_embedding[None, None, :].expand(rows, 1, -1)
+        real = torch.ones(rows, 1, dtype=torch.bool, device=null.device)
+        return torch.cat((null, torch.zeros_like(null)), dim=1), torch.cat((real, ~real), dim=1)

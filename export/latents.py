@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from export.configs import PRESETS
 from export.movq import MoVQEncoder
+from export.precision import half_precision
 from export.shapes import MOTION_SECONDS, Clip, combinations, render, sample_clip, sample_parameters
 from export.weights import WEIGHTS, load_half
 
@@ -57,7 +58,7 @@ def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encod
     """Encode and write beside, then rename: an interrupted file is made again."""
     started, rows = time.perf_counter(), []
     for index, (clip, moments) in enumerate(zip(clips, times, strict=True)):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), half_precision("cpu"):
             frames = render(clip, moments).contiguous(memory_format=torch.channels_last)
             rows.append(encoder(frames).float().half().numpy())
         if (index + 1) % 50 == 0:

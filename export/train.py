@@ -1,7 +1,8 @@
 """Train the demo weights: ``python -m export.train STAGE``.
 
 Stages, in order: ``movq``; then, once ``python -m export.latents`` has encoded the clips, ``image`` (text encoder and
-spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything) and ``interpolation``.
+spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything), ``interpolation`` and
+``masked_interpolation``, the baseline it is measured against.
 Each may be stopped at any time (Ctrl-C) and goes on from its last checkpoint when the same command is given again; the
 same command runs on a CPU or on CUDA. When a stage ends, its averaged weights are written as float16 safetensors into
 ``--weights``, where ``python -m export demo --weights`` finds them.
@@ -17,6 +18,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.stages import STAGES, Stage
+from export.interpolation_stages import InterpolationStage, MaskedInterpolationStage
+from export.precision import half_precision
+from export.stages import KeyframeStage, MoVQStage, Stage
 from export.weights import WEIGHTS, save_half
 
 EMA_DECAY = 0.998
 WARMUP_STEPS = 100
+
+STAGES: dict[str, Callable[[Path, Path, bool], Stage]] = {
+    "movq": MoVQStage,
+    "image": lambda run, weights, unfreeze: KeyframeStage(run, weights, unfreeze, video=False),
+    "keyframes": lambda run, weights, unfreeze: KeyframeStage(run, weights, unfreeze, video=True),
+    "interpolation": InterpolationStage,
+    "masked_interpolation": MaskedInterpolationStage,
+}
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -120,7 +132,7 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
                 group["lr"] = learning_rate(step, args.steps, args.lr)
             rng = np.random.default_rng([args.seed, step])
             torch.manual_seed(args.seed * 1_000_003 + step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=not args.full_precision):
+            with half_precision(device.type, enabled=not args.full_precision):
                 loss: Tensor = stage.loss(model, rng, args.batch, device)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

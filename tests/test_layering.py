@@ -29,13 +29,14 @@ FLOORS = {
     "bench": {"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
 }
 # parts of ffrt that a floor may import; the others may import all of it
-PARTS = {"graphs": {"ffrt.bundle", "ffrt.manifest", "ffrt.errors"}}
+PARTS = {"graphs": {"ffrt.bundle", "ffrt.contract", "ffrt.manifest", "ffrt.errors"}}
 
 # module of ffrt -> the modules of ffrt below it
 INSIDE = {
     "errors": set(),
-    "manifest": {"errors"},
-    "bundle": {"errors", "manifest"},
+    "contract": {"errors"},
+    "manifest": {"errors", "contract"},
+    "bundle": {"errors", "contract", "manifest"},
     "sampler": {"errors"},
     "graph": {"errors", "manifest", "bundle"},
     "request": {"errors", "manifest", "bundle", "sampler"},

@@ -139,17 +139,21 @@ LATENTS = hnp.arrays(
 
 @given(LATENTS, st.integers(0, 2**32 - 1))
 def test_merge_puts_three_frames_between_neighbours(latents: np.ndarray, seed: int) -> None:
-    left, right = interpolate.groups(latents)
     count, (_, channels, h, w) = len(latents), latents.shape
-    assert left.shape == right.shape == (count - 1, channels, h, w)
-    middle = np.random.default_rng(seed).standard_normal((count - 1, 12, h, w)).astype(np.float32)
-    merged = interpolate.merge(latents, middle)
-    assert merged.shape == (4 * count - 3, channels, h, w) and merged.dtype == np.float32
-    np.testing.assert_array_equal(merged[::4], latents)
-    for g in range(count - 1):
-        np.testing.assert_array_equal(merged[4 * g], left[g])
-        np.testing.assert_array_equal(merged[4 * g + 1 : 4 * g + 4], middle[g].reshape(3, 4, h, w))
-        np.testing.assert_array_equal(merged[4 * g + 4], right[g])
+    made = np.random.default_rng(seed).standard_normal((count - 1, 3, channels, h, w), dtype=np.float32)
+    ends = np.zeros((count - 1, 1, channels, h, w), np.float32)
+    sequence = np.concatenate([*np.concatenate([ends, made], axis=1), ends[0]])
+    denoised: dict[interpolate.Method, np.ndarray] = {
+        "group": made,
+        "masked": np.concatenate([ends, made, ends], axis=1),
+        "masked_sequence": sequence,
+    }
+    for method, frames in denoised.items():
+        merged = interpolate.merge(method, latents, frames.reshape(interpolate.noise_shape(method, latents.shape)))
+        assert merged.shape == (4 * count - 3, channels, h, w) and merged.dtype == np.float32
+        np.testing.assert_array_equal(merged[::4], latents)
+        for g in range(count - 1):
+            np.testing.assert_array_equal(merged[4 * g + 1 : 4 * g + 4], made[g])
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.25])
@@ -164,6 +168,7 @@ def test_interpolation_runs_all_groups_in_one_batch(pipe: Pipeline, scale: float
         config.passes[0],
         latents,
         iter(rng.standard_normal((4, 2, 12, 4, 4), dtype=np.float32)),
+        method="group",
         num_inference_steps=4,
         guidance_scale=scale,
         sampler="ddpm",
@@ -175,7 +180,7 @@ def test_interpolation_runs_all_groups_in_one_batch(pipe: Pipeline, scale: float
         except StopIteration as done:
             result = done.value
             break
-    np.testing.assert_array_equal(result, interpolate.merge(latents, seen[-1].x))
+    np.testing.assert_array_equal(result, interpolate.merge("group", latents, seen[-1].x))
     assert len(recorder.feeds) == 4
     for feed in recorder.feeds:
         assert len(feed["time"]) == (1 if scale == 0 else 2)
@@ -186,6 +191,56 @@ def test_interpolation_runs_all_groups_in_one_batch(pipe: Pipeline, scale: float
         if scale != 0:
             np.testing.assert_array_equal(feed["x"][2:, 4:16], feed["x"][:2, 4:16])
             assert not feed["x"][2:, :4].any() and not feed["x"][2:, 16:].any()
+
+
+class Echo:
+    """A network that answers with what it was asked."""
+
+    def __init__(self) -> None:
+        self.feeds: list[dict[str, np.ndarray]] = []
+
+    def __call__(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.feeds.append(feed)
+        return {"prediction": feed["x"][:, :4]}
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.25])
+@pytest.mark.parametrize(("method", "windows", "frames"), [("masked", 2, 5), ("masked_sequence", 1, 9)])
+def test_masked_interpolation_shows_given_frames_and_where_they_are(
+    pipe: Pipeline, method: interpolate.Method, windows: int, frames: int, scale: float
+) -> None:
+    echo, rng = Echo(), np.random.default_rng(1)
+    latents = rng.standard_normal((3, 4, 4, 4), dtype=np.float32)
+    noise = rng.standard_normal((1, windows, frames * 4, 4, 4), dtype=np.float32)
+    steps = interpolate.interpolation_steps(
+        echo,  # type: ignore[arg-type]
+        pipe.bundle.interpolation,
+        pipe.bundle.interpolation.passes[0],
+        latents,
+        iter(noise),
+        method=method,
+        num_inference_steps=1,
+        guidance_scale=scale,
+        sampler="ddim",
+    )
+    list(steps)
+    (feed,) = echo.feeds
+    rows = 1 if scale == 0 else 2
+    x = feed["x"].reshape(rows, windows, frames, 9, 4, 4)
+    np.testing.assert_array_equal(x[:, :, :, :4], np.stack([noise[0].reshape(windows, frames, 4, 4, 4)] * rows))
+    given = [latents] if windows == 1 else [latents[:2], latents[1:]]
+    np.testing.assert_array_equal(x[0, :, ::4, 4:8], np.stack(given))
+    assert not x[1:, :, :, 4:8].any()
+    np.testing.assert_array_equal(x[..., 8, :, :].mean((-1, -2)), np.tile(np.arange(frames) % 4 == 0, (rows, windows, 1)))
+    assert not x[:, :, np.arange(frames) % 4 != 0, 4:].any()
+    assert len(feed["time"]) == rows * windows and len(feed["skip_frames"]) == len(feed["perturbation"]) == frames
+
+
+def test_a_method_that_the_bundle_cannot_serve_is_refused(pipe: Pipeline) -> None:
+    latents = np.zeros((2, 4, 4, 4), np.float32)
+    for method, told in (("mask", "expected one of"), ("masked", "needs the graph masked_interpolation_unet")):
+        with pytest.raises(RequestError, match=told):
+            pipe.interpolate(latents, fps=8, method=method)
 
 
 def test_decoding_yields_chunks_and_rounds_to_the_nearest_level(pipe: Pipeline) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from export import stages, train
 from export.configs import PRESETS
 from export.group_norm import group_norm
-from export.interpolation_unet import InterpolationUNet
-from export.linear_start import start_interpolation
+from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
+from export.keyframe_unet import KeyframeUNet
+from export.linear_start import start_interpolation, start_keyframes, start_masked
 from export.weights import load_half
 
 
@@ -99,23 +100,56 @@ def test_levels_fall_and_v_gives_both_parts_back() -> None:
     torch.testing.assert_close(rest * x + root * v, noise, rtol=1e-4, atol=1e-5)
 
 
-def test_interpolation_starts_from_linear_interpolation() -> None:
+def clean_and_noised(alpha_bar: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Keyframes ``[2, 3, 4, 8, 8]``, three frames linear between each two ``[2, 2, 12, 8, 8]``, those noised."""
+    keys = 0.4 * torch.randn(2, 3, 4, 8, 8)
+    between = torch.cat([keys[:, :-1] * (1 - k / 4) + keys[:, 1:] * (k / 4) for k in (1, 2, 3)], dim=2)
+    return keys, between, alpha_bar**0.5 * between + (1 - alpha_bar) ** 0.5 * torch.randn_like(between)
+
+
+@pytest.mark.parametrize("level", [100, 300, 600])
+def test_interpolation_starts_from_linear_interpolation(level: int) -> None:
     torch.manual_seed(0)
-    config = PRESETS["demo"].interpolation
-    unet = InterpolationUNet(config)
-    start_interpolation(unet)
-    left, right, noise = 0.4 * torch.randn(6, 4, 8, 8), 0.4 * torch.randn(6, 4, 8, 8), torch.randn(6, 12, 8, 8)
-    between = torch.cat([left * (1 - k / 4) + right * (k / 4) for k in (1, 2, 3)], dim=1)
-    noised = 0.98**0.5 * between + 0.02**0.5 * noise
-    context, mask = torch.zeros(2, 2, config.context_dim), torch.tensor([[True, False]] * 2)
+    alpha_bar = float(stages.signal_levels()[level])
+    model = UntextedInterpolationUNet(InterpolationUNet(PRESETS["demo"].interpolation), torch.randn(96))
+    start_interpolation(model, stages.signal_levels(), 0.16)
+    keys, between, x = clean_and_noised(alpha_bar)
+    seen = torch.cat((keys[:, :-1], x, keys[:, 1:]), dim=2).flatten(0, 1)
     with torch.no_grad():
-        prediction = unet(
-            torch.cat((left, noised, right), dim=1), torch.zeros(2), context, mask, torch.full((3,), 3), torch.zeros(3)
-        )
-    assert float((prediction + between - noise).square().mean()) < 0.01
+        v = model(seen, torch.full((2,), level), torch.full((2,), 3), torch.zeros(2)).reshape(x.shape)
+    assert float((alpha_bar**0.5 * x - (1 - alpha_bar) ** 0.5 * v - between).square().mean()) < 2e-3
+
+
+@pytest.mark.parametrize("level", [100, 300, 600])
+def test_masked_interpolation_starts_from_it_too(level: int) -> None:
+    torch.manual_seed(0)
+    alpha_bar = float(stages.signal_levels()[level])
+    config = dataclasses.replace(PRESETS["demo"].interpolation, num_channels=9, out_channels=4)
+    model = UntextedInterpolationUNet(InterpolationUNet(config), torch.randn(96))
+    start_masked(model, stages.signal_levels(), 0.16)
+    keys, between, _ = clean_and_noised(alpha_bar)
+    clean = torch.cat((keys[:, :-1], between, keys[:, 1:]), dim=2).reshape(2, 2, 5, 4, 8, 8)
+    x = alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * torch.randn_like(clean)
+    mask = torch.tensor([1.0, 0, 0, 0, 1]).reshape(5, 1, 1, 1).expand(2, 2, 5, 1, 8, 8)
+    seen = torch.cat((x, clean * mask, mask), dim=3).flatten(0, 2)
+    with torch.no_grad():
+        v = model(seen, torch.full((4,), level), torch.full((5,), 3), torch.zeros(5)).reshape(x.shape)
+    assert float((alpha_bar**0.5 * x - (1 - alpha_bar) ** 0.5 * v - clean).square().mean()) < 2e-3
+
+
+def test_keyframes_start_from_the_noise() -> None:
+    torch.manual_seed(0)
+    config = PRESETS["demo"].keyframes
+    unet = KeyframeUNet(config)
+    start_keyframes(unet)
+    x, context, mask = torch.randn(6, 4, 16, 16), torch.randn(2, 5, config.context_dim), torch.ones(2, 5).bool()
+    with torch.no_grad():
+        prediction = unet(x, torch.full((2,), 999.0), context, mask, torch.arange(3))
+    assert float((prediction - x).square().mean()) < 1e-3
 
 
 def test_a_linear_start_needs_room() -> None:
     config = dataclasses.replace(PRESETS["demo"].interpolation, model_channels=64)
     with pytest.raises(ValueError, match="wanted 80 or more channels"):
-        start_interpolation(InterpolationUNet(config))
+        model = UntextedInterpolationUNet(InterpolationUNet(config), torch.zeros(96))
+        start_interpolation(model, stages.signal_levels(), 0.16)

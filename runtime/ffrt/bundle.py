@@ -1,8 +1,8 @@
 """A bundle: a folder of graphs, tokenizer and `manifest.json`; found, opened, checked and written here.
 
-With `ffrt.manifest`, whose names it re-exports, the one place that knows the format (described in graphs/README.md). A
-bundle comes from outside, so it is read as hostile input: sizes are checked before memory is taken, names may not leave
-the folder, nothing is executed.
+With `ffrt.manifest` and `ffrt.contract`, whose names it re-exports, the one place that knows the format (described in
+graphs/README.md). A bundle comes from outside, so it is read as hostile input: sizes are checked before memory is taken,
+names may not leave the folder, nothing is executed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ffrt.contract import CONTRACT, OPTIONAL_GRAPHS, TensorSpec
 from ffrt.errors import BundleError
 from ffrt.manifest import (
-    CONTRACT,
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
@@ -27,7 +27,6 @@ from ffrt.manifest import (
     KeyframeConfig,
     Manifest,
     Parity,
-    TensorSpec,
     TextConfig,
     VideoConfig,
     from_json,
@@ -46,6 +45,7 @@ __all__ = [
     "KeyframeConfig",
     "MANIFEST",
     "Manifest",
+    "OPTIONAL_GRAPHS",
     "Parity",
     "TensorSpec",
     "TextConfig",

@@ -1,28 +1,67 @@
-"""Keyframes -> the frames between: group interpolation, T -> 4T-3 in one batch (paper section 3.3)."""
+"""Keyframes -> the frames between, T -> 4T-3: group interpolation (paper section 3.3), and the masked interpolation
+that it is measured against (section 4.3; Blattmann et al. 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ffrt.bundle import InterpolationConfig, InterpolationPass
+from ffrt.errors import RequestError
 from ffrt.graph import Graph
 from ffrt.sampler import Array, Denoised, denoise, guide_rows
 
 MIDDLE = 3
 """Frames that one pass puts between two neighbours."""
 
+Method = Literal["group", "masked", "masked_sequence"]
+METHODS: tuple[Method, ...] = ("group", "masked", "masked_sequence")
+"""How the frames of a pass share forward passes of the network: three between two keyframes; windows of five, two of
+them given; or all frames, old and new, in one."""
 
-def groups(latents: Array) -> tuple[Array, Array]:
-    """Left and right ends [G, 4, h, w] of the G = T-1 intervals between latents [T, 4, h, w]."""
-    return latents[:-1], latents[1:]
+GRAPHS: dict[Method, str] = {
+    "group": "interpolation_unet",
+    "masked": "masked_interpolation_unet",
+    "masked_sequence": "masked_interpolation_unet",
+}
 
 
-def merge(latents: Array, middle: Array) -> Array:
-    """Latents [T, 4, h, w] and the three frames of every interval [G, 12, h, w] (frame, channel) -> [4T-3, 4, h, w]."""
-    frame = latents.shape[1:]
-    inner = middle.reshape(len(latents) - 1, MIDDLE, *frame)
+def method_of(value: object, graphs: Collection[str]) -> Method:
+    """A way to interpolate for which the bundle has the graph."""
+    if not isinstance(value, str) or value not in METHODS:
+        raise RequestError(f"method: expected one of {list(METHODS)}, got {value!r:.200}")
+    if GRAPHS[value] not in graphs:
+        has = [method for method in METHODS if GRAPHS[method] in graphs]
+        raise RequestError(f"method: {value!r} needs the graph {GRAPHS[value]}; this bundle has what {has} needs")
+    return value
+
+
+def noise_shape(method: Method, latents: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """What is denoised for latents of shape [T, 4, h, w]: [items, frames * 4, h, w], frame slower than channel.
+
+    "group": T-1 times three frames; "masked": T-1 times five; "masked_sequence": once all 4T-3.
+    """
+    count, channels, h, w = latents
+    intervals = count - 1
+    items, frames = {
+        "group": (intervals, MIDDLE),
+        "masked": (intervals, MIDDLE + 2),
+        "masked_sequence": (1, (MIDDLE + 1) * intervals + 1),
+    }[method]
+    return items, frames * channels, h, w
+
+
+def merge(method: Method, latents: Array, x: Array) -> Array:
+    """Latents [T, 4, h, w] and what was denoised (`noise_shape`) -> [4T-3, 4, h, w]; the given frames stay."""
+    frame, intervals = latents.shape[1:], len(latents) - 1
+    frames = x.reshape(len(x), -1, *frame)
+    if method == "masked_sequence":
+        inner = frames[0, :-1].reshape(intervals, MIDDLE + 1, *frame)[:, 1:]
+    else:
+        inner = frames if method == "group" else frames[:, 1:-1]
     starts = np.concatenate([latents[:-1, None], inner], axis=1).reshape(-1, *frame)  # [4G, 4, h, w]
     return np.concatenate([starts, latents[-1:]])
 
@@ -34,33 +73,34 @@ def interpolation_steps(
     latents: Array,
     noise: Iterator[Array],
     *,
+    method: Method,
     num_inference_steps: int,
     guidance_scale: float,
     sampler: str,
 ) -> Generator[Denoised, None, Array]:
-    """Denoise the frames between latents [T, 4, h, w], all groups in one batch; returns [4T-3, 4, h, w].
+    """Denoise the frames between latents [T, 4, h, w], all of them in one batch; returns [4T-3, 4, h, w].
 
-    Every yield holds the middle frames [G, 12, h, w]. `noise` yields float32 of that shape. The unconditional row, left
-    out with guidance 0, sees zeros in place of its two ends.
+    `noise` yields float32 of `noise_shape`, which is also what every yield holds. The unconditional row, left out with
+    guidance 0, sees zeros in place of the given frames.
     """
-    left, right = groups(latents)
     rows = 1 if guidance_scale == 0 else 2
-    left_rows = np.concatenate([left, np.zeros_like(left)][:rows])
-    right_rows = np.concatenate([right, np.zeros_like(right)][:rows])
-    skip_frames = np.full(len(left), one_pass.skip_frames, np.int64)
-    perturbation = np.zeros(len(left), np.float32)
+    given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
+    if method == "group":
+        feed = _group_feed(given)
+    elif method == "masked":
+        feed = _masked_feed(np.stack([given[:, :-1], given[:, 1:]], axis=2))
+    else:
+        feed = _masked_feed(given[:, None])
 
     def predict(x: Array, time: float) -> Array:
-        feed = {
-            "x": np.concatenate([left_rows, np.concatenate([x] * rows), right_rows], axis=1),  # [B*G, 20, h, w]
-            "time": np.full(rows, time, np.float32),
-            "skip_frames": skip_frames,
-            "perturbation": perturbation,
-        }
-        prediction: Array = graph(feed)["prediction"]  # [B*G, 12, h, w]
+        inputs, items, frames = feed(np.concatenate([x] * rows))
+        inputs["time"] = np.full(items, time, np.float32)
+        inputs["skip_frames"] = np.full(frames, one_pass.skip_frames, np.int64)
+        inputs["perturbation"] = np.zeros(frames, np.float32)
+        prediction: Array = graph(inputs)["prediction"].reshape(rows * len(x), *x.shape[1:])
         return guide_rows(prediction, guidance_scale)
 
-    middle = yield from denoise(
+    x = yield from denoise(
         predict,
         noise,
         steps=num_inference_steps,
@@ -68,4 +108,36 @@ def interpolation_steps(
         prediction=config.prediction,
         threshold=config.threshold,
     )
-    return merge(latents, middle)
+    return merge(method, latents, x)
+
+
+Feed = Callable[[Array], tuple[dict[str, NDArray[np.generic]], int, int]]
+"""What is denoised, for B guidance rows -> input `x` of the graph, number of times and of frames that it wants."""
+
+
+def _group_feed(given: Array) -> Feed:
+    """`x` [B*G, 20, h, w]: left keyframe, three noised frames, right keyframe. Groups of a video see each other."""
+    left, right = (ends.reshape(-1, *given.shape[2:]) for ends in (given[:, :-1], given[:, 1:]))
+
+    def feed(x: Array) -> tuple[dict[str, NDArray[np.generic]], int, int]:
+        return {"x": np.concatenate([left, x, right], axis=1)}, len(given), given.shape[1] - 1
+
+    return feed
+
+
+def _masked_feed(known: Array) -> Feed:
+    """`x` [B*W*F, 9, h, w]: noised frame, given frame or zeros, mask. Frames see each other within their window.
+
+    `known` [B, W, n, 4, h, w] are the given frames of every window; a window has F = 4n-3 frames.
+    """
+    rows, windows, count, channels, h, w = known.shape
+    frames = (MIDDLE + 1) * (count - 1) + 1
+    condition = np.zeros((rows, windows, frames, channels + 1, h, w), np.float32)
+    condition[:, :, :: MIDDLE + 1, :channels] = known
+    condition[:, :, :: MIDDLE + 1, channels] = 1
+    condition = condition.reshape(-1, channels + 1, h, w)
+
+    def feed(x: Array) -> tuple[dict[str, NDArray[np.generic]], int, int]:
+        return {"x": np.concatenate([x.reshape(-1, channels, h, w), condition], axis=1)}, rows * windows, frames
+
+    return feed

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
+from ffrt.contract import CONTRACT, OPTIONAL_GRAPHS, TensorSpec, require
 from ffrt.errors import BundleError
 
 FORMAT = "ffrt-bundle"
@@ -22,16 +23,9 @@ MANIFEST = "manifest.json"
 
 Prediction = Literal["epsilon", "v"]
 SamplerName = Literal["ddpm", "ddim", "dpm++"]
-DType = Literal["float32", "float16", "int64", "int32", "bool"]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_AXIS = re.compile(r"[A-Za-z]\w*(\*[A-Za-z]\w*)*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def _require(ok: bool, field: str, want: str, got: object) -> None:
-    if not ok:
-        raise BundleError(f"{field}: expected {want}, got {got!r:.400}")
 
 
 @dataclass(frozen=True)
@@ -42,22 +36,8 @@ class FileSpec:
     sha256: str
 
     def __post_init__(self) -> None:
-        _require(self.bytes >= 0, "bytes", "0 or more", self.bytes)
-        _require(_DIGEST.fullmatch(self.sha256) is not None, "sha256", "64 hex digits", self.sha256)
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output: an int is a fixed size, a name is a symbolic axis, `B*T` a product of two."""
-
-    name: str
-    dtype: DType
-    shape: tuple[int | str, ...]
-
-    def __post_init__(self) -> None:
-        for axis in self.shape:
-            ok = axis > 0 if isinstance(axis, int) else _AXIS.fullmatch(axis) is not None
-            _require(ok, f"shape of {self.name!r}", "positive sizes or names such as 'B*T'", axis)
+        require(self.bytes >= 0, "bytes", "0 or more", self.bytes)
+        require(_DIGEST.fullmatch(self.sha256) is not None, "sha256", "64 hex digits", self.sha256)
 
 
 @dataclass(frozen=True)
@@ -87,7 +67,7 @@ class TextConfig:
     max_tokens: int
 
     def __post_init__(self) -> None:
-        _require(2 <= self.max_tokens <= 4096, "max_tokens", "2 to 4096", self.max_tokens)
+        require(2 <= self.max_tokens <= 4096, "max_tokens", "2 to 4096", self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -101,18 +81,18 @@ class VideoConfig:
     size_multiple: int
 
     def __post_init__(self) -> None:
-        _require(1 <= self.latent_channels <= 64, "latent_channels", "1 to 64", self.latent_channels)
-        _require(1 <= self.downscale <= 64, "downscale", "1 to 64", self.downscale)
+        require(1 <= self.latent_channels <= 64, "latent_channels", "1 to 64", self.latent_channels)
+        require(1 <= self.downscale <= 64, "downscale", "1 to 64", self.downscale)
         ok = 1 <= self.size_multiple <= 1024 and self.size_multiple % self.downscale == 0
-        _require(ok, "size_multiple", f"a multiple of downscale {self.downscale}, at most 1024", self.size_multiple)
+        require(ok, "size_multiple", f"a multiple of downscale {self.downscale}, at most 1024", self.size_multiple)
         for name, side in (("height", self.height), ("width", self.width)):
-            _require(0 < side <= 8192 and side % self.size_multiple == 0, name, f"n x {self.size_multiple}", side)
+            require(0 < side <= 8192 and side % self.size_multiple == 0, name, f"n x {self.size_multiple}", side)
 
 
 def _check_sampling(steps: int, guidance_scale: float, threshold: float) -> None:
-    _require(1 <= steps <= 1000, "num_inference_steps", "1 to 1000", steps)
-    _require(guidance_scale >= 0, "guidance_scale", "0 or more", guidance_scale)
-    _require(0 < threshold <= 1, "threshold", "a quantile in (0, 1]", threshold)
+    require(1 <= steps <= 1000, "num_inference_steps", "1 to 1000", steps)
+    require(guidance_scale >= 0, "guidance_scale", "0 or more", guidance_scale)
+    require(0 < threshold <= 1, "threshold", "a quantile in (0, 1]", threshold)
 
 
 @dataclass(frozen=True)
@@ -129,9 +109,9 @@ class KeyframeConfig:
     threshold: float
 
     def __post_init__(self) -> None:
-        _require(2 <= self.num_frames <= 1024, "num_frames", "2 to 1024", self.num_frames)
-        _require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
-        _require(self.num_frames <= self.position_range <= 1 << 20, "position_range", ">= T", self.position_range)
+        require(2 <= self.num_frames <= 1024, "num_frames", "2 to 1024", self.num_frames)
+        require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
+        require(self.num_frames <= self.position_range <= 1 << 20, "position_range", ">= T", self.position_range)
         _check_sampling(self.num_inference_steps, self.guidance_scale, self.threshold)
 
 
@@ -143,8 +123,8 @@ class InterpolationPass:
     skip_frames: int
 
     def __post_init__(self) -> None:
-        _require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
-        _require(0 <= self.skip_frames <= 1000, "skip_frames", "0 to 1000", self.skip_frames)
+        require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
+        require(0 <= self.skip_frames <= 1000, "skip_frames", "0 to 1000", self.skip_frames)
 
 
 @dataclass(frozen=True)
@@ -161,42 +141,7 @@ class InterpolationConfig:
     def __post_init__(self) -> None:
         _check_sampling(self.num_inference_steps, self.guidance_scale, self.threshold)
         rates = [p.fps for p in self.passes]
-        _require(rates == sorted(set(rates)) and len(rates) <= 4, "passes", "at most 4 with rising fps", rates)
-
-
-def _tensors(*rows: tuple[str, DType, str]) -> tuple[TensorSpec, ...]:
-    axes = ((name, dtype, shape.split()) for name, dtype, shape in rows)
-    return tuple(TensorSpec(n, d, tuple(int(a) if a.isdigit() else a for a in s)) for n, d, s in axes)
-
-
-CONTRACT: Mapping[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
-    "text_encoder": (
-        _tensors(("input_ids", "int64", "B L"), ("attention_mask", "int64", "B L")),
-        _tensors(("context", "float32", "B L D"), ("null_embedding", "float32", "D")),
-    ),
-    "keyframe_unet": (
-        _tensors(
-            ("x", "float32", "B*T 4 h w"),
-            ("time", "float32", "B"),
-            ("context", "float32", "B L D"),
-            ("context_mask", "bool", "B L"),
-            ("temporal_positions", "int64", "T"),
-        ),
-        _tensors(("prediction", "float32", "B*T 4 h w")),
-    ),
-    "interpolation_unet": (
-        _tensors(
-            ("x", "float32", "B*G 20 h w"),
-            ("time", "float32", "B"),
-            ("skip_frames", "int64", "G"),
-            ("perturbation", "float32", "G"),
-        ),
-        _tensors(("prediction", "float32", "B*G 12 h w")),
-    ),
-    "movq_encoder": (_tensors(("image", "float32", "N 3 H W")), _tensors(("latent", "float32", "N 4 h w"))),
-    "movq_decoder": (_tensors(("latent", "float32", "N 4 h w")), _tensors(("image", "float32", "N 3 H W"))),
-}
-"""Graph name -> (inputs, outputs) of format version 1: a bundle holds these five, with these names, types and ranks."""
+        require(rates == sorted(set(rates)) and len(rates) <= 4, "passes", "at most 4 with rising fps", rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,18 +159,21 @@ class Manifest:
     interpolation: InterpolationConfig
 
     def __post_init__(self) -> None:
-        _require(0 < len(self.name) <= 200, "name", "1 to 200 characters", self.name[:200])
+        require(0 < len(self.name) <= 200, "name", "1 to 200 characters", self.name[:200])
         for file in self.files:
-            _require(_PLAIN_NAME.fullmatch(file) is not None and file != MANIFEST, "files", "plain file names", file)
-        _require(set(self.graphs) == set(CONTRACT), "graphs", f"exactly {sorted(CONTRACT)}", sorted(self.graphs))
+            require(_PLAIN_NAME.fullmatch(file) is not None and file != MANIFEST, "files", "plain file names", file)
+        needed = set(CONTRACT) - OPTIONAL_GRAPHS
+        ok = needed <= set(self.graphs) <= set(CONTRACT)
+        wanted = f"{sorted(needed)}, perhaps also {sorted(OPTIONAL_GRAPHS)}"
+        require(ok, "graphs", wanted, sorted(self.graphs))
         for name, spec in self.graphs.items():
             for side, want, got in zip(("inputs", "outputs"), CONTRACT[name], (spec.inputs, spec.outputs), strict=True):
                 rows = [[(t.name, t.dtype, len(t.shape)) for t in tensors] for tensors in (want, got)]
-                _require(rows[0] == rows[1], f"graphs.{name}.{side}", f"(name, dtype, rank) {rows[0]}", rows[1])
+                require(rows[0] == rows[1], f"graphs.{name}.{side}", f"(name, dtype, rank) {rows[0]}", rows[1])
         for file in [self.text.tokenizer, *(g.file for g in self.graphs.values())]:
-            _require(file in self.files, "files", f"an entry for {file!r}", sorted(self.files))
+            require(file in self.files, "files", f"an entry for {file!r}", sorted(self.files))
         rates = [self.keyframes.fps, *(p.fps for p in self.interpolation.passes)]
-        _require(rates == sorted(set(rates)), "passes", "frame rates above that of the keyframes", rates)
+        require(rates == sorted(set(rates)), "passes", "frame rates above that of the keyframes", rates)
 
 
 def from_json(raw: bytes) -> Manifest:
@@ -255,16 +203,16 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse(value: Any) -> Manifest:
-    _require(isinstance(value, dict), "manifest", "an object", type(value).__name__)
+    require(isinstance(value, dict), "manifest", "an object", type(value).__name__)
     form, version = value.pop("format", None), value.pop("format_version", None)
-    _require(form == FORMAT, "format", repr(FORMAT), form)
-    _require(type(version) is int, "format_version", "a whole number", version)
+    require(form == FORMAT, "format", repr(FORMAT), form)
+    require(type(version) is int, "format_version", "a whole number", version)
     if version > FORMAT_VERSION:
         raise BundleError(
             f"format_version {version} is newer than {FORMAT_VERSION}, the newest this ffrt reads; "
             "type 'pip install --upgrade ffrt'"
         )
-    _require(version == FORMAT_VERSION, "format_version", str(FORMAT_VERSION), version)
+    require(version == FORMAT_VERSION, "format_version", str(FORMAT_VERSION), version)
     manifest = _build(Manifest, value, "")
     assert isinstance(manifest, Manifest)
     return manifest
@@ -274,31 +222,31 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     """`value`, from JSON, as an instance of the annotation `kind`; nothing is converted but int to float."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind):
-        _require(isinstance(value, dict), where, "an object", value)
+        require(isinstance(value, dict), where, "an object", value)
         hints = typing.get_type_hints(kind)
         known = [f.name for f in fields(kind)]
         for key in value:
-            _require(key in known, where if where else "manifest", f"no other keys than {known}", key)
+            require(key in known, where if where else "manifest", f"no other keys than {known}", key)
         for key in known:
-            _require(key in value, where if where else "manifest", f"the key {key!r}", sorted(value))
+            require(key in value, where if where else "manifest", f"the key {key!r}", sorted(value))
         members = {key: _build(hints[key], value[key], f"{where}.{key}".lstrip(".")) for key in known}
         try:
             return typing.cast(Any, kind)(**members)
         except BundleError as error:
             raise BundleError(f"{where}.{error}".lstrip(".")) from None
     if origin is tuple:
-        _require(isinstance(value, list), where, "a list", value)
+        require(isinstance(value, list), where, "a list", value)
         return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is Mapping:
-        _require(isinstance(value, dict), where, "an object", value)
+        require(isinstance(value, dict), where, "an object", value)
         return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is Literal:
-        _require(isinstance(value, str) and value in arguments, where, f"one of {list(arguments)}", value)
+        require(isinstance(value, str) and value in arguments, where, f"one of {list(arguments)}", value)
         return value
     if kind is float:
         ok = (type(value) is int and abs(value) < 1 << 53) or (type(value) is float and math.isfinite(value))
-        _require(ok, where, "a finite number", value)
+        require(ok, where, "a finite number", value)
         return float(value)
     kinds = arguments if origin in (types.UnionType, typing.Union) else (kind,)
-    _require(type(value) in kinds, where, " or ".join(k.__name__ for k in kinds), value)
+    require(type(value) in kinds, where, " or ".join(k.__name__ for k in kinds), value)
     return value

@@ -15,6 +15,7 @@ from ffrt import __version__, decode, interpolate, keyframes, request, text
 from ffrt.bundle import Bundle, InterpolationPass, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.graph import Graph, check_provider
+from ffrt.interpolate import Method
 from ffrt.request import Sampling
 from ffrt.sampler import Array, Denoised, normal_noise
 from ffrt.text import Context
@@ -173,10 +174,11 @@ class Pipeline:
             latents = yield from self._report("keyframes", 0, overall, stage, lambda x0: x0)
             for i, one_pass in enumerate(passes):
                 ends = latents
-                stage = self._pass_stage(ends, one_pass, then, normal_noise(seed, 1 + i, _middle_shape(ends)))
+                noise = normal_noise(seed, 1 + i, interpolate.noise_shape("group", ends.shape))
+                stage = self._pass_stage(ends, one_pass, then, noise, "group")
                 done = first.steps + i * then.steps
                 name = f"interpolation to {one_pass.fps} fps"
-                latents = yield from self._report(name, done, overall, stage, partial(interpolate.merge, ends))
+                latents = yield from self._report(name, done, overall, stage, partial(interpolate.merge, "group", ends))
             return self._video(latents, fps, metadata)
 
         return run()
@@ -222,18 +224,23 @@ class Pipeline:
         seed: int = 0,
         noise: Array | None = None,
         sampler: str | None = None,
+        method: str = "group",
     ) -> Array:
         """One pass: latents float32 [T, 4, h, w] -> [4T-3, 4, h, w] at the rate `fps` of one of the bundle's passes.
 
-        `noise` float32 [K, T-1, 12, h, w] takes the place of the seed, as in `keyframes`.
+        `method` is "group" (three frames between two keyframes in one pass of the network), or one of the baselines,
+        where the bundle has their graph: "masked" (windows of five frames) and "masked_sequence" (all in one).
+        `noise` float32 [K, T-1, 12, h, w] takes the place of the seed, as in `keyframes` ("masked": [K, T-1, 20, h, w],
+        "masked_sequence": [K, 1, (4T-3)*4, h, w]).
         """
         passes = self.bundle.interpolation.passes
         rate = request.rate_of(fps, [p.fps for p in passes])
         index = [p.fps for p in passes].index(rate)
         sampling = request.sampling_of(self.bundle.interpolation, num_inference_steps, guidance_scale, sampler)
+        way = interpolate.method_of(method, self.bundle.graphs)
         latents = self._latents(latents, least=2)
-        draws = _draws(noise, seed, 1 + index, sampling, _middle_shape(latents))
-        return _drain(self._pass_stage(latents, passes[index], sampling, draws))
+        draws = _draws(noise, seed, 1 + index, sampling, interpolate.noise_shape(way, latents.shape))
+        return _drain(self._pass_stage(latents, passes[index], sampling, draws, way))
 
     def decode(self, latents: Array, fps: int) -> Video:
         """A video of latents float32 [N, 4, h, w] played at `fps` frames per second, decoded when it is used."""
@@ -260,14 +267,15 @@ class Pipeline:
         )
 
     def _pass_stage(
-        self, latents: Array, one_pass: InterpolationPass, sampling: Sampling, noise: Iterator[Array]
+        self, latents: Array, one_pass: InterpolationPass, sampling: Sampling, noise: Iterator[Array], method: Method
     ) -> Generator[Denoised, None, Array]:
         return interpolate.interpolation_steps(
-            self.graph("interpolation_unet"),
+            self.graph(interpolate.GRAPHS[method]),
             self.bundle.interpolation,
             one_pass,
             latents,
             noise,
+            method=method,
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance_scale,
             sampler=sampling.sampler,
@@ -321,11 +329,6 @@ class Pipeline:
         decode.check_side("height of the latents", latents.shape[2] * video.downscale, video.size_multiple)
         decode.check_side("width of the latents", latents.shape[3] * video.downscale, video.size_multiple)
         return latents
-
-
-def _middle_shape(latents: Array) -> tuple[int, int, int, int]:
-    count, channels, h, w = latents.shape
-    return count - 1, interpolate.MIDDLE * channels, h, w
 
 
 def _draws(noise: Array | None, seed: int, stage: int, sampling: Sampling, shape: tuple[int, ...]) -> Iterator[Array]:
