@@ -124,7 +124,7 @@ PRESETS = {
         movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
         num_frames=16,
         image_size=128,
-        guidance_scale=1.0,
+        guidance_scale=3.0,
         interpolation_sampler="ddim",
         interpolation_steps=8,
         interpolation_guidance_scale=0.0,
