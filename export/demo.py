@@ -172,6 +172,7 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
         ),
         interpolation=InterpolationConfig(
             prediction="v", sampler=config.interpolation_sampler, num_inference_steps=config.interpolation_steps,
-            guidance_scale=config.interpolation_guidance_scale, threshold=0.98, passes=(InterpolationPass(8, 3), InterpolationPass(30, 1)),
+            guidance_scale=config.interpolation_guidance_scale, threshold=0.98,
+            passes=(InterpolationPass(8, 3), InterpolationPass(30, 1)),
         ),
     )  # fmt: skip

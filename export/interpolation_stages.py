@@ -24,7 +24,7 @@ WINDOW = 5
 class InterpolationStage:
     """v-prediction, s in 1..12, disturbed keyframes, 10 % without keyframes; a clip is one example of 4 groups."""
 
-    name, steps, batch, lr = "interpolation", 4000, 8, 6e-4
+    name, steps, batch, lr = "interpolation", 2100, 6, 1e-4  # more would undo the start
     worst_perturbation = 250
     start: Callable[[UntextedInterpolationUNet, Tensor, float], None] = staticmethod(start_interpolation)
     unet: UNetConfig = CONFIG.interpolation
@@ -44,9 +44,7 @@ class InterpolationStage:
         chance = np.array([{3: 6.0, 1: 4.0}.get(skip, 1.0) for skip in SKIPS])
         self.chance = chance / chance.sum()
 
-    def error(
-        self, model: nn.Module, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor
-    ) -> Tensor:
+    def error(self, model: nn.Module, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor) -> Tensor:
         """What v is off, three frames of every group ``[B*G, 12, h, w]``.
 
         ``clip`` ``[B, 4G+1, 4, h, w]``, its keyframes as the network gets them ``keys`` ``[B, G+1, 4, h, w]``, noise
@@ -103,9 +101,7 @@ class MaskedInterpolationStage(InterpolationStage):
     start = staticmethod(start_masked)
     unet = CONFIG.masked_interpolation
 
-    def error(
-        self, model: nn.Module, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor
-    ) -> Tensor:
+    def error(self, model: nn.Module, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor) -> Tensor:
         """What v is off, all five frames of every window ``[B*G, 20, h, w]``."""
         groups = keys.shape[1] - 1
         clean = torch.cat((clip[:, :-1:4], missing(clip), clip[:, 4::4]), dim=2)  # [B, G, 20, h, w]
