@@ -306,4 +306,5 @@ def test_tokenizer_round_trips_foreign_text(tokenizer: Tokenizer, text: str) -> 
 def test_tokenizer_is_total(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
     assert ids[-1] == 1 and all(0 <= i < 512 for i in ids)
-    assert tokenizer.decode(ids).strip() == tokenizer.normalizer.normalize_str(text).strip()
+    if not set(ids[:-1]) & {0, 1}:  # as in T5, the special tokens' own spelling is read as the tokens
+        assert tokenizer.decode(ids).strip() == tokenizer.normalizer.normalize_str(text).strip()
