@@ -39,6 +39,17 @@ def _tensors(*rows: tuple[str, DType, str]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(n, d, tuple(int(a) if a.isdigit() else a for a in s)) for n, d, s in axes)
 
 
+def _interpolation(axis: str, seen: str, made: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Both interpolation networks: a sequence along `axis`, channels seen and made at each place of it."""
+    inputs = _tensors(
+        ("x", "float32", f"B*{axis} {seen} h w"),
+        ("time", "float32", "B"),
+        ("skip_frames", "int64", axis),
+        ("perturbation", "float32", axis),
+    )
+    return inputs, _tensors(("prediction", "float32", f"B*{axis} {made} h w"))
+
+
 CONTRACT: Mapping[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
     "text_encoder": (
         _tensors(("input_ids", "int64", "B L"), ("attention_mask", "int64", "B L")),
@@ -54,24 +65,8 @@ CONTRACT: Mapping[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = 
         ),
         _tensors(("prediction", "float32", "B*T 4 h w")),
     ),
-    "interpolation_unet": (
-        _tensors(
-            ("x", "float32", "B*G 20 h w"),
-            ("time", "float32", "B"),
-            ("skip_frames", "int64", "G"),
-            ("perturbation", "float32", "G"),
-        ),
-        _tensors(("prediction", "float32", "B*G 12 h w")),
-    ),
-    "masked_interpolation_unet": (
-        _tensors(
-            ("x", "float32", "B*F 9 h w"),
-            ("time", "float32", "B"),
-            ("skip_frames", "int64", "F"),
-            ("perturbation", "float32", "F"),
-        ),
-        _tensors(("prediction", "float32", "B*F 4 h w")),
-    ),
+    "interpolation_unet": _interpolation("G", "20", "12"),
+    "masked_interpolation_unet": _interpolation("F", "9", "4"),
     "movq_encoder": (_tensors(("image", "float32", "N 3 H W")), _tensors(("latent", "float32", "N 4 h w"))),
     "movq_decoder": (_tensors(("latent", "float32", "N 4 h w")), _tensors(("image", "float32", "N 3 H W"))),
 }

@@ -1,10 +1,10 @@
 """Keyframes -> the frames between, T -> 4T-3: group interpolation (paper section 3.3), and the masked interpolation
-that it is measured against (section 4.3; Blattmann et al. 2023)."""
+that it is measured against (section 10; Blattmann et al. 2023)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ MIDDLE = 3
 """Frames that one pass puts between two neighbours."""
 
 Method = Literal["group", "masked", "masked_sequence"]
-METHODS: tuple[Method, ...] = ("group", "masked", "masked_sequence")
+METHODS: tuple[Method, ...] = get_args(Method)
 """How the frames of a pass share forward passes of the network: three between two keyframes; windows of five, two of
 them given; or all frames, old and new, in one."""
 
