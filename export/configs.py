@@ -7,6 +7,7 @@ fills the dataclass key by key.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class ModelConfig:
     movq: MoVQConfig
     num_frames: int
     image_size: int
+    keyframe_prediction: Literal["epsilon", "v"] = "epsilon"
     sampler: str = "ddpm"  # these six: what the bundle uses where a request says nothing
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
@@ -98,8 +100,8 @@ class ModelConfig:
 
 def _demo_keyframes() -> UNetConfig:
     return UNetConfig(
-        model_channels=32, init_channels=48, time_embed_dim=96, context_dim=96, num_channels=4, out_channels=4,
-        groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 2, 3), num_blocks=(2, 2, 2),
+        model_channels=32, init_channels=48, time_embed_dim=64, context_dim=96, num_channels=4, out_channels=4,
+        groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 3, 3), num_blocks=(2, 2, 2),
         add_cross_attention=(False, True, True), add_self_attention=(False, True, True),
     )  # fmt: skip
 
@@ -124,6 +126,7 @@ PRESETS = {
         movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
         num_frames=16,
         image_size=128,
+        keyframe_prediction="v",
         guidance_scale=3.0,
         interpolation_sampler="ddim",
         interpolation_steps=8,

@@ -167,7 +167,8 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
             config.image_size, config.image_size, config.movq.z_channels, config.movq.downscale, multiple
         ),
         keyframes=KeyframeConfig(
-            num_frames=config.num_frames, fps=2, position_range=180, prediction="epsilon", sampler=config.sampler,
+            num_frames=config.num_frames, fps=2, position_range=180, prediction=config.keyframe_prediction,
+            sampler=config.sampler,
             num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale, threshold=0.98,
         ),
         interpolation=InterpolationConfig(

@@ -4,7 +4,6 @@ measured against. Both see the same clips, skips, noise levels and disturbances,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from export.configs import PRESETS, UNetConfig
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.latents import SKIPS
 from export.linear_start import start_interpolation, start_masked
-from export.stages import UNCONDITIONAL, draw_levels, multiscale, noised, signal_levels
+from export.stages import UNCONDITIONAL, Folders, draw_levels, multiscale, noised, signal_levels, velocity
 
 CONFIG = PRESETS["demo"]
 WINDOW = 5
@@ -29,7 +28,7 @@ class InterpolationStage:
     start: Callable[[UntextedInterpolationUNet, Tensor, float], None] = staticmethod(start_interpolation)
     unet: UNetConfig = CONFIG.interpolation
 
-    def __init__(self, run: Path, weights: Path, unfreeze: bool) -> None:
+    def __init__(self, folders: Folders) -> None:
         unet = InterpolationUNet(self.unet)
         for name, parameter in unet.named_parameters():
             if name.endswith("group_conv.merge"):  # nothing is frozen here, so it may take part from the start
@@ -37,7 +36,7 @@ class InterpolationStage:
             elif "group_conv.conv.weight" in name:
                 nn.init.kaiming_uniform_(parameter, a=5**0.5)
         self.model = UntextedInterpolationUNet(unet, torch.randn(self.unet.context_dim))
-        self.latents = {skip: np.load(run / f"interpolation_{skip:02}.npy", mmap_mode="r") for skip in SKIPS}
+        self.latents = {skip: np.load(folders.run / f"interpolation_{skip:02}.npy", mmap_mode="r") for skip in SKIPS}
         power = float(np.square(self.latents[3][:16], dtype=np.float32).mean())
         self.start(self.model, signal_levels(), power)
         self.held_out = 16
@@ -120,8 +119,3 @@ class MaskedInterpolationStage(InterpolationStage):
 def missing(clip: Tensor) -> Tensor:
     """The three frames between neighbouring keyframes of ``[B, 4G+1, 4, h, w]``: ``[B, G, 12, h, w]``."""
     return clip[:, :-1].unflatten(1, (-1, 4))[:, :, 1:].flatten(2, 3)
-
-
-def velocity(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """v = sqrt(a) noise - sqrt(1 - a) clean (Salimans & Ho 2022)."""
-    return noised(noise, -clean, level)

@@ -1,11 +1,13 @@
 """Train the demo weights: ``python -m export.train STAGE``.
 
-Stages, in order: ``movq``; then, once ``python -m export.latents`` has encoded the clips, ``image`` (text encoder and
-spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything), ``interpolation`` and
+Stages, in order: ``movq`` and ``text``; then, once ``python -m export.latents`` has encoded the clips, ``image`` (spatial
+layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything), ``interpolation`` and
 ``masked_interpolation``, the baseline it is measured against.
 Each may be stopped at any time (Ctrl-C) and goes on from its last checkpoint when the same command is given again; the
-same command runs on a CPU or on CUDA. When a stage ends, its averaged weights are written as float16 safetensors into
-``--weights``, where ``python -m export demo --weights`` finds them.
+same command runs on a CPU or on CUDA. ``torchrun --nproc-per-node 2 -m export.train STAGE`` shares every step among
+processes, each with a batch of its own: on a CPU, two processes of one thread are faster than one of two. When a stage
+ends, its averaged weights are written as float16 safetensors into ``--weights``, where
+``python -m export demo --weights`` finds them.
 """
 
 from __future__ import annotations
@@ -24,22 +26,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from export.interpolation_stages import InterpolationStage, MaskedInterpolationStage
+from export.keyframe_stages import KeyframeStage, TextStage
 from export.precision import half_precision
-from export.stages import KeyframeStage, MoVQStage, Stage
+from export.stages import Folders, MoVQStage, Stage
 from export.weights import WEIGHTS, save_half
 
 EMA_DECAY = 0.998
 WARMUP_STEPS = 100
 
-STAGES: dict[str, Callable[[Path, Path, bool], Stage]] = {
-    "movq": MoVQStage,
-    "image": lambda run, weights, unfreeze: KeyframeStage(run, weights, unfreeze, video=False),
-    "keyframes": lambda run, weights, unfreeze: KeyframeStage(run, weights, unfreeze, video=True),
-    "interpolation": InterpolationStage,
-    "masked_interpolation": MaskedInterpolationStage,
+STAGES: dict[str, Callable[[Folders, argparse.Namespace], Stage]] = {
+    "movq": lambda folders, _: MoVQStage(folders),
+    "text": lambda folders, _: TextStage(folders),
+    "image": lambda folders, _: KeyframeStage(folders, video=False),
+    "keyframes": lambda folders, args: KeyframeStage(folders, True, args.unfreeze, args.stride),
+    "interpolation": lambda folders, _: InterpolationStage(folders),
+    "masked_interpolation": lambda folders, _: MaskedInterpolationStage(folders),
 }
 
 
@@ -97,15 +101,27 @@ def progress(step: int, steps: int, seconds_per_step: float, figures: dict[str, 
     print(line, file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n", flush=True)
 
 
+def share_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average the gradients over all processes, in one message."""
+    if not distributed.is_initialized():
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads]) / distributed.get_world_size()
+    distributed.all_reduce(flat)
+    for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
 def train(stage: Stage, args: argparse.Namespace) -> None:
     """Run one stage from its last checkpoint to ``args.steps``."""
     device = torch.device(args.device)
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
     model = stage.model.to(device)
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     checkpoint = args.run / f"{stage.name}.pt"
     history: list[dict[str, float]] = []
     start, spent = 0, 0.0
@@ -118,6 +134,8 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
         print(f"{stage.name}: going on from step {start}", file=sys.stderr)
 
     def keep(step: int) -> None:
+        if rank > 0:
+            return
         state = {
             "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
             "history": history, "step": step, "seconds": spent,
@@ -130,12 +148,13 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
         for step in range(start, args.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, args.steps, args.lr)
-            rng = np.random.default_rng([args.seed, step])
-            torch.manual_seed(args.seed * 1_000_003 + step)
+            rng = np.random.default_rng([args.seed, step, rank])
+            torch.manual_seed(args.seed * 1_000_003 + step + rank * 500_009)
             with half_precision(device.type, enabled=not args.full_precision):
                 loss: Tensor = stage.loss(model, rng, args.batch, device)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            share_gradients(trained)
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             update_average(average, model, step)
@@ -145,7 +164,7 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
             running = value if step == start else 0.98 * running + 0.02 * value
             now = time.perf_counter()
             spent, tick = spent + now - tick, now
-            if (step + 1) % args.log_every == 0 or step + 1 == args.steps:
+            if rank == 0 and ((step + 1) % args.log_every == 0 or step + 1 == args.steps):
                 row = {"step": step + 1, "seconds": round(spent, 1), "loss": running}
                 if (step + 1) % (args.log_every * 5) == 0 or step + 1 == args.steps:
                     row |= stage.measure(average, device)
@@ -158,6 +177,8 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
         keep(step)
         print(f"\nstopped at step {step}; give the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+    if rank > 0:
+        return
     for name, module in stage.exported(average).items():
         save_half(module.state_dict(), args.weights / f"{name}.safetensors")
     (args.weights / f"{stage.name}.json").write_text(
@@ -175,6 +196,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="clips or images in a step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--unfreeze", action="store_true", help="keyframes: train the spatial layers and the text too")
+    parser.add_argument("--stride", type=int, default=1, choices=(1, 2), help="keyframes: 2 shows every second frame")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=1)
@@ -186,13 +208,15 @@ def main() -> None:
     args = parser.parse_args()
     args.run.mkdir(parents=True, exist_ok=True)
     args.weights.mkdir(parents=True, exist_ok=True)
-    build = STAGES[args.stage]
-    stage = build(args.run, args.weights, args.unfreeze)
+    torch.manual_seed(args.seed)  # the same first weights in every process
+    stage = STAGES[args.stage](Folders(args.run, args.weights), args)
     args.steps = stage.steps if args.steps is None else args.steps
     args.batch = stage.batch if args.batch is None else args.batch
     args.lr = stage.lr if args.lr is None else args.lr
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
+        distributed.init_process_group("gloo")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
     signal.signal(signal.SIGINT, signal.default_int_handler)
     train(stage, args)

@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +17,13 @@ from export import stages, train
 from export.configs import PRESETS
 from export.group_norm import group_norm
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
+from export.keyframe_stages import KeyframeStage, TextStage
 from export.keyframe_unet import KeyframeUNet
 from export.linear_start import start_interpolation, start_keyframes, start_masked
-from export.weights import load_half
+from export.text_encoder import TextEncoder
+from export.weights import load_half, save_half
+
+ROOT = Path(__file__).parent.parent
 
 
 class Toy:
@@ -137,7 +144,7 @@ def test_masked_interpolation_starts_from_it_too(level: int) -> None:
     assert float((alpha_bar**0.5 * x - (1 - alpha_bar) ** 0.5 * v - clean).square().mean()) < 2e-3
 
 
-def test_keyframes_start_from_the_noise() -> None:
+def test_keyframes_start_from_what_they_see() -> None:
     torch.manual_seed(0)
     config = PRESETS["demo"].keyframes
     unet = KeyframeUNet(config)
@@ -145,7 +152,91 @@ def test_keyframes_start_from_the_noise() -> None:
     x, context, mask = torch.randn(6, 4, 16, 16), torch.randn(2, 5, config.context_dim), torch.ones(2, 5).bool()
     with torch.no_grad():
         prediction = unet(x, torch.full((2,), 999.0), context, mask, torch.arange(3))
-    assert float((prediction - x).square().mean()) < 1e-3
+    assert float((prediction - 0.6 * x).square().mean()) < 1e-3
+
+
+def test_levels_are_spread_over_a_batch_in_no_order() -> None:
+    """A batch is sorted by clip: were its levels sorted too, a clip would meet one narrow band of levels only."""
+    torch.manual_seed(0)
+    drawn = torch.stack([stages.draw_levels(8, torch.device("cpu"))[0] for _ in range(200)])
+    assert bool((drawn.sort(dim=1).values // 125 == torch.arange(8)).all())
+    assert bool(((drawn.float().mean(0) - 500).abs() < 75).all())
+
+
+def test_words_of_a_clip_are_learnt_from_captions(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    stage = TextStage(stages.Folders(tmp_path, tmp_path))
+    optimizer = torch.optim.Adam(stage.model.parameters(), lr=3e-3)
+    for step in range(150):
+        loss = stage.loss(stage.model, np.random.default_rng(step), 64, torch.device("cpu"))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    right = stage.measure(stage.model, torch.device("cpu"))
+    assert right["colour_right"] > 0.9 and right["shape_right"] > 0.9
+    assert set(stage.exported(stage.model)) == {"text_encoder"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> stages.Folders:
+    """Latents of random noise and untrained weights: enough for a step of every keyframe stage."""
+    folder = tmp_path_factory.mktemp("keyframe stages")
+    np.save(folder / "keyframes.npy", np.random.default_rng(0).normal(0, 0.4, (40, 16, 4, 8, 8)).astype(np.float16))
+    torch.manual_seed(0)
+    save_half(TextEncoder(PRESETS["demo"].text).state_dict(), folder / "text_encoder.safetensors")
+    save_half(KeyframeUNet(PRESETS["demo"].keyframes).state_dict(), folder / "keyframe_unet.safetensors")
+    return stages.Folders(folder, folder)
+
+
+@pytest.mark.parametrize(
+    ("video", "unfreeze", "stride", "name", "trained"),
+    [
+        (False, False, 1, "image", {"spatial", "projection"}),
+        (True, False, 1, "keyframes", {"temporal"}),
+        (True, True, 2, "video_stride2", {"spatial", "temporal", "projection"}),
+    ],
+)
+def test_each_stage_trains_its_own_layers(
+    folders: stages.Folders, video: bool, unfreeze: bool, stride: int, name: str, trained: set[str]
+) -> None:
+    stage = KeyframeStage(folders, video, unfreeze, stride)
+    assert stage.name == name
+    loss = stage.loss(stage.model, np.random.default_rng(0), 2, torch.device("cpu"))
+    loss.backward()
+    temporal = {id(parameter) for parameter in stage.model.unet.temporal_parameters()}
+    reached = {
+        "T5" if ".t5." in f".{key}" else "projection" if key.startswith("text") else
+        "temporal" if id(parameter) in temporal else "spatial"
+        for key, parameter in stage.model.named_parameters() if parameter.grad is not None
+    }  # fmt: skip
+    assert reached == trained
+
+
+def test_a_stride_shows_every_second_frame_where_it_stands(folders: stages.Folders) -> None:
+    stage = KeyframeStage(folders, video=True, stride=2)
+    seen = set()
+    for seed in range(8):
+        latents, positions = stage.frames([3], np.random.default_rng(seed))
+        assert positions is not None
+        first = int(positions[0]) // 11
+        assert latents.shape == (1, 8, 4, 8, 8) and positions.tolist() == [11 * at for at in range(first, 16, 2)]
+        np.testing.assert_array_equal(latents[0], stage.latents[3, first::2])
+        seen.add(first)
+    assert seen == {0, 1}
+
+
+def test_processes_share_their_gradients(tmp_path: Path) -> None:
+    program = (
+        "import torch\nfrom torch import distributed, nn\nfrom export.train import share_gradients\n"
+        "distributed.init_process_group('gloo')\nweights = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))]\n"
+        "for p in weights: p.grad = torch.full_like(p, 1.0 + 2 * distributed.get_rank())\n"
+        "share_gradients(weights)\nassert all(bool((p.grad == 2).all()) for p in weights)\n"
+    )
+    (tmp_path / "both.py").write_text(program)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "both.py"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_linear_start_needs_room() -> None:
