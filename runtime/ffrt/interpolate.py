@@ -85,20 +85,11 @@ def interpolation_steps(
     """
     rows = 1 if guidance_scale == 0 else 2
     given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
-    if method == "group":
-        feed = _group_feed(given)
-    elif method == "masked":
-        feed = _masked_feed(np.stack([given[:, :-1], given[:, 1:]], axis=2))
-    else:
-        feed = _masked_feed(given[:, None])
+    feed = graph_feed(method, given, one_pass.skip_frames)
 
     def predict(x: Array, time: float) -> Array:
-        inputs, items, frames = feed(np.concatenate([x] * rows))
-        inputs["time"] = np.full(items, time, np.float32)
-        inputs["skip_frames"] = np.full(frames, one_pass.skip_frames, np.int64)
-        inputs["perturbation"] = np.zeros(frames, np.float32)
-        prediction: Array = graph(inputs)["prediction"].reshape(rows * len(x), *x.shape[1:])
-        return guide_rows(prediction, guidance_scale)
+        prediction: Array = graph(feed(np.concatenate([x] * rows), time))["prediction"]
+        return guide_rows(prediction.reshape(rows * len(x), *x.shape[1:]), guidance_scale)
 
     x = yield from denoise(
         predict,
@@ -111,22 +102,44 @@ def interpolation_steps(
     return merge(method, latents, x)
 
 
-Feed = Callable[[Array], tuple[dict[str, NDArray[np.generic]], int, int]]
-"""What is denoised, for B guidance rows -> input `x` of the graph, number of times and of frames that it wants."""
+Feed = Callable[[Array, float], dict[str, NDArray[np.generic]]]
+"""What is denoised, for B rows [B*items, frames*4, h, w], and the time -> the inputs of the graph."""
 
 
-def _group_feed(given: Array) -> Feed:
-    """`x` [B*G, 20, h, w]: left keyframe, three noised frames, right keyframe. Groups of a video see each other."""
-    left, right = (ends.reshape(-1, *given.shape[2:]) for ends in (given[:, :-1], given[:, 1:]))
+def graph_feed(method: Method, given: Array, skip_frames: int) -> Feed:
+    """How the network of `method` is fed one denoising step after the other.
 
-    def feed(x: Array) -> tuple[dict[str, NDArray[np.generic]], int, int]:
-        return {"x": np.concatenate([left, x, right], axis=1)}, len(given), given.shape[1] - 1
+    `given` float32 [B, T, 4, h, w] are the known frames of B rows: clips, or the two rows of guidance.
+    """
+    if method == "group":
+        condition, times = _group_condition(given), len(given)
+    elif method == "masked":
+        condition, times = _masked_condition(np.stack([given[:, :-1], given[:, 1:]], axis=2))
+    else:
+        condition, times = _masked_condition(given[:, None])
+    before, after = condition
+    frames = len(before) // times
+
+    def feed(x: Array, time: float) -> dict[str, NDArray[np.generic]]:
+        seen = x.reshape(len(before), -1, *given.shape[3:])
+        return {
+            "x": np.concatenate([before, seen, after], axis=1),
+            "time": np.full(times, time, np.float32),
+            "skip_frames": np.full(frames, skip_frames, np.int64),
+            "perturbation": np.zeros(frames, np.float32),
+        }
 
     return feed
 
 
-def _masked_feed(known: Array) -> Feed:
-    """`x` [B*W*F, 9, h, w]: noised frame, given frame or zeros, mask. Frames see each other within their window.
+def _group_condition(given: Array) -> tuple[Array, Array]:
+    """Left and right keyframe of every group, each [B*G, 4, h, w]."""
+    left, right = (ends.reshape(-1, *given.shape[2:]) for ends in (given[:, :-1], given[:, 1:]))
+    return left, right
+
+
+def _masked_condition(known: Array) -> tuple[tuple[Array, Array], int]:
+    """Nothing before, and after what is noised the given frame or zeros, and the mask: [B*W*F, 5, h, w].
 
     `known` [B, W, n, 4, h, w] are the given frames of every window; a window has F = 4n-3 frames.
     """
@@ -136,8 +149,4 @@ def _masked_feed(known: Array) -> Feed:
     condition[:, :, :: MIDDLE + 1, :channels] = known
     condition[:, :, :: MIDDLE + 1, channels] = 1
     condition = condition.reshape(-1, channels + 1, h, w)
-
-    def feed(x: Array) -> tuple[dict[str, NDArray[np.generic]], int, int]:
-        return {"x": np.concatenate([x.reshape(-1, channels, h, w), condition], axis=1)}, rows * windows, frames
-
-    return feed
+    return (condition[:, :0], condition), rows * windows
