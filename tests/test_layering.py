@@ -26,7 +26,10 @@ FLOORS = {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum", "transformers"},
         *{"safetensors", "tokenizers", "matplotlib"},
     },
-    "bench": {"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
+    "bench": {
+        *{"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
+        *{"pytest", "pytest_benchmark"},
+    },
 }
 # parts of ffrt that a floor may import; the others may import all of it
 PARTS = {"graphs": {"ffrt.bundle", "ffrt.contract", "ffrt.manifest", "ffrt.errors"}}
