@@ -37,13 +37,14 @@ def summary(seconds: list[float]) -> Timing:
     return Timing(statistics.median(seconds), quartiles[2] - quartiles[0], len(seconds))
 
 
-def compare(
+def rounds(
     contenders: Mapping[str, Callable[[], object]],
     runs: int = 5,
     warm_up: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timing]:
-    """Time the contenders in turn, the order reversed each round, so that drift of the machine favours none.
+) -> dict[str, list[float]]:
+    """Seconds of every run of the contenders, taken in turn, the order reversed each round, so that drift of the
+    machine favours none. The n-th runs of two contenders stood beside each other and may be divided.
 
     Raises `ValueError` for fewer than one run.
     """
@@ -58,7 +59,17 @@ def compare(
             start = clock()
             contenders[name]()
             seconds[name].append(clock() - start)
-    return {name: summary(values) for name, values in seconds.items()}
+    return seconds
+
+
+def compare(
+    contenders: Mapping[str, Callable[[], object]],
+    runs: int = 5,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
+    """Median and spread of `rounds`."""
+    return {name: summary(seconds) for name, seconds in rounds(contenders, runs, warm_up, clock).items()}
 
 
 def progress(name: str, total: int) -> Iterator[int]:

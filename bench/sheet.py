@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,15 @@ def contact_sheet(rows: Sequence[Row], moments: int = 8, size_px: int = 64, colu
     strips += [np.full_like(strips[0], PAPER)] * (-len(strips) % columns)
     per_column = len(strips) // columns
     return np.hstack([np.vstack(strips[i * per_column : (i + 1) * per_column]) for i in range(columns)])
+
+
+def figure_pixels(figure: Any) -> Pixels:
+    """A matplotlib figure as a picture `[H, W, 3]`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3].copy()
 
 
 def write_png(path: Path, pixels: Pixels) -> None:

@@ -9,7 +9,6 @@ Clips that stand still are left out, since to them every s is right.
 
 import argparse
 import importlib.util
-import io
 import math
 import statistics
 import sys
@@ -22,7 +21,7 @@ import numpy as np
 from bench.baselines import Frames, blend, linear, methods_of, psnr_db, ssim
 from bench.fidelity import INTERPOLATION_SEED, held_out, truth
 from bench.harness import ROOT, environment, progress, write_json
-from bench.sheet import write_png
+from bench.sheet import figure_pixels, write_png
 from ffrt import FfrtError, Pipeline
 from ffrt.bundle import InterpolationPass
 from ffrt.interpolate import GRAPHS, Method, interpolation_steps, noise_shape
@@ -167,8 +166,7 @@ def plot(record: Mapping[str, Any]) -> Frames:
     """The curves of a record, PSNR and SSIM by s and the gains of the right s, as a picture uint8 `[H, W, 3]`."""
     from matplotlib.figure import Figure
 
-    width, height, dots_per_inch = 1500, 460, 100
-    figure = Figure(figsize=(width / dots_per_inch, height / dots_per_inch), dpi=dots_per_inch, layout="constrained")
+    figure = Figure(figsize=(15, 4.6), dpi=100, layout="constrained")
     panels = figure.subplots(1, 3)
     for panel, (metric, words) in zip(panels, METRICS.items(), strict=False):
         for name, points in record["means"].items():
@@ -189,9 +187,7 @@ def plot(record: Mapping[str, Any]) -> Frames:
         panel.set_xlabel("s (keyframes are s / 6 seconds apart)")
         panel.set_xticks(record["skips"])
         panel.grid(alpha=0.3)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="rgba")
-    return np.frombuffer(drawn.getvalue(), np.uint8).reshape(height, width, 4)[:, :, :3]
+    return figure_pixels(figure)
 
 
 def parser() -> argparse.ArgumentParser:

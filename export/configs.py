@@ -6,7 +6,7 @@ fills the dataclass key by key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -106,12 +106,17 @@ def _demo_keyframes() -> UNetConfig:
     )  # fmt: skip
 
 
-def _demo_interpolation(num_channels: int, out_channels: int) -> UNetConfig:
+def masked_shape(group: UNetConfig) -> UNetConfig:
+    """The masked network of the same blocks: per frame noised 4, given 4 and mask 1 in, 4 out."""
+    return replace(group, num_channels=9, out_channels=4)
+
+
+def _demo_interpolation() -> UNetConfig:
     """Wider and less deep than the keyframe U-Net: skips start after the first halving, where each cell must hold the
     noise of 4 latent pixels (48 numbers) and both keyframes (32), or the finest detail is lost for good."""
     return UNetConfig(
-        model_channels=80, init_channels=64, time_embed_dim=64, context_dim=96, num_channels=num_channels,
-        out_channels=out_channels, groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 1), num_blocks=(2, 2),
+        model_channels=80, init_channels=64, time_embed_dim=64, context_dim=96, num_channels=20,
+        out_channels=12, groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 1), num_blocks=(2, 2),
         add_cross_attention=(False, True), add_self_attention=(False, True),
     )  # fmt: skip
 
@@ -121,8 +126,8 @@ PRESETS = {
         name="demo",
         text=T5Config(vocab_size=512, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, context_dim=96),
         keyframes=_demo_keyframes(),
-        interpolation=_demo_interpolation(20, 12),
-        masked_interpolation=_demo_interpolation(9, 4),
+        interpolation=_demo_interpolation(),
+        masked_interpolation=masked_shape(_demo_interpolation()),
         movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
         num_frames=16,
         image_size=128,
@@ -132,4 +137,17 @@ PRESETS = {
         interpolation_steps=8,
         interpolation_guidance_scale=0.0,
     ),
+}
+
+
+def _released_interpolation(model_channels: int, init_channels: int, embed: int, head: int, blocks: int) -> UNetConfig:
+    return UNetConfig(
+        model_channels=model_channels, init_channels=init_channels, time_embed_dim=embed, context_dim=embed,
+        num_channels=20, out_channels=12, head_dim=head, num_blocks=(blocks,) * 4,
+    )  # fmt: skip
+
+
+INTERPOLATION_SHAPES = {
+    "small": _released_interpolation(64, 32, 256, 32, 2),  # 72.9 M parameters: the paper's shape, less wide and deep
+    "full": replace(_released_interpolation(384, 192, 1536, 64, 3), context_dim=4096),  # released, 3872.6 M
 }

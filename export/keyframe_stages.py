@@ -1,4 +1,4 @@
-"""How the text encoder and the keyframe U-Net are trained: words, then pictures, then video (paper sections 4 and 5)."""
+"""How text encoder and keyframe U-Net are trained: words, then pictures, then video (paper sections 4 and 5)."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class KeyframeStage:
         rows = len(chosen)
         drop = torch.rand(rows, device=device) < UNCONDITIONAL
         context, mask = self.context(model, [caption(self.clips[i], rng) for i in chosen], drop, device)
-        level, told = draw_levels(rows, device)
+        level, told = draw_levels(rows, device, 0.5 if self.video else 1.0)  # what moves where is decided in noise
         latents, positions = self.frames(chosen, rng)
         clean = torch.from_numpy(latents.astype(np.float32)).to(device)
         noise = torch.randn_like(clean)

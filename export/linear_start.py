@@ -38,7 +38,10 @@ WAVE = 32.0
 
 @torch.no_grad()
 def start_keyframes(unet: KeyframeUNet) -> None:
-    """Set the weights in place: v = 0.6 x, near the best multiple at most levels for latents of power 0.2 to 0.4. Raises ValueError where the widths cannot hold 2 x 2 input cells."""
+    """Set the weights in place: v = 0.6 x, near the best multiple at most levels for latents of power 0.2 to 0.4.
+
+    Raises ValueError where the widths cannot hold 2 x 2 input cells.
+    """
     body = unet.body
     signals, per_group = body.in_conv.in_channels, body.out_norm.num_channels // body.groups
     if per_group < 4 or body.groups < signals:

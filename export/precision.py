@@ -1,7 +1,7 @@
 """bfloat16 where it is faster than float32.
 
-A CPU without matrix instructions for it (AMX) computes bfloat16 slower than float32: by a third with AVX-512 BF16, twelve
-times with AVX2 only.
+A CPU without matrix instructions for it (AMX) computes bfloat16 slower than float32: by a third with AVX-512 BF16,
+twelve times with AVX2 only.
 """
 
 from __future__ import annotations

@@ -62,13 +62,14 @@ def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
 
 
-def draw_levels(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def draw_levels(count: int, device: torch.device, power: float = 1.0) -> tuple[Tensor, Tensor]:
     """Time indices ``[count]``, spread evenly and in random order, and the times that the model is told, ``[count]``.
 
-    The order matters: a batch may be sorted by clip, and every clip must meet every level.
+    The order matters: a batch may be sorted by clip, and every clip must meet every level. A ``power`` below 1 draws
+    more of the noisy levels: 0.5 as many as their time is high.
     """
     spread = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
-    level = (spread * TRAIN_STEPS).long().clamp_max(TRAIN_STEPS - 1)
+    level = (spread**power * TRAIN_STEPS).long().clamp_max(TRAIN_STEPS - 1)
     told = (level - torch.rand(count, device=device) * TIME_SLACK).clamp_min(0)
     return level, told
 

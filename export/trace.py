@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,9 @@ def trace(traced: Traced) -> onnx.ModelProto:
     )  # fmt: skip
     assert program is not None
     tidy(program.model, set(traced.module.state_dict()))
+    leave_out(program.model)
     model = ir.to_proto(program.model)
-    name_axes(model)
+    name_axes(model, traced.name)
     return model
 
 
@@ -73,14 +73,19 @@ def axis_of(axis: str, multiples: dict[str, int]) -> Any:
 
 
 def tidy(model: ir.Model, weights: set[str]) -> None:
-    """Fold what does not depend on a weight, drop what nothing uses, forget which source line a node came from."""
+    """Fold what needs no weight, drop what nothing uses or is there twice, forget inner names and source lines."""
 
     def small(node: ir.Node) -> bool | None:
         return False if any(value is not None and value.name in weights for value in node.inputs) else None
 
     optimizer.fold_constants(model, should_fold=small)
     optimizer.remove_unused_nodes(model)
-    for node in model.graph.all_nodes():
+    ir.passes.common.CommonSubexpressionEliminationPass()(model)  # half of the nodes work out the same sizes
+    outputs = set(model.graph.outputs)
+    for number, node in enumerate(model.graph.all_nodes()):
+        for place, value in enumerate(node.outputs):
+            if value not in outputs:
+                value.name = f"_{number}" if place == 0 else f"_{number}_{place}"
         node.metadata_props.clear()
         node.doc_string = None
         node.name = None
@@ -90,21 +95,26 @@ def tidy(model: ir.Model, weights: set[str]) -> None:
     model.graph.metadata_props.clear()
 
 
-def name_axes(model: onnx.ModelProto) -> None:
+def leave_out(model: ir.Model) -> None:
+    """Weights on the meta device have no values: a reference takes their place, which :func:`point_to` fills in."""
+    for name, value in model.graph.initializers.items():
+        raw = None if value.const_value is None else value.const_value.raw
+        if isinstance(raw, Tensor) and raw.is_meta:
+            value.const_value = ir.ExternalTensor(
+                "unwritten", 0, 0, value.const_value.dtype, shape=value.const_value.shape, name=name
+            )
+
+
+def name_axes(model: onnx.ModelProto, name: str) -> None:
     """Give the axes of inputs and outputs the contract's letters, and leave inner shapes to ONNX Runtime."""
     del model.graph.value_info[:]
-    for specs, values in zip(contract_of(model), (model.graph.input, model.graph.output), strict=True):
+    for specs, values in zip(CONTRACT[name], (model.graph.input, model.graph.output), strict=True):
         for spec, value in zip(specs, values, strict=True):
             for want, dim in zip(spec.shape, value.type.tensor_type.shape.dim, strict=True):
                 if isinstance(want, int):
                     dim.dim_value = want
                 elif not dim.HasField("dim_value"):
                     dim.dim_param = want
-
-
-def contract_of(model: onnx.ModelProto) -> Sequence[Any]:
-    names = [value.name for value in model.graph.input]
-    return next(sides for sides in CONTRACT.values() if [spec.name for spec in sides[0]] == names)
 
 
 def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
@@ -125,6 +135,7 @@ def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
         begin, end = entry["data_offsets"]
         wanted = initializer.data_type
         initializer.ClearField("raw_data")
+        initializer.ClearField("external_data")
         initializer.data_type = TYPES[entry["dtype"]]
         initializer.data_location = TensorProto.EXTERNAL
         places = {"location": weights.name, "offset": 8 + header_bytes + begin, "length": end - begin}

@@ -1,7 +1,7 @@
 """Train the demo weights: ``python -m export.train STAGE``.
 
-Stages, in order: ``movq`` and ``text``; then, once ``python -m export.latents`` has encoded the clips, ``image`` (spatial
-layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything), ``interpolation`` and
+Stages, in order: ``movq`` and ``text``; then, once ``python -m export.latents`` has encoded the clips, ``image``
+(spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything), ``interpolation`` and
 ``masked_interpolation``, the baseline it is measured against.
 Each may be stopped at any time (Ctrl-C) and goes on from its last checkpoint when the same command is given again; the
 same command runs on a CPU or on CUDA. ``torchrun --nproc-per-node 2 -m export.train STAGE`` shares every step among

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ffrt import Pipeline, bundle
 # A shell's background job starts with Ctrl-C ignored, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+Builder = Callable[[], tuple[list[onnx.NodeProto], dict[str, np.ndarray]]]
 WIDTH = 4  # D
 KEYFRAMES = 3  # T
 MAX_TOKENS = 8
@@ -120,6 +121,20 @@ def _interpolation_unet() -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     return nodes, {key: np.asarray(value) for key, value in constants.items()}
 
 
+def _masked_interpolation_unet() -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Half the noised frame, and a tenth of the mean skip value."""
+    nodes = [
+        _node("Slice", "x zero four one", "noised"),
+        _node("Mul", "noised half", "kept"),
+        _node("Cast", "skip_frames", "skip", to=TensorProto.FLOAT),
+        _node("ReduceMean", "skip", "mean", keepdims=0),
+        _node("Mul", "mean tenth", "offset"),
+        _node("Add", "kept offset", "prediction"),
+    ]
+    constants = {word: np.array([value]) for word, value in (("zero", 0), ("one", 1), ("four", 4))}
+    return nodes, {**constants, "half": np.asarray(np.float32(0.5)), "tenth": np.asarray(np.float32(0.1))}
+
+
 def _movq_encoder() -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     nodes = [
         _node("AveragePool", "image", "small", kernel_shape=[8, 8], strides=[8, 8]),
@@ -144,6 +159,9 @@ GRAPHS = {
 }
 
 
+MASKED_GRAPHS = {**GRAPHS, "masked_interpolation_unet": _masked_interpolation_unet}
+
+
 def make_tokenizer() -> Tokenizer:
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -152,10 +170,10 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write_bundle(folder: Path) -> bundle.Bundle:
+def write_bundle(folder: Path, builders: Mapping[str, Builder] = GRAPHS) -> bundle.Bundle:
     """A whole tiny bundle in `folder`: 3 keyframes of 32x32 pixels, 4 steps, passes to 8 and 30 fps."""
     folder.mkdir()
-    for name, build in GRAPHS.items():
+    for name, build in builders.items():
         save_graph(folder / f"{name}.onnx", name, *build())
     (folder / "tokenizer.json").write_text(make_tokenizer().to_str(), encoding="utf-8")
     (folder / "LICENSE").write_text("Apache-2.0\n", encoding="utf-8")
@@ -166,7 +184,7 @@ def write_bundle(folder: Path) -> bundle.Bundle:
         name="tiny",
         license="Apache-2.0",
         created_with={"onnx": onnx.__version__},
-        graphs={name: bundle.GraphSpec(f"{name}.onnx", *bundle.CONTRACT[name], parity) for name in GRAPHS},
+        graphs={name: bundle.GraphSpec(f"{name}.onnx", *bundle.CONTRACT[name], parity) for name in builders},
         text=bundle.TextConfig("tokenizer.json", MAX_TOKENS),
         video=bundle.VideoConfig(height=32, width=32, latent_channels=4, downscale=8, size_multiple=16),
         keyframes=bundle.KeyframeConfig(
@@ -185,6 +203,12 @@ def write_bundle(folder: Path) -> bundle.Bundle:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     """The tiny bundle, shared: never write into its folder."""
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+    """The tiny bundle with a masked network as well, shared."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "masked", MASKED_GRAPHS)
 
 
 @pytest.fixture(scope="session")

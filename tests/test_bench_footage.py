@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 
 from bench import baselines, fidelity, real_footage, skip_values
 from bench.harness import ROOT
@@ -87,38 +83,6 @@ def test_ssim_refuses_what_it_cannot_compare() -> None:
 def test_methods_are_those_with_a_graph() -> None:
     assert baselines.methods_of(["interpolation_unet"]) == (["group"], ["masked", "masked_sequence"])
     assert baselines.methods_of(bundle.CONTRACT) == (["group", "masked", "masked_sequence"], [])
-
-
-@pytest.fixture(scope="module")
-def masked(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The tiny bundle with a masked network: half the noised frame, and a tenth of the mean skip value."""
-    folder = tmp_path_factory.mktemp("bundles") / "masked"
-    shutil.copytree(tiny.folder, folder)
-    name = "masked_interpolation_unet"
-    types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-    inputs, outputs = (
-        [helper.make_tensor_value_info(t.name, types[t.dtype], list(t.shape)) for t in tensors]
-        for tensors in bundle.CONTRACT[name]
-    )
-    nodes = [
-        helper.make_node("Slice", ["x", "zero", "four", "one"], ["noised"]),
-        helper.make_node("Mul", ["noised", "half"], ["kept"]),
-        helper.make_node("Cast", ["skip_frames"], ["skip"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["skip"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "tenth"], ["offset"]),
-        helper.make_node("Add", ["kept", "offset"], ["prediction"]),
-    ]
-    constants = {
-        **{word: np.array([value]) for word, value in (("zero", 0), ("one", 1), ("four", 4))},
-        **{word: np.asarray(np.float32(value)) for word, value in (("half", 0.5), ("tenth", 0.1))},
-    }
-    initializers = [numpy_helper.from_array(value, word) for word, value in constants.items()]
-    graph = helper.make_graph(nodes, name, inputs, outputs, initializer=initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, folder / f"{name}.onnx")
-    said = {field.name: getattr(tiny, field.name) for field in fields(bundle.Manifest) if field.name != "files"}
-    spec = bundle.GraphSpec(f"{name}.onnx", *bundle.CONTRACT[name], bundle.Parity(0.0, 0.0, 1e-3))
-    return bundle.write_manifest(folder, **{**said, "graphs": {**tiny.graphs, name: spec}})
 
 
 def write_video(path: Path, frames: baselines.Frames) -> None:

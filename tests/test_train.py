@@ -228,7 +228,8 @@ def test_a_stride_shows_every_second_frame_where_it_stands(folders: stages.Folde
 def test_processes_share_their_gradients(tmp_path: Path) -> None:
     program = (
         "import torch\nfrom torch import distributed, nn\nfrom export.train import share_gradients\n"
-        "distributed.init_process_group('gloo')\nweights = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))]\n"
+        "distributed.init_process_group('gloo')\n"
+        "weights = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))]\n"
         "for p in weights: p.grad = torch.full_like(p, 1.0 + 2 * distributed.get_rank())\n"
         "share_gradients(weights)\nassert all(bool((p.grad == 2).all()) for p in weights)\n"
     )

@@ -1,0 +1,111 @@
+"""Bundles whose interpolation networks have random weights, as large as wanted: what they cost can be measured, what
+they make is noise. The weights are streamed to disk and never held in memory, neither here nor while tracing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.configs import UNetConfig
+from export.demo import untexted
+from export.trace import Traced, point_to, trace
+from ffrt.bundle import CONTRACT, Bundle, GraphSpec, Parity, open_bundle, write_manifest
+
+CHUNK = 1 << 22
+"""Numbers drawn at a time."""
+
+
+def write_random(module: nn.Module, path: Path, seed: int) -> None:
+    """Write float16 random values for the state dict of a module on the meta device as safetensors.
+
+    Matrices and filters are normal with deviation 1/sqrt(inputs), so that activations keep their size; all else is
+    uniform in 0.05..0.15, so that no zero-initialised layer drops out of the work.
+    """
+    rng = np.random.default_rng(seed)
+    state = module.state_dict()
+    header, offset = {}, 0
+    for name, tensor in state.items():
+        end = offset + 2 * tensor.numel()
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in state.values():
+            fan_in = math.prod(tensor.shape[1:])
+            for at in range(0, tensor.numel(), CHUNK):
+                count = min(CHUNK, tensor.numel() - at)
+                if tensor.dim() > 1:
+                    values = rng.standard_normal(count, np.float32) / np.float32(math.sqrt(fan_in))
+                else:
+                    values = rng.uniform(0.05, 0.15, count)
+                file.write(values.astype(np.float16).tobytes())
+
+
+def example(config: UNetConfig) -> tuple[Tensor, ...]:
+    """Inputs to trace an interpolation network with, on the meta device: two rows of three groups or frames."""
+    side = 2 * config.size_multiple
+    with torch.device("meta"):
+        return (
+            torch.empty(6, config.num_channels, side, 2 * side),
+            torch.empty(2),
+            torch.empty(3, dtype=torch.long),
+            torch.empty(3),
+        )
+
+
+def write_random_bundle(
+    base: Bundle, networks: dict[str, UNetConfig], out: Path, report: Callable[[str], None], seed: int = 0
+) -> Bundle:
+    """Write the bundle ``base`` with the given graphs replaced by random ones; ``out`` appears when all is written.
+
+    ``networks`` names graphs of the contract that take the interpolation inputs. Raises OSError, with nothing left at
+    ``out``, where the disk is full.
+    """
+    beside = out.parent / f".{out.name}.writing"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        for file in base.files:
+            if Path(file).stem not in networks:
+                shutil.copyfile(base.path(file), beside / file)
+        for number, (name, config) in enumerate(networks.items()):
+            with torch.device("meta"):
+                module = untexted(config)
+            weights = beside / f"{name}.safetensors"
+            report(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M random weights")
+            write_random(module, weights, seed + number)
+            report(f"{name}: tracing")
+            axes = dict.fromkeys(("h", "w"), config.size_multiple)
+            onnx.save(point_to(trace(Traced(name, module, example(config), axes)), weights), beside / f"{name}.onnx")
+        not_measured = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
+        specs = {name: GraphSpec(f"{name}.onnx", *CONTRACT[name], not_measured) for name in networks}
+        multiple = base.video.downscale * max(config.size_multiple for config in networks.values())
+        write_manifest(
+            beside,
+            name=out.name,
+            license=base.license,
+            created_with=base.created_with,
+            graphs={**base.graphs, **specs},
+            text=base.text,
+            video=replace(base.video, height=multiple, width=multiple, size_multiple=multiple),
+            keyframes=base.keyframes,
+            interpolation=base.interpolation,
+        )
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return open_bundle(out)
