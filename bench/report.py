@@ -1,18 +1,21 @@
-"""`python -m bench.report [--check]`: the README's table, made from the committed record of `bench.demo_quality`.
+"""`python -m bench.report [--check]`: the README's tables, made from the committed records of the benches.
 
-The table stands between two comments of the README and is never edited by hand; `--check` exits 1 when it is stale.
+A table stands between `<!-- bench:NAME -->` and `<!-- /bench -->`, comes from `bench/results/NAME.json` and is never
+edited by hand; `--check` exits 1 when one is stale.
 """
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import interp_report, real_footage, skip_values
 from bench.harness import ROOT
 
-BEGIN, END = "<!-- bench:demo_quality -->", "<!-- /bench -->"
+BLOCK = re.compile(r"<!-- bench:(\w+) -->\n(.*?)<!-- /bench -->", re.DOTALL)
 METHODS = {
     "ffrt": "**ffrt**",
     "latent linear": "linear blending of latents",
@@ -95,31 +98,49 @@ def markdown(record: Mapping[str, Any]) -> str:
     return "\n".join([*target_table(record), "", *interpolation_table(record), conditions(record)])
 
 
-def renewed(readme: str, record: Mapping[str, Any]) -> str:
-    """The README with the table of `record` between its markers.
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "demo_quality": markdown,
+    "interp_speed": interp_report.table,
+    "real_footage": real_footage.table,
+    "skip_values": skip_values.table,
+}
+"""What makes the table of a record, by the record's `bench`."""
 
-    Raises `ValueError` unless the record is of a whole run and both markers stand there once, in order.
+
+def renewed(readme: str, results: Path) -> str:
+    """The README with every table made anew from its record in the folder `results`.
+
+    Raises `ValueError` for a README without a table, a record of a partial run and one of another bench, and OSError
+    where a record is missing.
     """
-    if not record["whole"]:
-        raise ValueError("the record is of a partial run, which is not for the README")
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"the README must hold {BEGIN} and, after it, {END}, once each")
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{markdown(record)}\n{END}{rest.split(END)[1]}"
+
+    def block(found: re.Match[str]) -> str:
+        name = found[1]
+        record = json.loads((results / f"{name}.json").read_text())
+        if not record["whole"]:
+            raise ValueError(f"{name}.json is of a partial run, which is not for the README")
+        if record["bench"] not in TABLES or not name.startswith(record["bench"]):
+            raise ValueError(f"{name}.json is a record of {record['bench']!r}, expected one of {sorted(TABLES)}")
+        return f"<!-- bench:{name} -->\n{TABLES[record['bench']](record)}\n<!-- /bench -->"
+
+    text, count = BLOCK.subn(block, readme)
+    if count == 0:
+        raise ValueError("the README has no <!-- bench:NAME --> with, after it, <!-- /bench -->")
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Renew the README, or with --check only compare. 1: stale; 2: nothing to compare."""
     line = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
-    line.add_argument("--check", action="store_true", help="write nothing; exit 1 when the README's table is stale")
-    line.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "demo_quality.json")
+    line.add_argument("--check", action="store_true", help="write nothing; exit 1 when a table of the README is stale")
+    line.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="folder of the records")
     line.add_argument("--readme", type=Path, default=ROOT / "README.md")
     asked = line.parse_args(arguments)
     try:
         old = asked.readme.read_text()
-        new = renewed(old, json.loads(asked.json.read_text()))
+        new = renewed(old, asked.results)
     except (OSError, ValueError) as error:
-        print(f"no report: {error}; `python -m bench.demo_quality` writes the record", file=sys.stderr)
+        print(f"no report: {error}; `python -m bench.NAME` writes the record of a bench", file=sys.stderr)
         return 2
     if new == old:
         return 0

@@ -23,6 +23,7 @@ from ffrt import Bundle
 
 Frames = NDArray[np.uint8]
 SAMPLING = fidelity.Sampling()
+BEGIN, END = "<!-- bench:demo_quality -->", "<!-- /bench -->"
 
 
 class Shown:
@@ -263,30 +264,31 @@ def test_the_contact_sheet_is_a_picture_that_others_read(tmp_path: Path) -> None
 
 
 def test_report_renews_and_checks(record: dict[str, Any], tmp_path: Path) -> None:
-    place, readme = tmp_path / "record.json", tmp_path / "README.md"
-    paths = ["--json", str(place), "--readme", str(readme)]
-    readme.write_text(f"# A\n\n{report.BEGIN}\nold\n{report.END}\n\nrest\n")
+    place, readme = tmp_path / "demo_quality.json", tmp_path / "README.md"
+    paths = ["--results", str(tmp_path), "--readme", str(readme)]
+    readme.write_text(f"# A\n\n{BEGIN}\nold\n{END}\n\nrest\n")
     assert report.main(["--check", *paths]) == 2
     harness.write_json(place, record)
     assert report.main(["--check", *paths]) == 1 and "old" in readme.read_text()
     assert report.main(paths) == 0 and report.main(["--check", *paths]) == 0
     text = readme.read_text()
-    assert text.startswith(f"# A\n\n{report.BEGIN}\n") and text.endswith(f"{report.END}\n\nrest\n")
+    assert text.startswith(f"# A\n\n{BEGIN}\n") and text.endswith(f"{END}\n\nrest\n")
     assert "| colour right | 100.0 % (68 to 100) | at least 95.0 % | yes |" in text
     readme.write_text("no markers")
     assert report.main(paths) == 2 and readme.read_text() == "no markers"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    harness.write_json(place, {**record, "bench": "skip_values"})
+    assert report.main(paths) == 2 and readme.read_text() == f"{BEGIN}\n{END}\n"
 
 
 def test_the_readme_is_not_stale() -> None:
-    if not (harness.ROOT / "bench" / "results" / "demo_quality.json").is_file():
-        pytest.skip("no record yet: `python -m bench.demo_quality` writes it")
     assert report.main(["--check"]) == 0
 
 
 @pytest.mark.filterwarnings("ignore::ffrt.PromptTruncated")
 def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place, picture, readme = tmp_path / "record.json", tmp_path / "sheet.png", tmp_path / "README.md"
-    readme.write_text(f"{report.BEGIN}\n{report.END}\n")
+    place, picture, readme = tmp_path / "demo_quality.json", tmp_path / "sheet.png", tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
     paths = ["--bundle", str(tiny.folder), "--threads", "1", "--json", str(place), "--sheet", str(picture)]
     assert demo_quality.main(["--quick", *paths]) == 0
     found = json.loads(place.read_text())
@@ -299,8 +301,8 @@ def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: 
     assert not found["targets"][0]["met"]
     assert demo_quality.main(["--quick", "--strict", "--parts", "movq", *paths]) == 1
     assert "prompts" not in json.loads(place.read_text())
-    assert report.main(["--json", str(place), "--readme", str(readme)]) == 2
-    assert "partial run" in capsys.readouterr().err and readme.read_text() == f"{report.BEGIN}\n{report.END}\n"
+    assert report.main(["--results", str(tmp_path), "--readme", str(readme)]) == 2
+    assert "partial run" in capsys.readouterr().err and readme.read_text() == f"{BEGIN}\n{END}\n"
 
 
 def test_only_a_run_at_the_defaults_is_whole() -> None:
