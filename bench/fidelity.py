@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.baselines import Frames, blend, hold, linear, minterpolate, psnr_db
+from bench.baselines import Frames, blend, pictures, psnr_db
 from bench.harness import progress
 
 CLIP_SEED = {"test": 90_210_771, "tune": 31_415_927}
@@ -96,42 +96,44 @@ def reconstruction(pipe: Pipe, clips: Sequence[Any]) -> dict[str, Any]:
     return {"mean_db": float(np.mean(values)), "worst_clip_db": min(values), "clips": len(values)}
 
 
-def interpolation(pipe: Pipe, clips: Sequence[Any], fps: int, sampling: Sampling) -> dict[str, Any]:
-    """PSNR of the frames between, against rendered truth, of one pass: 2 -> 8 fps or 8 -> 30 fps.
+PASSES = {"2 to 8 fps": (8,), "8 to 30 fps": (30,), "2 to 30 fps": (8, 30)}
+"""What is measured: each pass by itself, and both, one after the other."""
 
-    Keyframes are rendered at a quarter of the rate and encoded; all methods start from the same decoded pictures. The
-    second pass makes 32 frames of a second of motion, shown at 30. Baselines called "true" start from the rendered
-    pictures, without the autoencoder's loss. "autoencoder" is the bound of any interpolation of latents: the true
-    frames, encoded and decoded.
+
+def interpolation(pipe: Pipe, clips: Sequence[Any], passes: str, sampling: Sampling) -> dict[str, Any]:
+    """PSNR of the frames between, against rendered truth, of one of `PASSES`.
+
+    Keyframes are rendered at the rate that the passes start from and encoded; all methods start from the same decoded
+    pictures. The second pass makes 32 frames of a second of motion, shown at 30. Baselines called "true" start from the
+    rendered pictures, without the autoencoder's loss. "autoencoder" is the bound of any interpolation of latents: the
+    true frames, encoded and decoded. Raises ValueError for other passes.
     """
-    if fps not in (8, 30):
-        raise ValueError(f"interpolation is measured at 8 or 30 fps, got {fps}")
-    steps = {8: 8, 30: 32}[fps]
+    if passes not in PASSES:
+        raise ValueError(f"passes: expected one of {list(PASSES)}, got {passes!r}")
+    rates = PASSES[passes]
+    steps, factor = {8: 8, 30: 32}[rates[-1]], 4 ** len(rates)
     kinds = {"all": [True] * len(clips), "moving": [clip.action != "standing still" for clip in clips]}
     values: dict[str, list[float]] = {}
-    for index in progress(f"interpolation to {fps} fps", len(clips)):
+    for index in progress(f"interpolation {passes}", len(clips)):
         exact = truth(clips[index], steps)
-        latents = pipe.interpolate(
-            pipe.encode_frames(exact[::4]),
-            fps=fps,
-            seed=INTERPOLATION_SEED,
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.interpolation_guidance_scale,
-            sampler=sampling.sampler,
-        )
-        made = pipe.decode(latents, fps).frames
-        between = np.arange(len(exact)) % 4 != 0
-        blended = np.asarray(blend(latents[::4], 4), np.float32)
+        latents = keyframes = pipe.encode_frames(exact[::factor])
+        for rate in rates:
+            latents = pipe.interpolate(
+                latents,
+                fps=rate,
+                seed=INTERPOLATION_SEED,
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_scale=sampling.interpolation_guidance_scale,
+                sampler=sampling.sampler,
+            )
+        made = pipe.decode(latents, rates[-1]).frames
+        between = np.arange(len(exact)) % factor != 0
         methods = {
             "ffrt": made,
-            "autoencoder": pipe.decode(pipe.encode_frames(exact), fps).frames,
-            "latent linear": pipe.decode(blended, fps).frames,
-            "hold": hold(made[::4], 4),
-            "linear": linear(made[::4], 4),
-            "minterpolate": minterpolate(made[::4], 4),
-            "true hold": hold(exact[::4], 4),
-            "true linear": linear(exact[::4], 4),
-            "true minterpolate": minterpolate(exact[::4], 4),
+            "autoencoder": pipe.decode(pipe.encode_frames(exact), rates[-1]).frames,
+            "latent linear": pipe.decode(np.asarray(blend(keyframes, factor), np.float32), rates[-1]).frames,
+            **pictures(made[::factor], factor),
+            **{f"true {name}": frames for name, frames in pictures(exact[::factor], factor).items()},
         }
         for name, frames in methods.items():
             values.setdefault(name, []).append(psnr_db(frames[between], exact[between]))

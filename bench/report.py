@@ -60,15 +60,13 @@ def target_table(record: Mapping[str, Any]) -> list[str]:
 
 def interpolation_table(record: Mapping[str, Any]) -> list[str]:
     """PSNR of the frames between, per method, over all clips and over those that move; empty when not measured."""
-    if "interpolation_8" not in record:
+    if "interpolation" not in record:
         return []
-    first, second = record["interpolation_8"], record["interpolation_30"]
-    lines = [
-        "| frames between, PSNR in dB | 2 to 8 fps, all | moving | 8 to 30 fps, all | moving |",
-        "|---|---|---|---|---|",
-    ]
+    measured = record["interpolation"]
+    heads = [words for passes in measured for words in (f"{passes}, all", "moving")]
+    lines = [f"| frames between, PSNR in dB | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, words in METHODS.items():
-        cells = [found[kind][name] for found in (first, second) for kind in ("all", "moving")]
+        cells = [found[kind][name] for found in measured.values() for kind in ("all", "moving")]
         lines.append(f"| {words} | " + " | ".join("" if cell is None else f"{cell:.1f}" for cell in cells) + " |")
     return [*lines, ""]
 
