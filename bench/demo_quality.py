@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.detector import detect
 from bench.fidelity import PASSES, Pipe, Sampling, held_out, interpolation, reconstruction
-from bench.harness import ROOT, child, environment, progress, summary, write_json
+from bench.harness import ROOT, child, environment, is_whole, progress, summary, write_json
 from bench.prompts import FIRST_SEED, Case, cases
 from bench.report import markdown
 from bench.sheet import Row, contact_sheet, write_png
@@ -184,13 +184,6 @@ def parser() -> argparse.ArgumentParser:
     return line
 
 
-def is_whole(asked: argparse.Namespace) -> bool:
-    """Whether a run is the one that the README reports: everything, at the bundle's defaults."""
-    usual = parser().parse_args([])
-    chosen = {name: value for name, value in vars(asked).items() if name not in FREE and value != vars(usual)[name]}
-    return not chosen
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write record and sheet, print the tables. 0: it ran; 1: a target is missed under --strict."""
     asked = parser().parse_args(arguments)
@@ -202,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured, rows = measure(pipe, wanted, sampling, held_out(clips, asked.split), asked.parts)
     record = {
         "bench": "demo_quality",
-        "whole": is_whole(asked),
+        "whole": is_whole(asked, parser().parse_args([]), FREE),
         "split": asked.split,
         "sampling": asdict(sampling),
         "environment": environment(bundle, asked.provider, asked.threads),

@@ -10,7 +10,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
@@ -175,6 +176,11 @@ def environment(bundle: Path | None, provider: str, threads: int | None) -> dict
         "bundle_digest": digest,
         "commit": commit(),
     }
+
+
+def is_whole(asked: Namespace, usual: Namespace, free: Collection[str]) -> bool:
+    """Whether a run is one for `bench/results`: every argument as usual but those that change nothing measured."""
+    return all(value == vars(usual)[name] for name, value in vars(asked).items() if name not in free)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.baselines import methods_of
 from bench.fidelity import held_out
-from bench.harness import ROOT, environment, write_json
+from bench.harness import ROOT, environment, is_whole, write_json
 from bench.interp_cost import DESIGNS, Cell, measure, parameters
 from bench.interp_flops import full_table
 from bench.interp_quality import quality
@@ -32,11 +32,11 @@ TARGETS = {"masked_windows/group": 5.0, "masked_sequence/group": 3.4}
 
 def cells(scale: str, bundle: Bundle, quick: bool) -> list[Cell]:
     """What is timed: the usual size first, then one change at a time: clips, frame rate, resolution."""
-    side = {"demo": bundle.video.height, "small": 256, "full": 512}[scale]
+    side = {"demo": bundle.video.height, "small": 128, "full": 512}[scale]
     first = Cell(1, 8, side)
     if quick:
         return [first]
-    other = 2 * side if scale == "demo" else side // 2
+    other = side // 2 if scale == "full" else 2 * side
     return [first, Cell(2, 8, side), Cell(4, 8, side), Cell(1, 30, side), Cell(1, 8, other)]
 
 
@@ -91,7 +91,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     parts = ["cost"] if asked.quick else asked.parts
     record: dict[str, Any] = {
         "bench": "interp_speed",
-        "whole": is_whole(asked),
+        "whole": is_whole(asked, parser().parse_args([]), FREE),
         "scale": asked.scale,
         "environment": environment(bundle.folder, asked.provider, asked.threads),
         "absent": [DESIGNS[method] for method in asked.methods if method in absent],
@@ -119,12 +119,6 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     ]
     record["wall_s"] = time.perf_counter() - began
     return record
-
-
-def is_whole(asked: argparse.Namespace) -> bool:
-    """Whether a run is one for `bench/results`: everything, at the usual settings."""
-    usual = vars(parser().parse_args([]))
-    return all(value == usual[name] for name, value in vars(asked).items() if name not in FREE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 
 from bench.baselines import Frames, blend, methods_of, pictures, psnr_db, ssim
 from bench.fidelity import INTERPOLATION_SEED
-from bench.harness import ROOT, environment, progress, version, write_json
+from bench.harness import ROOT, environment, is_whole, progress, version, write_json
 from bench.sheet import Row, contact_sheet, write_png
 from ffrt import FfrtError, Pipeline
 
@@ -215,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write record and sheet, print the table. 0: it ran; 2: it could not, and nothing was written."""
     asked, usual = parser().parse_args(arguments), parser().parse_args([])
-    whole = all(value == vars(usual)[name] for name, value in vars(asked).items() if name not in FREE)
+    whole = is_whole(asked, usual, FREE)
     bundle = asked.bundle.resolve()
     try:
         pipe = Pipeline.from_pretrained(bundle, provider=asked.provider, threads=asked.threads)

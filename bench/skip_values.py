@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.baselines import Frames, blend, linear, methods_of, psnr_db, ssim
 from bench.fidelity import INTERPOLATION_SEED, held_out, truth
-from bench.harness import ROOT, environment, progress, write_json
+from bench.harness import ROOT, environment, is_whole, progress, write_json
 from bench.sheet import figure_pixels, write_png
 from ffrt import FfrtError, Pipeline
 from ffrt.bundle import InterpolationPass
@@ -219,7 +219,7 @@ def check(asked: argparse.Namespace, picture: Path | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write record and plot, print the table. 0: it ran; 2: it could not, and nothing was written."""
     asked, usual = parser().parse_args(arguments), parser().parse_args([])
-    whole = all(value == vars(usual)[name] for name, value in vars(asked).items() if name not in FREE)
+    whole = is_whole(asked, usual, FREE)
     results = ROOT / "bench" / "results" / "skip_values.json"
     record_place = results if whole and asked.json is None else asked.json
     picture = results.with_suffix(".png") if whole and asked.plot is None else asked.plot

@@ -309,7 +309,8 @@ def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: 
 
 def test_only_a_run_at_the_defaults_is_whole() -> None:
     def whole(*arguments: str) -> bool:
-        return demo_quality.is_whole(demo_quality.parser().parse_args(arguments))
+        asked, usual = (demo_quality.parser().parse_args(line) for line in (arguments, ()))
+        return harness.is_whole(asked, usual, demo_quality.FREE)
 
     assert whole() and whole("--strict", "--json", "x.json", "--bundle", "there")
     for arguments in (["--quick"], ["--split", "tune"], ["--parts", "movq"], ["--guidance", "0"], ["--prompts", "59"]):
