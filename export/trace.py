@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from ffrt.bundle import CONTRACT
 
 OPSET = 18
+LARGEST_CONSTANT = 1 << 16
+"""Bytes of a constant that a graph file may carry itself: a norm without weights has a one for each channel."""
 TYPES = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I64": TensorProto.INT64}
 
 
@@ -129,7 +131,7 @@ def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     for initializer in model.graph.initializer:
         entry = header.get(initializer.name)
         if entry is None:
-            if len(initializer.raw_data) > 4096:
+            if len(initializer.raw_data) > LARGEST_CONSTANT:
                 raise KeyError(f"{initializer.name} {list(initializer.dims)} is not in {weights.name}")
             continue
         begin, end = entry["data_offsets"]
