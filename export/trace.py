@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ffrt.bundle import CONTRACT
 
 OPSET = 18
-LARGEST_CONSTANT = 1 << 16
+LARGEST_CONSTANT = 1 << 15
 """Bytes of a constant that a graph file may carry itself: a norm without weights has a one for each channel."""
 TYPES = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I64": TensorProto.INT64}
 

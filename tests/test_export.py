@@ -15,7 +15,7 @@ from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUN
 from export.keyframe_unet import KeyframeUNet
 from export.movq import MoVQ, MoVQDecoder, MoVQEncoder
 from export.text_encoder import TextEncoder
-from export.trace import point_to
+from export.trace import LARGEST_CONSTANT, point_to
 from export.weights import load_half, save_half
 from ffrt import Pipeline
 from ffrt.bundle import open_bundle
@@ -162,10 +162,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_a_large_constant_outside_the_weights_is_refused(tmp_path: Path) -> None:
     save_half({"known": torch.zeros(4)}, tmp_path / "w.safetensors")
-    big = onnx.numpy_helper.from_array(np.zeros(5000, np.float32), "stranger")
-    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [big]))
-    with pytest.raises(KeyError, match="stranger"):
-        point_to(model, tmp_path / "w.safetensors")
+    for numbers in (LARGEST_CONSTANT // 4, LARGEST_CONSTANT // 4 + 1):
+        big = onnx.numpy_helper.from_array(np.zeros(numbers, np.float32), "stranger")
+        model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [big]))
+        if 4 * numbers <= LARGEST_CONSTANT:
+            assert point_to(model, tmp_path / "w.safetensors").graph.initializer[0].raw_data
+            continue
+        with pytest.raises(KeyError, match="stranger"):
+            point_to(model, tmp_path / "w.safetensors")
 
 
 def test_configurations_that_cannot_be_are_refused() -> None:
