@@ -95,7 +95,8 @@ def plot(record: Mapping[str, Any]) -> Frames:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.6), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    panels = figure.subplots(1, 2, width_ratios=(3, 2)) if "quality" in record else [figure.subplots()]
+    left = panels[0]
     cells = record["cells"]
     for index, name in enumerate(WORDS):
         shown = [(at, cell["designs"][name]) for at, cell in enumerate(cells) if name in cell["designs"]]
@@ -108,15 +109,17 @@ def plot(record: Mapping[str, Any]) -> Frames:
     left.set_yscale("log")
     left.set_title("ms a made frame, all steps")
     left.legend(fontsize=8)
-    for name, scores in record.get("quality", {"methods": {}})["methods"].items():
-        cost = cells[0]["designs"].get(name)
-        if cost is not None:
-            right.scatter(1000 * cost["frame_s"], scores["psnr_db"], label=name)
-        elif name in ("linear", "latent linear", "minterpolate", "autoencoder"):
-            right.axhline(scores["psnr_db"], linewidth=0.8, color="grey")
-            right.text(0.98, scores["psnr_db"], name, transform=right.get_yaxis_transform(), ha="right", fontsize=7)
-    right.set_xlabel("ms a made frame")
-    right.set_title("PSNR in dB against cost" if "quality" in record else "no quality: random weights")
-    for panel in (left, right):
+    if "quality" in record:
+        right = panels[1]
+        for name, scores in record["quality"]["methods"].items():
+            cost = cells[0]["designs"].get(name)
+            if cost is not None:
+                right.scatter(1000 * cost["frame_s"], scores["psnr_db"], label=name)
+            elif name in ("linear", "latent linear", "minterpolate", "autoencoder"):
+                right.axhline(scores["psnr_db"], linewidth=0.8, color="grey")
+                right.text(0.98, scores["psnr_db"], name, transform=right.get_yaxis_transform(), ha="right", fontsize=7)
+        right.set_xlabel("ms a made frame")
+        right.set_title("PSNR in dB against cost")
+    for panel in panels:
         panel.grid(alpha=0.3)
     return figure_pixels(figure)
