@@ -26,7 +26,6 @@ DESIGNS: dict[Method, str] = {"group": "group", "masked": "masked_windows", "mas
 """How the designs are called in a record."""
 
 ONE_STEP = """
-from pathlib import Path
 from bench.interp_cost import Cell, stepping
 from bench.machine import device_bytes
 from ffrt import Pipeline

@@ -27,14 +27,15 @@ def change_db(frames: Frames, exact: Frames) -> float:
 
 def contenders(pipe: Pipeline, exact: Frames, methods: Sequence[Method]) -> dict[str, Frames]:
     """What each design and baseline makes of every fourth of `exact` `[4n+1, H, W, 3]`, all from decoded keyframes."""
-    keyframes = pipe.encode_frames(exact)[::FACTOR]
+    latents = pipe.encode_frames(exact)
+    keyframes = latents[::FACTOR]
     made = {
         DESIGNS[method]: pipe.interpolate(keyframes, fps=FPS, seed=INTERPOLATION_SEED, method=method)
         for method in methods
     }
     made["latent linear"] = np.asarray(blend(keyframes, FACTOR), np.float32)
-    made["autoencoder"] = pipe.encode_frames(exact)
-    frames = {name: pipe.decode(latents, FPS).frames for name, latents in made.items()}
+    made["autoencoder"] = latents
+    frames = {name: pipe.decode(found, FPS).frames for name, found in made.items()}
     return {**frames, **pictures(frames["autoencoder"][::FACTOR], FACTOR)}
 
 
