@@ -62,7 +62,10 @@ def bundle_of(scale: str, demo: Path, remake: bool) -> Bundle:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m bench.interp_speed", description=__doc__.splitlines()[0])
-    line.add_argument("--scale", choices=SCALES, default="demo", help="trained demo, or random paper-shaped networks")
+    line.add_argument(
+        "--scale", nargs="+", choices=SCALES, default=["demo"],
+        help="the trained demo, random paper-shaped networks (small, full), or several of them in turn (demo)",
+    )  # fmt: skip
     line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="the demo's folder (graphs/demo)")
     line.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="designs (all)")
     line.add_argument("--provider", default="cpu", help="cpu, cuda, tensorrt or openvino (cpu)")
@@ -74,17 +77,17 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--remake", action="store_true", help="write a random bundle anew")
     line.add_argument("--json", type=Path, help="record (bench/results/interp_speed_SCALE.json of a whole run)")
     line.add_argument("--plot", type=Path, help="PNG (beside the record of a whole run)")
-    line.add_argument("--folder", type=Path, help="every record and plot of the run goes here")
+    line.add_argument("--folder", type=Path, help="every record and plot of the run goes here, one of each a scale")
     return line
 
 
-def run(asked: argparse.Namespace) -> dict[str, Any]:
-    """Measure what was asked. Raises FfrtError where a design, provider or bundle cannot be had, ValueError for a
-    number that makes no sense."""
+def run(asked: argparse.Namespace, scale: str) -> dict[str, Any]:
+    """Measure one scale. Raises FfrtError where a design, provider or bundle cannot be had, ValueError for a number
+    that makes no sense."""
     if asked.runs < 1 or asked.clips < 1:
         raise ValueError(f"expected --runs and --clips of 1 or more, got {asked.runs} and {asked.clips}")
     began = time.perf_counter()
-    bundle = bundle_of(asked.scale, asked.bundle.resolve(), asked.remake)
+    bundle = bundle_of(scale, asked.bundle.resolve(), asked.remake)
     pipe = Pipeline(bundle, provider=asked.provider, threads=asked.threads)
     _, absent = methods_of(bundle.graphs)
     wanted = [method for method in asked.methods if method not in absent]
@@ -92,7 +95,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     record: dict[str, Any] = {
         "bench": "interp_speed",
         "whole": is_whole(asked, parser().parse_args([]), FREE),
-        "scale": asked.scale,
+        "scale": scale,
         "environment": environment(bundle.folder, asked.provider, asked.threads),
         "absent": [DESIGNS[method] for method in asked.methods if method in absent],
         "parameters": {DESIGNS[m]: parameters(bundle.path(bundle.graphs[GRAPHS[m]].file)) for m in wanted},
@@ -101,7 +104,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     if "cost" in parts:
         rate = product_rate(asked.provider, asked.threads)
         memory = {"bundle": str(bundle.folder), "provider": asked.provider, "threads": asked.threads}
-        sizes = cells(asked.scale, bundle, asked.quick)
+        sizes = cells(scale, bundle, asked.quick)
         record["product_flops_per_s"] = rate
         record["cells"] = measure(
             pipe, sizes, wanted, min(asked.runs, 3) if asked.quick else asked.runs, rate,
@@ -110,7 +113,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         record["ratios"] = {name: ratio["median"] for name, ratio in record["cells"][0]["ratios"].items()}
     if "flops" in parts:
         record["full_shape"] = full_table(DESIGNS)
-    if "quality" in parts and asked.scale == "demo":
+    if "quality" in parts and scale == "demo":
         record["quality"] = quality(pipe, held_out(asked.clips), wanted)
     record["targets"] = [
         {"name": name, "measured": record["ratios"][name], "target": least, "met": record["ratios"][name] >= least}
@@ -121,26 +124,39 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write record and plot, print the tables. 0: every design ran; 1: one did not; 2: nothing measured."""
-    asked = parser().parse_args(arguments)
-    try:
-        record = run(asked)
-    except (FfrtError, ValueError) as error:
-        print(f"nothing measured: {error}", file=sys.stderr)
-        return 2
-    name = f"interp_speed_{asked.scale}"
+def keep(record: dict[str, Any], asked: argparse.Namespace) -> None:
+    """Write record and plot where they were asked for; those of a whole run have a place of their own."""
+    name = f"interp_speed_{record['scale']}"
     folder = asked.folder if asked.folder is not None else ROOT / "bench" / "results" if record["whole"] else None
     places = [folder / f"{name}.{ending}" if folder is not None else None for ending in ("json", "png")]
-    record_place, picture = asked.json or places[0], asked.plot or places[1]
+    record_place = places[0] if asked.json is None else asked.json
+    picture = places[1] if asked.plot is None else asked.plot
     if record_place is not None:
         write_json(record_place, record)
     if picture is not None and "cells" in record:
         write_png(picture, plot(record))
-    print(table(record))
-    for design in record["absent"]:
-        print(f"{design} did not run: {asked.bundle} has no graph for it", file=sys.stderr)
-    return 1 if record["absent"] else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure scale by scale, write records and plots, print the tables. 0: every design ran; 1: one did not;
+    2: not everything could be measured."""
+    asked = parser().parse_args(arguments)
+    if len(asked.scale) > 1 and (asked.json is not None or asked.plot is not None):
+        print("nothing measured: several scales make several records; give --folder instead", file=sys.stderr)
+        return 2
+    status = 0
+    for scale in asked.scale:
+        try:
+            record = run(asked, scale)
+        except (FfrtError, ValueError) as error:
+            print(f"scale {scale} not measured: {error}", file=sys.stderr)
+            return 2
+        keep(record, asked)
+        print(table(record))
+        for design in record["absent"]:
+            print(f"{design} did not run: {asked.bundle} has no graph for it", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -117,12 +117,15 @@ def level_weight(level: Tensor) -> Tensor:
 
 class KeyframeStage:
     """``image``: spatial layers and projection of the text on single frames, temporal blocks left out. ``keyframes``:
-    the temporal blocks on whole clips, the rest frozen as in the paper unless ``unfreeze``; ``stride`` 2 shows every
-    second frame only, at half the cost. The T5 part stays as the text stage left it, as in the release."""
+    the temporal blocks on clips, the rest frozen as in the paper unless ``unfreeze``. A step shows every s-th frame of
+    s times as many clips, s drawn from ``strides``: whole clips (1) teach how frames hang together, lone frames that
+    know their place in time (16) teach many captions where a shape stands when. The T5 part stays as the text stage
+    left it, as in the release."""
 
-    def __init__(self, folders: Folders, video: bool, unfreeze: bool = False, stride: int = 1) -> None:
-        self.video, self.stride = video, stride
-        self.name = f"{'video' if unfreeze else 'keyframes'}{f'_stride{stride}' * (stride > 1)}" if video else "image"
+    def __init__(self, folders: Folders, video: bool, unfreeze: bool = False, strides: Sequence[int] = (1,)) -> None:
+        self.video, self.strides = video, tuple(strides) if video else (1,)
+        kind = "video" if unfreeze else "keyframes"
+        self.name = "_".join((kind, *[f"stride{s}" for s in self.strides if s > 1])) if video else "image"
         self.steps, self.batch, self.lr = (3000, 4, 1e-3) if video else (2500, 64, 2e-3)
         self.latents = np.load(folders.run / "keyframes.npy", mmap_mode="r")
         self.held_out = min(64, len(self.latents) // 10)
@@ -150,22 +153,24 @@ class KeyframeStage:
         only_first = torch.arange(ids.shape[1], device=device) == 0
         return torch.where(drop[:, None, None], null_row, context), torch.where(drop[:, None], only_first, mask.bool())
 
-    def frames(self, chosen: list[int], rng: np.random.Generator) -> tuple[np.ndarray, Tensor | None]:
+    def frames(self, chosen: list[int], stride: int, rng: np.random.Generator) -> tuple[np.ndarray, Tensor | None]:
         """Clean latents ``[B, T, 4, h, w]`` and where the T frames stand, or ``[B, 4, h, w]`` and None."""
         count = self.latents.shape[1]
         if not self.video:
             moments = rng.integers(0, count, len(chosen))
             return np.stack([self.latents[i, t] for i, t in zip(chosen, moments, strict=True)]), None
-        shown = slice(int(rng.integers(self.stride)), count, self.stride)
+        shown = slice(int(rng.integers(stride)), count, stride)
         positions = torch.arange(count)[shown] * (POSITION_RANGE // count)
         return np.stack([self.latents[i, shown] for i in chosen]), positions
 
-    def batch_loss(self, model: nn.Module, chosen: list[int], rng: np.random.Generator, device: torch.device) -> Tensor:
+    def batch_loss(
+        self, model: nn.Module, chosen: list[int], stride: int, rng: np.random.Generator, device: torch.device
+    ) -> Tensor:
         rows = len(chosen)
         drop = torch.rand(rows, device=device) < UNCONDITIONAL
         context, mask = self.context(model, [caption(self.clips[i], rng) for i in chosen], drop, device)
         level, told = draw_levels(rows, device, 0.5 if self.video else 1.0)  # what moves where is decided in noise
-        latents, positions = self.frames(chosen, rng)
+        latents, positions = self.frames(chosen, stride, rng)
         clean = torch.from_numpy(latents.astype(np.float32)).to(device)
         noise = torch.randn_like(clean)
         x = noised(clean, noise, level)
@@ -175,15 +180,16 @@ class KeyframeStage:
         return (error.flatten(1).square().mean(1) * level_weight(level)).mean()
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
-        chosen = rng.integers(self.held_out, len(self.latents), batch)
-        return self.batch_loss(model, [int(i) for i in np.sort(chosen)], rng, device)
+        stride = int(rng.choice(self.strides))
+        chosen = rng.integers(self.held_out, len(self.latents), batch * stride)
+        return self.batch_loss(model, [int(i) for i in np.sort(chosen)], stride, rng, device)
 
     @torch.no_grad()
     def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            count = self.held_out // 4 if self.video else self.held_out
-            return {"held_out": float(self.batch_loss(model, list(range(count)), np.random.default_rng(7), device))}
+            chosen = list(range(self.held_out // 4 if self.video else self.held_out))
+            return {"held_out": float(self.batch_loss(model, chosen, 1, np.random.default_rng(7), device))}
 
     def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
         return {"text_encoder": model.text, "keyframe_unet": model.unet}

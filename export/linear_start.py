@@ -32,8 +32,8 @@ KEYS, MIDDLE = 4, 12
 CONSTANT = 8.0
 """Two constants of this size in a group of the last norm, far above the signal, make its scale all but fixed."""
 
-WAVE = 32.0
-"""The same for the frames that masked interpolation hands on."""
+HINGES = 12
+"""So many numbers of the time embedding rise one after another: what follows time is a sum of them."""
 
 
 @torch.no_grad()
@@ -89,17 +89,17 @@ def start_masked(model: UntextedInterpolationUNet, alpha_bar: Tensor, power: flo
         body.in_conv.weight[row + 1, KEYS + channel, 1, 1] = -1
     first = body.down[0].pairs[0].resnet_in
     constants = torch.tensor([22, 23, 30, 31])
-    body.in_conv.bias[constants] = WAVE * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    body.in_conv.bias[constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
     for conv in (first.shortcut, first.blocks[0].conv):
         conv.weight[:, constants] = 0
-    first.blocks[0].norm.linear.bias[16:32] = WAVE / 2 - 1  # a group of 8 with two constants: what is in it stays
+    first.blocks[0].norm.linear.bias[16:32] = CONSTANT / 2 - 1  # a group of 8 with two constants: what is in it stays
 
     right, left, total = (narrow_rows(3 * KEYS)[at : at + KEYS] for at in (0, KEYS, 2 * KEYS))
     for hop, block in enumerate(first.blocks):
         width = block.norm.linear.out_features // 2
         if hop > 0:
-            block.norm.linear.bias[:30] = 0.4 * WAVE - 1  # a group of 5 with one constant: what is in it stays
-            block.norm.linear.bias[width : width + 30] = WAVE / 5
+            block.norm.linear.bias[:30] = 0.4 * CONSTANT - 1  # a group of 5 with one constant: what is in it stays
+            block.norm.linear.bias[width : width + 30] = CONSTANT / 5
         share = 1 - hop / 4
         if hop == 3:
             for channel in range(KEYS):
@@ -111,7 +111,7 @@ def start_masked(model: UntextedInterpolationUNet, alpha_bar: Tensor, power: flo
             block.group_conv.merge.zero_()
             continue
         clear(block.conv, range(30))
-        block.conv.bias[4:30:5] = WAVE
+        block.conv.bias[4:30:5] = CONSTANT
         for channel in range(KEYS):
             for wave in (right, left):
                 hand_on(block.conv, (given if hop == 0 else wave)[channel], wave[channel], 1.0)
@@ -223,7 +223,7 @@ def shift(group_conv: GroupConv, taps: dict[int, list[int]]) -> None:
     group_conv.merge.fill_(1)
     group_conv.conv.weight[:30] = 0
     group_conv.conv.bias[:30] = 0
-    group_conv.conv.bias[4:30:5] = WAVE
+    group_conv.conv.bias[4:30:5] = CONSTANT
     for tap, rows in taps.items():
         for row in [place for first in rows for place in (first, first + 1)]:
             group_conv.conv.weight[row, row, tap, 0] = 1
@@ -258,6 +258,7 @@ def follow_time(model: UntextedInterpolationUNet, linear: nn.Linear, channels: i
     """The first channels of a conditional norm are scaled by ``wanted`` ``[1000]`` at each time."""
     model.unet.perturbation_merge.zero_()  # as released: both join the time embedding in training
     model.unet.skip_merge.zero_()
+    rise_in_turn(model)
     times = torch.arange(len(wanted), dtype=torch.float32)
     context, mask = model.null_context(len(times))
     embedding = F.silu(model.unet.text_pooling(model.unet.time_embed(times), context, mask))
@@ -265,3 +266,21 @@ def follow_time(model: UntextedInterpolationUNet, linear: nn.Linear, channels: i
     ridge = 1e-4 * len(times) * torch.eye(features.shape[1], dtype=torch.float64)
     solved = torch.linalg.solve(features.T @ features + ridge, features.T @ (wanted.double() - 1)).float()
     linear.weight[:channels], linear.bias[:channels] = solved[:-1], solved[-1]
+
+
+def rise_in_turn(model: UntextedInterpolationUNet) -> None:
+    """The first numbers of the time embedding are silu(8 (t / 1000 - c)), c from -0.3 to 1; text does not move them."""
+    time_embed, slope = model.unet.time_embed, 8.0
+    slowest = time_embed.sinusoids // 2 - 1  # sin(t / 10000), a straight line
+    clear_rows(time_embed.linear1, HINGES)
+    time_embed.linear1.weight[:HINGES, slowest] = 10 * slope
+    time_embed.linear1.bias[:HINGES] = -slope * torch.linspace(-0.3, 1, HINGES)
+    clear_rows(time_embed.linear2, HINGES)
+    time_embed.linear2.weight[range(HINGES), range(HINGES)] = 1
+    model.unet.text_pooling.attention.output.weight[:HINGES] = 0
+
+
+def clear_rows(linear: nn.Linear, rows: int) -> None:
+    """The first numbers out are zero."""
+    linear.weight[:rows] = 0
+    linear.bias[:rows] = 0

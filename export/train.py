@@ -41,7 +41,7 @@ STAGES: dict[str, Callable[[Folders, argparse.Namespace], Stage]] = {
     "movq": lambda folders, _: MoVQStage(folders),
     "text": lambda folders, _: TextStage(folders),
     "image": lambda folders, _: KeyframeStage(folders, video=False),
-    "keyframes": lambda folders, args: KeyframeStage(folders, True, args.unfreeze, args.stride),
+    "keyframes": lambda folders, args: KeyframeStage(folders, True, args.unfreeze, args.strides),
     "interpolation": lambda folders, _: InterpolationStage(folders),
     "masked_interpolation": lambda folders, _: MaskedInterpolationStage(folders),
 }
@@ -193,10 +193,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.train", description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=sorted(STAGES))
     parser.add_argument("--steps", type=int, help="optimiser steps in all (default: the stage's own)")
-    parser.add_argument("--batch", type=int, help="clips or images in a step")
+    parser.add_argument("--batch", type=int, help="clips or images in a step (times the stride)")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--unfreeze", action="store_true", help="keyframes: train the spatial layers and the text too")
-    parser.add_argument("--stride", type=int, default=1, choices=(1, 2), help="keyframes: 2 shows every second frame")
+    parser.add_argument(
+        "--strides", type=int, nargs="+", default=[1], choices=(1, 2, 4, 8, 16),
+        help="keyframes: show every s-th frame of s times as many clips, s drawn anew each step (default: whole clips)",
+    )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=1)

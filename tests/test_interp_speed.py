@@ -167,6 +167,7 @@ def test_an_absent_design_is_said_and_fails(tiny: Bundle, tmp_path: Path, capsys
         (["--provider", "abacus"], "provider: expected one of"),
         (["--runs", "0"], "--runs and --clips of 1 or more"),
         (["--bundle", "nowhere"], "manifest.json"),
+        (["--scale", "demo", "small", "--json", "record.json"], "give --folder instead"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -175,6 +176,22 @@ def test_what_cannot_be_measured_is_refused(
     usual = ["--quick", "--bundle", str(tiny.folder), "--folder", str(tmp_path / "none")]
     assert interp_speed.main([*usual, *arguments]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_scales_are_measured_in_turn_and_keep_their_own_records(
+    masked: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked_for: list[str] = []
+    monkeypatch.setattr(interp_speed, "bundle_of", lambda scale, *_: asked_for.append(scale) or masked)
+    arguments = ["--quick", "--scale", "small", "demo", "--threads", "1", "--folder", str(tmp_path / "run")]
+    assert interp_speed.main(arguments) == 0
+    assert asked_for == ["small", "demo"]
+    records = {path.name: path for path in (tmp_path / "run").iterdir()}
+    assert set(records) == {f"interp_speed_{scale}.{end}" for scale in asked_for for end in ("json", "png")}
+    for scale in asked_for:
+        assert json.loads(records[f"interp_speed_{scale}.json"].read_text())["scale"] == scale
+    said = capsys.readouterr().out
+    assert said.index("scale small") < said.index("scale demo")
 
 
 @pytest.mark.parametrize("arguments", [["--scale", "huge"], ["--methods", "magic"]])

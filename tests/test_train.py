@@ -189,17 +189,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> stages.Folders:
 
 
 @pytest.mark.parametrize(
-    ("video", "unfreeze", "stride", "name", "trained"),
+    ("video", "unfreeze", "strides", "name", "trained"),
     [
-        (False, False, 1, "image", {"spatial", "projection"}),
-        (True, False, 1, "keyframes", {"temporal"}),
-        (True, True, 2, "video_stride2", {"spatial", "temporal", "projection"}),
+        (False, False, (1,), "image", {"spatial", "projection"}),
+        (True, False, (1,), "keyframes", {"temporal"}),
+        (True, True, (2,), "video_stride2", {"spatial", "temporal", "projection"}),
+        (True, True, (16, 4, 1), "video_stride16_stride4", {"spatial", "temporal", "projection"}),
     ],
 )
 def test_each_stage_trains_its_own_layers(
-    folders: stages.Folders, video: bool, unfreeze: bool, stride: int, name: str, trained: set[str]
+    folders: stages.Folders, video: bool, unfreeze: bool, strides: tuple[int, ...], name: str, trained: set[str]
 ) -> None:
-    stage = KeyframeStage(folders, video, unfreeze, stride)
+    stage = KeyframeStage(folders, video, unfreeze, strides)
     assert stage.name == name
     loss = stage.loss(stage.model, np.random.default_rng(0), 2, torch.device("cpu"))
     loss.backward()
@@ -212,17 +213,32 @@ def test_each_stage_trains_its_own_layers(
     assert reached == trained
 
 
-def test_a_stride_shows_every_second_frame_where_it_stands(folders: stages.Folders) -> None:
-    stage = KeyframeStage(folders, video=True, stride=2)
+@pytest.mark.parametrize("stride", [1, 2, 4, 16])
+def test_a_stride_shows_some_frames_where_they_stand(folders: stages.Folders, stride: int) -> None:
+    stage = KeyframeStage(folders, video=True, strides=(stride,))
     seen = set()
-    for seed in range(8):
-        latents, positions = stage.frames([3], np.random.default_rng(seed))
+    for seed in range(12 * stride):
+        latents, positions = stage.frames([3], stride, np.random.default_rng(seed))
         assert positions is not None
         first = int(positions[0]) // 11
-        assert latents.shape == (1, 8, 4, 8, 8) and positions.tolist() == [11 * at for at in range(first, 16, 2)]
-        np.testing.assert_array_equal(latents[0], stage.latents[3, first::2])
+        assert positions.tolist() == [11 * at for at in range(first, 16, stride)]
+        np.testing.assert_array_equal(latents[0], stage.latents[3, first::stride])
         seen.add(first)
-    assert seen == {0, 1}
+    assert seen == set(range(stride))
+
+
+def test_every_step_of_mixed_strides_shows_as_many_frames(
+    folders: stages.Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = KeyframeStage(folders, video=True, strides=(16, 4, 1))
+    shown = []
+    monkeypatch.setattr(
+        stage, "batch_loss", lambda _, chosen, stride, rng, __: shown.append((len(chosen), stride)) or torch.zeros(())
+    )
+    for seed in range(60):
+        stage.loss(stage.model, np.random.default_rng(seed), 2, torch.device("cpu"))
+    assert set(shown) == {(32, 16), (8, 4), (2, 1)}
+    assert min(shown.count(kind) for kind in set(shown)) >= 8
 
 
 def test_processes_share_their_gradients(tmp_path: Path) -> None:
