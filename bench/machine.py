@@ -8,16 +8,11 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
+from ffrt.graph import PROVIDER_NAMES
+
 SIDE = 1024
 PRODUCTS = 8
 """Products in a row in one run, so that starting it does not count."""
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
 
 
 def product_graph(side: int, products: int) -> bytes:
@@ -39,7 +34,7 @@ def product_rate(provider: str, threads: int | None, runs: int = 5) -> float:
     options = ort.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    session = ort.InferenceSession(product_graph(SIDE, PRODUCTS), options, providers=[PROVIDERS[provider]])
+    session = ort.InferenceSession(product_graph(SIDE, PRODUCTS), options, providers=[PROVIDER_NAMES[provider]])
     a = np.full((SIDE, SIDE), 1 / SIDE, np.float32)  # its powers stay what they are
     best = float("inf")
     for _ in range(runs + 1):

@@ -12,7 +12,7 @@ import importlib.util
 import math
 import statistics
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from bench.sheet import figure_pixels, write_png
 from ffrt import FfrtError, Pipeline
 from ffrt.bundle import InterpolationPass
 from ffrt.interpolate import GRAPHS, Method, interpolation_steps, noise_shape
-from ffrt.sampler import Array, Denoised, normal_noise
+from ffrt.sampler import Array, drain, normal_noise
 
 FREE = ("bundle", "provider", "threads", "json", "plot")  # none changes what is measured
 FACTOR = 4  # a pass makes three frames between two
@@ -67,17 +67,7 @@ def interpolated(pipe: Pipeline, keyframes: Array, method: Method, skip: int) ->
         guidance_scale=config.guidance_scale,
         sampler=config.sampler,
     )
-    return last(steps)
-
-
-def last(steps: Generator[Denoised, None, Array]) -> Array:
-    """Run all steps; the latents that they return."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            latents: Array = end.value
-            return latents
+    return drain(steps)
 
 
 def contenders(pipe: Pipeline, exact: Frames, skip: int, wrong: Sequence[int]) -> dict[str, Frames]:

@@ -89,6 +89,7 @@ class ModelConfig:
     num_frames: int
     image_size: int
     keyframe_prediction: Literal["epsilon", "v"] = "epsilon"
+    position_range: int = 180  # frame t of T keyframes stands at t * (180 // T)
     sampler: str = "ddpm"  # these six: what the bundle uses where a request says nothing
     num_inference_steps: int = 50
     guidance_scale: float = 5.0

@@ -82,7 +82,7 @@ def draws(config: ModelConfig) -> dict[str, Callable[[int], tuple[Tensor, ...]]]
         frames, length = 3 + 2 * number, 6 + 5 * number
         mask = torch.arange(length)[None, :] < torch.tensor(rng.integers(1, length + 1, rows))[:, None]
         context = torch.randn(rows, length, config.keyframes.context_dim)
-        positions = torch.arange(frames) * (180 // frames)
+        positions = torch.arange(frames) * (config.position_range // frames)
         time = torch.full((rows,), float(rng.integers(0, 1000)))
         return torch.randn(rows * frames, 4, height, width), time, context, mask, positions
 
@@ -167,8 +167,8 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
             config.image_size, config.image_size, config.movq.z_channels, config.movq.downscale, multiple
         ),
         keyframes=KeyframeConfig(
-            num_frames=config.num_frames, fps=2, position_range=180, prediction=config.keyframe_prediction,
-            sampler=config.sampler,
+            num_frames=config.num_frames, fps=2, position_range=config.position_range,
+            prediction=config.keyframe_prediction, sampler=config.sampler,
             num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale, threshold=0.98,
         ),
         interpolation=InterpolationConfig(

@@ -26,7 +26,6 @@ ATTRIBUTES: dict[str, tuple[str | None, ...]] = {
     "background": tuple(BACKGROUNDS),
     "size": (None, *SIZES),
 }
-POSITION_RANGE = 180
 
 
 def tokenizer_in(folders: Folders) -> Tokenizer:
@@ -160,7 +159,7 @@ class KeyframeStage:
             moments = rng.integers(0, count, len(chosen))
             return np.stack([self.latents[i, t] for i, t in zip(chosen, moments, strict=True)]), None
         shown = slice(int(rng.integers(stride)), count, stride)
-        positions = torch.arange(count)[shown] * (POSITION_RANGE // count)
+        positions = torch.arange(count)[shown] * (CONFIG.position_range // count)
         return np.stack([self.latents[i, shown] for i in chosen]), positions
 
     def batch_loss(

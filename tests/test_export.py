@@ -109,9 +109,7 @@ def test_a_bundle_is_rebuilt_from_its_own_weights(exported: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_below_the_floor_nothing_is_written(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_below_the_floor_nothing_is_written(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "FLOOR", 1e-12)
     monkeypatch.setattr(demo, "trace", lambda traced: onnx.load(  # the graphs of before: tracing again would be slow
         exported / "bundle" / f"{traced.name}.onnx", load_external_data=False

@@ -27,13 +27,14 @@ except ImportError as error:
         f"NVIDIA GPU ({error})"
     ) from error
 
-_NAMES = {
+PROVIDER_NAMES = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
-PROVIDERS = ("auto", *_NAMES)
+"""What ONNX Runtime calls each provider."""
+PROVIDERS = ("auto", *PROVIDER_NAMES)
 _INSTALL = {
     "cpu": 'pip install "ffrt[cpu]"',
     "cuda": 'pip install "ffrt[cuda]", with an NVIDIA driver for CUDA 13',
@@ -59,7 +60,7 @@ Axis = int | str
 def available_providers() -> list[str]:
     """The providers that this build of ONNX Runtime has, in the words that `provider=` takes."""
     built = ort.get_available_providers()
-    return [word for word, name in _NAMES.items() if name in built]
+    return [word for word, name in PROVIDER_NAMES.items() if name in built]
 
 
 def runtime_version() -> str:
@@ -101,7 +102,7 @@ class Graph:
     def provider(self) -> str:
         """The provider that the session really got, in the words that `provider=` takes."""
         first = self._session.get_providers()[0]
-        return next((word for word, name in _NAMES.items() if name == first), first)
+        return next((word for word, name in PROVIDER_NAMES.items() if name == first), first)
 
     @property
     def input_names(self) -> list[str]:
@@ -221,7 +222,11 @@ def _open_session(path: str, graph: str, provider: str, threads: int | None) -> 
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
     chain = ["tensorrt", "cuda", "cpu"] if word == "tensorrt" else list(dict.fromkeys([word, "cpu"]))
-    providers = [(_NAMES[name], _CUDA_OPTIONS) if name == "cuda" else _NAMES[name] for name in chain if name in built]
+    providers = [
+        (PROVIDER_NAMES[name], _CUDA_OPTIONS) if name == "cuda" else PROVIDER_NAMES[name]
+        for name in chain
+        if name in built
+    ]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             session = ort.InferenceSession(os.fspath(path), options, providers=providers)
@@ -231,7 +236,7 @@ def _open_session(path: str, graph: str, provider: str, threads: int | None) -> 
         if word != "cpu":
             raise ProviderError(f"provider {word!r} could not open graph {graph}: {error}; {_INSTALL[word]}") from error
         raise BundleError(f"graph {graph}: cannot load {path}: {error}; export the bundle again") from error
-    if provider != "auto" and _NAMES[provider] not in session.get_providers():
+    if provider != "auto" and PROVIDER_NAMES[provider] not in session.get_providers():
         raise ProviderError(
             f"provider {provider!r} did not start for graph {graph}: the session got {session.get_providers()}; "
             f"{_INSTALL[provider]}"

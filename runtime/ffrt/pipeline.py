@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,9 @@ from ffrt.errors import RequestError
 from ffrt.graph import Graph, check_provider
 from ffrt.interpolate import Method
 from ffrt.request import Sampling
-from ffrt.sampler import Array, Denoised, normal_noise
+from ffrt.sampler import Array, Denoised, drain, normal_noise
 from ffrt.text import Context
 from ffrt.video import Video
-
-Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class Pipeline:
             width=width,
             sampler=sampler,
         )
-        return _drain(steps)
+        return drain(steps)
 
     def generate(
         self,
@@ -212,7 +209,7 @@ class Pipeline:
         sampling = request.sampling_of(self.bundle.keyframes, num_inference_steps, guidance_scale, sampler)
         shape = self._keyframe_shape(height, width)
         draws = _draws(noise, seed, 0, sampling, shape)
-        return _drain(self._keyframe_stage(context, sampling, draws))
+        return drain(self._keyframe_stage(context, sampling, draws))
 
     def interpolate(
         self,
@@ -240,7 +237,7 @@ class Pipeline:
         way = interpolate.method_of(method, self.bundle.graphs)
         latents = self._latents(latents, least=2)
         draws = _draws(noise, seed, 1 + index, sampling, interpolate.noise_shape(way, latents.shape))
-        return _drain(self._pass_stage(latents, passes[index], sampling, draws, way))
+        return drain(self._pass_stage(latents, passes[index], sampling, draws, way))
 
     def decode(self, latents: Array, fps: int) -> Video:
         """A video of latents float32 [N, 4, h, w] played at `fps` frames per second, decoded when it is used."""
@@ -337,12 +334,3 @@ def _draws(noise: Array | None, seed: int, stage: int, sampling: Sampling, shape
         return normal_noise(seed, stage, shape)
     request.check_noise(noise, sampling.draws, shape)
     return iter(noise)
-
-
-def _drain(steps: Generator[Any, None, Returned]) -> Returned:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            value: Returned = done.value
-            return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ffrt.errors import RequestError
 
 Array = NDArray[np.float32]
+Returned = TypeVar("Returned")
 
 SAMPLERS = ("ddpm", "ddim", "dpm++")
 MAX_STEPS = 1000
@@ -125,6 +127,16 @@ def denoise(
             x0_before, step_before = x0, step
         yield Denoised(steps - 1 - i, steps, float(times[i]), x, x0)
     return x
+
+
+def drain(steps: Generator[Any, None, Returned]) -> Returned:
+    """Run all steps and give what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            returned: Returned = end.value
+            return returned
 
 
 def ddim_step(x: Array, x0: Array, alpha_bar: float, alpha_bar_next: float) -> Array:
