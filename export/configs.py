@@ -116,7 +116,7 @@ def _demo_interpolation() -> UNetConfig:
     """Wider and less deep than the keyframe U-Net: skips start after the first halving, where each cell must hold the
     noise of 4 latent pixels (48 numbers) and both keyframes (32), or the finest detail is lost for good."""
     return UNetConfig(
-        model_channels=80, init_channels=64, time_embed_dim=64, context_dim=96, num_channels=20,
+        model_channels=80, init_channels=64, time_embed_dim=32, context_dim=96, num_channels=20,
         out_channels=12, groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 1), num_blocks=(2, 2),
         add_cross_attention=(False, True), add_self_attention=(False, True),
     )  # fmt: skip
@@ -133,9 +133,9 @@ PRESETS = {
         num_frames=16,
         image_size=128,
         keyframe_prediction="v",
-        guidance_scale=3.0,
+        guidance_scale=2.0,
         interpolation_sampler="ddim",
-        interpolation_steps=8,
+        interpolation_steps=4,
         interpolation_guidance_scale=0.0,
     ),
 }

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from export.configs import PRESETS, UNetConfig
+from export.interpolation_start import start_interpolation, start_masked
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.latents import SKIPS
-from export.linear_start import start_interpolation, start_masked
 from export.stages import UNCONDITIONAL, Folders, draw_levels, multiscale, noised, signal_levels, velocity
 
 CONFIG = PRESETS["demo"]
@@ -23,7 +23,7 @@ WINDOW = 5
 class InterpolationStage:
     """v-prediction, s in 1..12, disturbed keyframes, 10 % without keyframes; a clip is one example of 4 groups."""
 
-    name, steps, batch, lr = "interpolation", 2100, 6, 1e-4  # more would undo the start
+    name, steps, batch, lr = "interpolation", 600, 6, 1e-6  # more would undo the start
     worst_perturbation = 250
     start: Callable[[UntextedInterpolationUNet, Tensor, float], None] = staticmethod(start_interpolation)
     unet: UNetConfig = CONFIG.interpolation

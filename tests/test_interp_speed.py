@@ -23,7 +23,7 @@ from export.demo import untexted
 from export.random_bundle import write_random, write_random_bundle
 from export.weights import load_half
 from ffrt import Bundle, BundleError, Pipeline, open_bundle
-from ffrt.interpolate import METHODS, graph_feed
+from ffrt.interpolate import GRAPHS, METHODS, Method, graph_feed, noise_shape
 from graphs.flops import count_flops, node_flops
 
 ROOT = Path(__file__).parent.parent
@@ -36,12 +36,17 @@ TINY = UNetConfig(
 
 
 @pytest.mark.parametrize(("rows", "groups", "side"), [(1, 3, 16), (2, 5, 8)])
-def test_a_graph_has_the_flops_that_pytorch_counts(rows: int, groups: int, side: int) -> None:
-    feed = graph_feed("group", np.zeros((rows, groups + 1, 4, side, side), np.float32), 3)
-    inputs = feed(np.zeros((rows * groups, 12, side, side), np.float32), 500.0)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_graph_has_the_flops_that_pytorch_counts(method: Method, rows: int, groups: int, side: int) -> None:
+    shape = (groups + 1, 4, side, side)
+    feed = graph_feed(method, np.zeros((rows, *shape), np.float32), 3)
+    items, *rest = noise_shape(method, shape)
+    inputs = feed(np.zeros((rows * items, *rest), np.float32), 500.0)
+    group = PRESETS["demo"].interpolation
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        untexted(PRESETS["demo"].interpolation)(*(torch.from_numpy(value) for value in inputs.values()))
-    assert count_flops(DEMO / "interpolation_unet.onnx", inputs) == counter.get_total_flops() > 0
+        network = untexted(group if method == "group" else masked_shape(group))
+        network(*(torch.from_numpy(value) for value in inputs.values()))
+    assert count_flops(DEMO / f"{GRAPHS[method]}.onnx", inputs) == counter.get_total_flops() > 0
 
 
 @pytest.mark.parametrize(
