@@ -15,7 +15,7 @@ from typing import Any
 from bench.baselines import methods_of
 from bench.fidelity import held_out
 from bench.harness import ROOT, environment, is_whole, write_json
-from bench.interp_cost import DESIGNS, Cell, measure, parameters
+from bench.interp_cost import DESIGNS, IN_A_ROW, Cell, measure, parameters
 from bench.interp_flops import full_table
 from bench.interp_quality import quality
 from bench.interp_report import plot, table
@@ -106,6 +106,7 @@ def run(asked: argparse.Namespace, scale: str) -> dict[str, Any]:
         memory = {"bundle": str(bundle.folder), "provider": asked.provider, "threads": asked.threads}
         sizes = cells(scale, bundle, asked.quick)
         record["product_flops_per_s"] = rate
+        record["steps_in_a_row"] = IN_A_ROW
         record["cells"] = measure(
             pipe, sizes, wanted, min(asked.runs, 3) if asked.quick else asked.runs, rate,
             None if asked.quick else memory,
