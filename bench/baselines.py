@@ -104,7 +104,12 @@ def psnr_db(frames: Frames, truth: Frames) -> float:
     """
     _check_shapes(frames, truth)
     error = np.mean((frames.astype(np.float64) - truth) ** 2, axis=(1, 2, 3))
-    return float(np.mean(np.minimum(10 * np.log10(255.0**2 / np.maximum(error, 1e-9)), PEAK_DB)))
+    return float(np.mean([peak_ratio_db(float(frame)) for frame in error]))
+
+
+def peak_ratio_db(error: float) -> float:
+    """Peak signal-to-noise ratio of a mean square error of uint8 values, at most 60 dB."""
+    return min(float(10 * np.log10(255.0**2 / max(error, 1e-9))), PEAK_DB)
 
 
 def ssim(frames: Frames, truth: Frames) -> float:

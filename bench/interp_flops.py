@@ -4,6 +4,7 @@ The networks stand on PyTorch's meta device; `tests/test_interp_speed.py` shows 
 other scales use (`graphs.flops`, on the ONNX graph) agree to the last operation.
 """
 
+import functools
 from typing import Any
 
 from ffrt.interpolate import MIDDLE, Method
@@ -22,6 +23,7 @@ def layout(method: Method, intervals: int) -> tuple[int, int]:
     return {"group": (1, intervals), "masked": (intervals, MIDDLE + 2), "masked_sequence": (1, frames)}[method]
 
 
+@functools.cache
 def full_flops(method: Method, side_px: int) -> tuple[int, int]:
     """FLOPs of one guided step between 16 keyframes at the released shape, and the parameters of the network."""
     import torch

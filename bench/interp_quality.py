@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.baselines import PEAK_DB, Frames, blend, pictures, psnr_db, ssim
+from bench.baselines import Frames, blend, peak_ratio_db, pictures, psnr_db, ssim
 from bench.fidelity import INTERPOLATION_SEED, truth
 from bench.harness import progress
 from bench.interp_cost import DESIGNS
@@ -22,8 +22,7 @@ def change_db(frames: Frames, exact: Frames) -> float:
     repeats its keyframe would win by any number of dB in a clip that stands still.
     """
     changes = [np.diff(clip.astype(np.float64), axis=0) for clip in (frames, exact)]
-    error = float(np.mean((changes[0] - changes[1]) ** 2))
-    return float(min(10 * np.log10(255.0**2 / max(error, 1e-9)), PEAK_DB))
+    return peak_ratio_db(float(np.mean((changes[0] - changes[1]) ** 2)))
 
 
 def contenders(pipe: Pipeline, exact: Frames, methods: Sequence[Method]) -> dict[str, Frames]:

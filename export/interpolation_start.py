@@ -79,10 +79,8 @@ def start_masked(model: UntextedInterpolationUNet, alpha_bar: Tensor, power: flo
         share = 1 - hop / 4
         if hop == 3:
             for channel in range(KEYS):
-                row = delta + channel
-                clear(block.conv, [row])
                 for source, part in ((total, 1.0), (right, share), (left, share)):
-                    add(block.conv, source[channel], row, -part)
+                    add(block.conv, source[channel], delta + channel, -part)
             block.group_conv.merge.zero_()
             continue
         clear(block.conv, range(30))
@@ -158,8 +156,7 @@ def lead_through(
         hold(one.norm, held, constants, following(seen, factor * own), following(seen, factor))
         power = power * factor.square()
         one.group_conv.merge.zero_()
-        if index == 3:
-            clear(one.conv, range(one.conv.out_channels))
+        if index == 3:  # what the last convolution, which `carry` has cleared, makes of them is the caller's
             continue
         clear(one.conv, range(filled))
         one.conv.bias[4:filled:5] = CONSTANT
