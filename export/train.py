@@ -222,7 +222,11 @@ def main() -> None:
         distributed.init_process_group("gloo")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    train(stage, args)
+    try:
+        train(stage, args)
+    finally:
+        if distributed.is_initialized():  # left to the interpreter's end, its threads now and then abort the process
+            distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

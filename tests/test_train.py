@@ -267,6 +267,7 @@ def test_processes_share_their_gradients(tmp_path: Path) -> None:
         "weights = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))]\n"
         "for p in weights: p.grad = torch.full_like(p, 1.0 + 2 * distributed.get_rank())\n"
         "share_gradients(weights)\nassert all(bool((p.grad == 2).all()) for p in weights)\n"
+        "distributed.destroy_process_group()\n"
     )
     (tmp_path / "both.py").write_text(program)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "both.py"]
