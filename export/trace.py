@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper
 from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
-from ffrt.bundle import CONTRACT
+from ffrt.bundle import CONTRACT, Signature
 
 OPSET = 18
 LARGEST_CONSTANT = 1 << 15
@@ -39,11 +40,12 @@ class Traced:
     module: nn.Module
     example: tuple[Tensor, ...]
     multiples: dict[str, int]
+    contract: Mapping[str, Signature] = field(default_factory=lambda: CONTRACT)
 
 
 def trace(traced: Traced) -> onnx.ModelProto:
     """Export with every axis of the contract left symbolic; weights are initialisers named as in the state dict."""
-    inputs, outputs = CONTRACT[traced.name]
+    inputs, outputs = traced.contract[traced.name]
     shapes = tuple(
         {
             at: axis_of(str(axis), traced.multiples)
@@ -64,7 +66,7 @@ def trace(traced: Traced) -> onnx.ModelProto:
     tidy(program.model, set(traced.module.state_dict()))
     leave_out(program.model)
     model = ir.to_proto(program.model)
-    name_axes(model, traced.name)
+    name_axes(model, (inputs, outputs))
     return model
 
 
@@ -107,10 +109,10 @@ def leave_out(model: ir.Model) -> None:
             )
 
 
-def name_axes(model: onnx.ModelProto, name: str) -> None:
+def name_axes(model: onnx.ModelProto, signature: Signature) -> None:
     """Give the axes of inputs and outputs the contract's letters, and leave inner shapes to ONNX Runtime."""
     del model.graph.value_info[:]
-    for specs, values in zip(CONTRACT[name], (model.graph.input, model.graph.output), strict=True):
+    for specs, values in zip(signature, (model.graph.input, model.graph.output), strict=True):
         for spec, value in zip(specs, values, strict=True):
             for want, dim in zip(spec.shape, value.type.tensor_type.shape.dim, strict=True):
                 if isinstance(want, int):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ffrt.contract import CONTRACT, OPTIONAL_GRAPHS, TensorSpec
+from ffrt.contract import CONTRACT, IMAGE_CONTRACT, OPTIONAL_GRAPHS, Signature, TensorSpec
 from ffrt.errors import BundleError
 from ffrt.manifest import (
     FORMAT,
@@ -22,11 +22,13 @@ from ffrt.manifest import (
     MANIFEST,
     FileSpec,
     GraphSpec,
+    ImageConfig,
     InterpolationConfig,
     InterpolationPass,
     KeyframeConfig,
     Manifest,
     Parity,
+    Schedule,
     TextConfig,
     VideoConfig,
     from_json,
@@ -40,6 +42,8 @@ __all__ = [
     "FORMAT_VERSION",
     "FileSpec",
     "GraphSpec",
+    "IMAGE_CONTRACT",
+    "ImageConfig",
     "InterpolationConfig",
     "InterpolationPass",
     "KeyframeConfig",
@@ -47,6 +51,8 @@ __all__ = [
     "Manifest",
     "OPTIONAL_GRAPHS",
     "Parity",
+    "Schedule",
+    "Signature",
     "TensorSpec",
     "TextConfig",
     "VideoConfig",

@@ -1,4 +1,4 @@
-"""What goes into each graph of a bundle and what comes out: format version 1, shared by all who write or read one."""
+"""What goes into each graph of a bundle and what comes out, shared by all who write or read one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class TensorSpec:
             require(ok, f"shape of {self.name!r}", "positive sizes or names such as 'B*T'", axis)
 
 
-def _tensors(*rows: tuple[str, DType, str]) -> tuple[TensorSpec, ...]:
+Row = tuple[str, DType, str]
+
+
+def _tensors(*rows: Row) -> tuple[TensorSpec, ...]:
     axes = ((name, dtype, shape.split()) for name, dtype, shape in rows)
     return tuple(TensorSpec(n, d, tuple(int(a) if a.isdigit() else a for a in s)) for n, d, s in axes)
 
@@ -50,17 +53,21 @@ def _interpolation(axis: str, seen: str, made: str) -> tuple[tuple[TensorSpec, .
     return inputs, _tensors(("prediction", "float32", f"B*{axis} {made} h w"))
 
 
-CONTRACT: Mapping[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
-    "text_encoder": (
-        _tensors(("input_ids", "int64", "B L"), ("attention_mask", "int64", "B L")),
-        _tensors(("context", "float32", "B L D"), ("null_embedding", "float32", "D")),
-    ),
+Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+"""Inputs and outputs of a graph."""
+
+_PROMPT: tuple[Row, ...] = (("context", "float32", "B L D"), ("context_mask", "bool", "B L"))
+_TEXT = _tensors(("input_ids", "int64", "B L"), ("attention_mask", "int64", "B L"))
+_NULLS: tuple[Row, ...] = (("context", "float32", "B L D"), ("null_embedding", "float32", "D"))
+_TO_IMAGE = (_tensors(("latent", "float32", "N 4 h w")), _tensors(("image", "float32", "N 3 H W")))
+
+CONTRACT: Mapping[str, Signature] = {
+    "text_encoder": (_TEXT, _tensors(*_NULLS)),
     "keyframe_unet": (
         _tensors(
             ("x", "float32", "B*T 4 h w"),
             ("time", "float32", "B"),
-            ("context", "float32", "B L D"),
-            ("context_mask", "bool", "B L"),
+            *_PROMPT,
             ("temporal_positions", "int64", "T"),
         ),
         _tensors(("prediction", "float32", "B*T 4 h w")),
@@ -68,9 +75,42 @@ CONTRACT: Mapping[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = 
     "interpolation_unet": _interpolation("G", "20", "12"),
     "masked_interpolation_unet": _interpolation("F", "9", "4"),
     "movq_encoder": (_tensors(("image", "float32", "N 3 H W")), _tensors(("latent", "float32", "N 4 h w"))),
-    "movq_decoder": (_tensors(("latent", "float32", "N 4 h w")), _tensors(("image", "float32", "N 3 H W"))),
+    "movq_decoder": _TO_IMAGE,
 }
-"""Graph name -> (inputs, outputs) of format version 1: a bundle holds these, with these names, types and ranks."""
+"""Graph name -> inputs and outputs in a bundle that makes keyframes of text alone, as Kandinsky Video 1.0 does."""
+
+IMAGE_CONTRACT: Mapping[str, Signature] = {
+    **CONTRACT,
+    "text_encoder": (_TEXT, _tensors(*_NULLS, ("interpolation_null_embedding", "float32", "D"))),
+    "image_unet": (
+        _tensors(("x", "float32", "B 9 h w"), ("time", "float32", "B"), *_PROMPT),
+        _tensors(("prediction", "float32", "B 4 h w")),
+    ),
+    "image_decoder": _TO_IMAGE,
+    "keyframe_unet": (
+        _tensors(
+            ("x", "float32", "B*T 9 h w"),
+            ("time", "float32", "B"),
+            *_PROMPT,
+            ("temporal_positions", "int64", "T"),
+            ("noise_augmentation", "int64", "B"),
+            ("motion_score", "int64", "B"),
+        ),
+        _tensors(("prediction", "float32", "B*T 4 h w")),
+    ),
+    "interpolation_unet": (
+        _tensors(
+            ("x", "float32", "B*G 20 h w"),
+            ("time", "float32", "B"),
+            *_PROMPT,
+            ("skip_frames", "int64", "G"),
+            ("perturbation", "float32", "G"),
+            ("temporal_mask", "float32", "B"),
+        ),
+        _tensors(("prediction", "float32", "B*G 12 h w")),
+    ),
+}
+"""The same for a bundle that makes a first frame of text, or is given one, and keyframes of both (1.1)."""
 
 OPTIONAL_GRAPHS = frozenset({"masked_interpolation_unet"})
 """Graphs that a bundle may leave out."""
