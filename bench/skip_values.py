@@ -63,6 +63,7 @@ def interpolated(pipe: Pipeline, keyframes: Array, method: Method, skip: int) ->
         keyframes,
         normal_noise(INTERPOLATION_SEED, 1, noise_shape(method, keyframes.shape)),
         method=method,
+        prompt=None,
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
         sampler=config.sampler,

@@ -113,4 +113,4 @@ def test_bad_input_is_refused_before_anything_runs(tiny: Bundle, case: str) -> N
     for word in words:
         assert word in str(caught.value)
     assert kind is TypeError or isinstance(caught.value, FfrtError)
-    assert pipe._graphs == {}
+    assert pipe._stages._graphs == {}

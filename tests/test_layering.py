@@ -20,7 +20,7 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 
 # floor -> the roots it may import beside the standard library, numpy and itself
 FLOORS = {
-    "runtime/ffrt": {"ffrt", "onnxruntime", "tokenizers", "av"},
+    "runtime/ffrt": {"ffrt", "onnxruntime", "tokenizers", "av", "PIL"},
     "graphs": {"ffrt", "onnx", "onnxruntime"},
     "export": {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum", "transformers"},
@@ -44,38 +44,34 @@ INSIDE = {
     "graph": {"errors", "manifest", "bundle"},
     "request": {"errors", "manifest", "bundle", "sampler"},
     "text": {"errors", "manifest", "bundle", "graph", "sampler"},
+    "image": {"errors"},
+    "first_frame": {"errors", "manifest", "bundle", "graph", "sampler"},
     "keyframes": {"errors", "manifest", "bundle", "graph", "sampler"},
     "interpolate": {"errors", "manifest", "bundle", "graph", "sampler"},
     "decode": {"errors", "manifest", "bundle", "graph", "sampler"},
     "video_writers": {"errors"},
     "video_file": {"errors", "video_writers"},
     "video": {"errors", "video_file"},
+    "step": {"errors", "sampler"},
+    "stages": {
+        *{"errors", "manifest", "bundle", "sampler", "graph", "request", "image"},
+        *{"text", "first_frame", "keyframes", "interpolate", "decode"},
+    },
     "pipeline": {
-        *{
-            "errors",
-            "manifest",
-            "bundle",
-            "sampler",
-            "graph",
-            "request",
-            "text",
-            "keyframes",
-            "interpolate",
-            "decode",
-            "video",
-        },
-        "__version__",
+        *{"errors", "manifest", "bundle", "sampler", "graph", "request", "image", "stages", "step", "video"},
+        *{"text", "first_frame", "interpolate", "decode", "__version__"},
     },
     "report": {"errors", "manifest", "bundle", "graph", "video_file", "__version__"},
     "cli": {"errors", "pipeline", "report", "video_file", "__version__"},
     "__main__": {"cli"},
-    "__init__": {"errors", "manifest", "bundle", "pipeline", "text", "video"},
+    "__init__": {"errors", "manifest", "bundle", "pipeline", "step", "text", "video"},
 }
 # third-party package -> the only files of ffrt that may import it
 ONLY = {
     "onnxruntime": {"graph"},
     "tokenizers": {"text"},
     "av": {"video_writers", "video_file"},
+    "PIL": {"image"},
 }
 
 
@@ -120,7 +116,7 @@ def test_inside_the_package(file: Path) -> None:
 
 
 def test_stages_never_import_each_other() -> None:
-    stages = {"text", "keyframes", "interpolate", "decode"}
+    stages = {"text", "first_frame", "keyframes", "interpolate", "decode"}
     assert all(not INSIDE[stage] & stages for stage in stages)
 
 
@@ -153,7 +149,7 @@ def test_every_module_imports_without_torch_onnx_and_transformers() -> None:
 
 
 def test_importing_ffrt_does_not_load_pyav_or_the_tokenizer() -> None:
-    program = "import sys, ffrt; print({'av', 'tokenizers'} & set(sys.modules))"
+    program = "import sys, ffrt; print({'av', 'tokenizers', 'PIL'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120)
     assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr

@@ -22,18 +22,60 @@ def run(steps: int, name: str, predict, noise, prediction: str = "epsilon") -> l
     return list(denoise(predict, noise, steps=steps, sampler=name, prediction=prediction, threshold=0.98))
 
 
-@pytest.mark.parametrize(("loop", "prediction"), [("v1_0_keyframes", "epsilon"), ("v1_0_interpolation", "v")])
-def test_ddpm_is_the_released_loop(loop: str, prediction: str) -> None:
+LOOPS = {  # steps, prediction, quantile, schedule, threshold_max
+    "v1_0_keyframes": (50, "epsilon", 0.98, "cosine", None),
+    "v1_0_interpolation": (50, "v", 0.98, "cosine", None),
+    "v1_1_keyframes": (50, "epsilon", 0.995, "zero-snr-leading", 1.0),
+    "v1_1_interpolation": (10, "v", 0.995, "zero-snr-trailing", 1.0),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_ddpm_is_the_released_loop(loop: str) -> None:
+    steps, prediction, threshold, schedule, most = LOOPS[loop]
+    times = []
     with np.load(GOLDEN) as golden:
         noise, want, scale = golden[f"{loop}/noise"], golden[f"{loop}/y"], float(golden[f"{loop}/guidance"])
+        told = golden[f"{loop}/timesteps"] if f"{loop}/timesteps" in golden.files else None
 
     def predict(x: Array, time: float) -> Array:
+        times.append(time)
         bend = 0.6 * x + np.float32(0.0007 * time)
         return sampler.guide(np.tanh(bend + np.float32(0.25)), np.tanh(bend), scale)
 
-    got = run(50, "ddpm", predict, iter(noise), prediction)[-1].x
+    loop_of = denoise(
+        predict, iter(noise), steps=steps, sampler="ddpm", prediction=prediction, threshold=threshold,
+        schedule=schedule, threshold_max=most,
+    )  # fmt: skip
+    got = list(loop_of)[-1].x
     assert got.dtype == np.float32
     assert np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) < 1e-4
+    assert told is None or times == told.tolist()
+
+
+@pytest.mark.parametrize("schedule", ["zero-snr-leading", "zero-snr-trailing"])
+@pytest.mark.parametrize("steps", [1, 3, 7, 10, 50, 333, 999])
+def test_zero_snr_levels(schedule: str, steps: int) -> None:
+    found = sampler.levels(schedule, steps, "ddpm")
+    assert len(found.times) == steps and (np.diff(found.times) > 0).all()
+    assert found.times[0] == 0 if schedule == "zero-snr-leading" else found.times[-1] == 999
+    assert (np.diff(found.alpha_bars) < 0).all() and (found.alpha_bars >= 0).all()
+    assert (found.alpha_bars[-1] == 0) == (schedule == "zero-snr-trailing")
+
+
+@pytest.mark.parametrize("name", sampler.SAMPLERS)
+def test_every_sampler_starts_from_pure_noise(name: str) -> None:
+    noise = sampler.normal_noise(0, 0, (2, 4, 2, 2))
+    steps = denoise(
+        lambda x, time: 0.1 * x, noise, steps=5, sampler=name, prediction="v", threshold=1.0,
+        schedule="zero-snr-trailing", threshold_max=1.0,
+    )  # fmt: skip
+    assert all(np.isfinite(at.x).all() and np.abs(at.x0).max() <= 1 for at in steps)
+
+
+def test_a_thousand_leading_steps_would_begin_at_pure_noise() -> None:
+    with pytest.raises(RequestError, match="num_inference_steps: expected 1 to 999"):
+        sampler.levels("zero-snr-leading", 1000, "ddpm")
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50, 999, 1000])
@@ -42,7 +84,7 @@ def test_betas_are_legal_for_any_number_of_steps(steps: int) -> None:
     assert betas.shape == (steps,)
     assert (betas > 0).all() and (betas <= np.float32(0.999)).all()
     for name in sampler.SAMPLERS:
-        times = sampler.model_times(steps, name)
+        times = sampler.levels("cosine", steps, name).times
         assert times[0] >= 0 and times[-1] <= 999 and (np.diff(times) > 0).all()
 
 
@@ -70,7 +112,7 @@ def test_every_sampler_runs_from_one_to_a_thousand_steps(name: str, steps: int) 
 def gaussian(mean: float, deviation: float, steps: int, name: str):
     """The exact epsilon for data N(mean, deviation^2): the best that any network could predict."""
     alpha_bars = np.cumprod(1 - sampler.cosine_betas(steps))
-    by_time = dict(zip(sampler.model_times(steps, name), alpha_bars, strict=True))
+    by_time = dict(zip(sampler.levels("cosine", steps, name).times, alpha_bars, strict=True))
 
     def predict(x: Array, time: float) -> Array:
         alpha_bar = by_time[time]
@@ -104,7 +146,7 @@ def test_few_step_samplers_converge_to_one_answer() -> None:
 def test_few_step_times_name_the_noise_level_of_a_thousand_step_training() -> None:
     trained = np.cumprod(1 - sampler.cosine_betas(1000))
     used = np.cumprod(1 - sampler.cosine_betas(10))
-    times = sampler.model_times(10, "dpm++")
+    times = sampler.levels("cosine", 10, "dpm++").times
     np.testing.assert_allclose(trained[times.astype(int)][:-1], used[:-1], rtol=1e-3)
 
 

@@ -31,12 +31,14 @@ from ffrt.errors import (
     BundleError,
     FfrtError,
     GraphInputError,
+    ImageTooSmall,
     PromptTruncated,
     ProviderError,
     RequestError,
     VideoWriteError,
 )
-from ffrt.pipeline import Pipeline, Step
+from ffrt.pipeline import Pipeline
+from ffrt.step import Step
 from ffrt.text import Context
 from ffrt.video import Video
 
@@ -46,6 +48,7 @@ __all__ = [
     "Context",
     "FfrtError",
     "GraphInputError",
+    "ImageTooSmall",
     "Pipeline",
     "PromptTruncated",
     "ProviderError",

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TextIO
 
 from ffrt import __version__
-from ffrt.errors import FfrtError, PromptTruncated, RequestError, VideoWriteError
+from ffrt.errors import FfrtError, ImageTooSmall, PromptTruncated, RequestError, VideoWriteError
 
 BAR_WIDTH = 24
 RATES_HELP = "frames per second, one of the rates of the bundle: 2, 8 or 30 for the demo (default: 8)"
@@ -61,11 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     add("prompt", metavar="PROMPT", help="what the video shows")
     add("-o", "--output", required=True, metavar="FILE", help="file to write: .mp4, .webm, .gif or .png")
     add("--bundle", metavar="DIR", help="folder of a bundle (default: the demo)")
+    add("--image", metavar="FILE", help="picture to begin with, where the bundle follows one")
+    add("--motion", metavar="NAME", help="how much moves: low, medium, high, extreme, or 0 to 1000, with such a bundle")
     add("--negative-prompt", metavar="TEXT", help="what the video does not show")
     add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same video (default: 0)")
     add("--fps", type=int, default=8, metavar="N", help=RATES_HELP)
     add("--steps", type=int, metavar="N", help="denoising steps of each stage (default: the bundle's)")
     add("--guidance", type=float, metavar="W", help="guidance scale of the keyframes (default: the bundle's)")
+    add("--image-guidance", type=float, metavar="W", help="how closely the keyframes follow the picture")
     add("--interpolation-guidance", type=float, metavar="W", help="guidance scale of the frames between them")
     add("--size", type=_size, default=(None, None), metavar="HxW", help="height x width in pixels, or one number")
     add("--sampler", metavar="NAME", help="ddpm, ddim or dpm++ (default: the bundle's)")
@@ -105,9 +108,12 @@ def _generate(args: argparse.Namespace) -> int:
     steps = pipe.generate(
         args.prompt,
         negative_prompt=args.negative_prompt,
+        image=args.image,
+        motion=int(args.motion) if args.motion is not None and args.motion.isdecimal() else args.motion,
         fps=args.fps,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
+        image_guidance_scale=args.image_guidance,
         interpolation_guidance_scale=args.interpolation_guidance,
         seed=args.seed,
         height=height,
@@ -119,7 +125,8 @@ def _generate(args: argparse.Namespace) -> int:
         num_frames = 4 * num_frames - 3 if one_pass.fps <= args.fps else num_frames
     check_target(args.output, num_frames=num_frames)
     with warnings.catch_warnings():
-        warnings.simplefilter("always", PromptTruncated)
+        for told in (PromptTruncated, ImageTooSmall):
+            warnings.simplefilter("always", told)
         warnings.showwarning = progress.warn  # type: ignore[assignment]
         while True:
             try:

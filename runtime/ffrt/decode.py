@@ -32,6 +32,12 @@ def check_side(name: str, size: object, multiple: int) -> int:
     return size
 
 
+def clip_frames(count: int) -> int:
+    """Frames that a temporal decoder sees at once out of `count`: as released, the least with which there are at most
+    `count // 4` clips, and all of fewer than four."""
+    return -(-count // max(1, count // CHUNK_FRAMES))
+
+
 def decode_chunks(
     graph: Graph, latents: NDArray[np.float32], chunk_frames: int = CHUNK_FRAMES
 ) -> Iterator[NDArray[np.uint8]]:
@@ -41,9 +47,11 @@ def decode_chunks(
         yield to_frames(image)
 
 
-def to_frames(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Image [n, 3, H, W] in -1..1 -> uint8 [n, H, W, 3], rounded to the nearest level."""
-    levels = np.rint(np.clip((image + 1) * np.float32(0.5), 0, 1) * np.float32(255))
+def to_frames(image: NDArray[np.float32], rounded: bool = True) -> NDArray[np.uint8]:
+    """Image [n, 3, H, W] in -1..1 -> uint8 [n, H, W, 3], rounded to the nearest level or cut to the one below."""
+    levels = np.clip((image + 1) * np.float32(0.5), 0, 1) * np.float32(255)
+    if rounded:
+        levels = np.rint(levels)
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))
 
 

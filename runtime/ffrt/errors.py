@@ -1,4 +1,4 @@
-"""Every error that ffrt raises on purpose, and the one warning.
+"""Every error that ffrt raises on purpose, and the two warnings.
 
 ```
 FfrtError
@@ -39,3 +39,7 @@ class VideoWriteError(FfrtError):
 
 class PromptTruncated(UserWarning):
     """The prompt has more tokens than the text encoder takes; the end of it was left out."""
+
+
+class ImageTooSmall(UserWarning):
+    """The picture given for the first frame is smaller than the video; black was put around it."""

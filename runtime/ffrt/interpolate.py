@@ -22,6 +22,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 """How the frames of a pass share forward passes of the network: three between two keyframes; windows of five, two of
 them given; or all frames, old and new, in one."""
 
+Prompt = tuple[Array, NDArray[np.bool_]]
+"""Text context [B, L, D] and its mask [B, L]."""
+
 GRAPHS: dict[Method, str] = {
     "group": "interpolation_unet",
     "masked": "masked_interpolation_unet",
@@ -74,6 +77,7 @@ def interpolation_steps(
     noise: Iterator[Array],
     *,
     method: Method,
+    prompt: Prompt | None,
     num_inference_steps: int,
     guidance_scale: float,
     sampler: str,
@@ -81,14 +85,23 @@ def interpolation_steps(
     """Denoise the frames between latents [T, 4, h, w], all of them in one batch; returns [4T-3, 4, h, w].
 
     `noise` yields float32 of `noise_shape`, which is also what every yield holds. The unconditional row, left out with
-    guidance 0, sees zeros in place of the given frames.
+    guidance 0, sees zeros in place of the given frames. `prompt` is for a network that sees text: context [2, L, D] and
+    mask [2, L], the conditional row first; the other row then runs without its temporal layers, as released in 1.1.
     """
     rows = 1 if guidance_scale == 0 else 2
     given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
     feed = graph_feed(method, given, one_pass.skip_frames)
+    told: dict[str, NDArray[np.generic]] = {}
+    if prompt is not None:
+        context, mask = prompt
+        told = {
+            "context": context[:rows],
+            "context_mask": mask[:rows],
+            "temporal_mask": np.array([1, 0][:rows], np.float32),
+        }
 
     def predict(x: Array, time: float) -> Array:
-        prediction: Array = graph(feed(np.concatenate([x] * rows), time))["prediction"]
+        prediction: Array = graph({**feed(np.concatenate([x] * rows), time), **told})["prediction"]
         return guide_rows(prediction.reshape(rows * len(x), *x.shape[1:]), guidance_scale)
 
     x = yield from denoise(
@@ -98,6 +111,8 @@ def interpolation_steps(
         sampler=sampler,
         prediction=config.prediction,
         threshold=config.threshold,
+        schedule=config.schedule,
+        threshold_max=config.threshold_max,
     )
     return merge(method, latents, x)
 

@@ -1,4 +1,5 @@
-"""Text context -> keyframe latents: the first stage of FusionFrames (paper section 3.2)."""
+"""Text context -> keyframe latents: the first stage of FusionFrames (paper section 3.2), and the same stage when it
+follows a first frame (Kandinsky Video 1.1)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ffrt.bundle import KeyframeConfig
 from ffrt.graph import Graph
-from ffrt.sampler import Array, Denoised, denoise, guide_rows
+from ffrt.sampler import Array, Denoised, add_noise, denoise, guide_rows
 
 
 def temporal_positions(num_frames: int, position_range: int) -> NDArray[np.int64]:
@@ -54,4 +55,64 @@ def keyframe_steps(
         sampler=sampler,
         prediction=config.prediction,
         threshold=config.threshold,
+        schedule=config.schedule,
+        threshold_max=config.threshold_max,
+    )
+
+
+def image_keyframe_steps(
+    graph: Graph,
+    config: KeyframeConfig,
+    context: Array,
+    mask: NDArray[np.bool_],
+    frame: Array,
+    frame_noise: Array,
+    noise: Iterator[Array],
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    image_guidance_scale: float,
+    motion_score: int,
+    noise_augmentation: int,
+    sampler: str,
+) -> Generator[Denoised, None, Array]:
+    """Denoise keyframes [T, 4, h, w] that follow a first frame, one yield for each step; returns them.
+
+    `frame` [4, h, w] is that frame's latent, noised with `frame_noise` up to level `noise_augmentation`. `context`
+    [2, L, D] and `mask` [2, L] hold the conditional row first. As released, three rows are guided as
+    `w c + (w_image - w) i + (1 - w_image) u`: c sees text and frame, i the frame, u neither; w 1 and w_image 1 is no
+    guidance, and a row of weight 0 is not run.
+    """
+    noised = add_noise(frame, frame_noise, noise_augmentation)
+    seen = np.zeros((config.num_frames, len(frame) + 1, *frame.shape[1:]), np.float32)  # the frame, and where it is
+    seen[0, :-1], seen[0, -1] = noised, 1
+    weights = np.array([guidance_scale, image_guidance_scale - guidance_scale, 1 - image_guidance_scale], np.float32)
+    kept = np.flatnonzero(weights)
+    given = np.concatenate(np.stack([seen, seen, np.zeros_like(seen)])[kept])  # [B*T, 5, h, w]
+    prompt = np.array([0, 1, 1])[kept]
+    positions = temporal_positions(config.num_frames, config.position_range)
+
+    def predict(x: Array, time: float) -> Array:
+        feed = {
+            "x": np.concatenate([np.concatenate([x] * len(kept)), given], axis=1),
+            "time": np.full(len(kept), time, np.float32),
+            "context": context[prompt],
+            "context_mask": mask[prompt],
+            "temporal_positions": positions,
+            "noise_augmentation": np.full(len(kept), noise_augmentation, np.int64),
+            "motion_score": np.full(len(kept), motion_score, np.int64),
+        }
+        prediction = graph(feed)["prediction"].reshape(len(kept), *x.shape)
+        guided: Array = np.tensordot(weights[kept], prediction, axes=1)
+        return guided
+
+    return denoise(
+        predict,
+        noise,
+        steps=num_inference_steps,
+        sampler=sampler,
+        prediction=config.prediction,
+        threshold=config.threshold,
+        schedule=config.schedule,
+        threshold_max=config.threshold_max,
     )

@@ -100,6 +100,8 @@ def _check_sampling(config: KeyframeConfig | InterpolationConfig) -> None:
     require(config.guidance_scale >= 0, "guidance_scale", "0 or more", config.guidance_scale)
     require(0 < config.threshold <= 1, "threshold", "a quantile in (0, 1]", config.threshold)
     require(most is None or most >= 1, "threshold_max", "1 or more", most)
+    ok = config.schedule != "zero-snr-trailing" or config.prediction == "v"
+    require(ok, "prediction", "v, since the schedule begins at pure noise", config.prediction)
 
 
 @dataclass(frozen=True)

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt import __version__, decode, interpolate, keyframes, request, text
-from ffrt.bundle import Bundle, InterpolationPass, find_bundle, open_bundle
+from ffrt import __version__, decode, first_frame, interpolate, request, text
+from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.graph import Graph, check_provider
-from ffrt.interpolate import Method
+from ffrt.image import open_image
 from ffrt.request import Sampling
-from ffrt.sampler import Array, Denoised, drain, normal_noise
+from ffrt.sampler import Array, drain, normal_noise, uniform_noise
+from ffrt.stages import Stages
+from ffrt.step import Step, report_steps
 from ffrt.text import Context
 from ffrt.video import Video
 
+if TYPE_CHECKING:
+    from ffrt.image import Picture
 
-@dataclass(frozen=True)
-class Step:
-    """One finished denoising step of `Pipeline.generate`.
-
-    `stage` is "keyframes" or, for example, "interpolation to 8 fps". `index` of `total` counts within the stage,
-    `overall_index` of `overall_total` within the video, both from 0. `latents` float32 [n, 4, h, w] is the current
-    clean estimate: what the stage would give if it ended now.
-    """
-
-    stage: str
-    index: int
-    total: int
-    overall_index: int
-    overall_total: int
-    latents: Array = field(repr=False, compare=False)
-    _decode: Callable[[Array], Iterator[NDArray[np.uint8]]] = field(repr=False, compare=False)
-
-    def preview(self, frames: slice = slice(None)) -> NDArray[np.uint8]:
-        """The estimate, or the `frames` chosen of it, decoded to uint8 [n, H, W, 3]."""
-        chosen = self.latents[frames]
-        if len(chosen) == 0:
-            raise RequestError(f"frames: {frames} chooses none of the {len(self.latents)} frames; try slice(0, 1)")
-        return np.concatenate(list(self._decode(chosen)))
+_FIRST_FRAME, _FRAME_NOISE = 1000, 1001
+"""Streams of noise beside 0 for the keyframes and 1, 2, .. for the passes."""
 
 
 class Pipeline:
@@ -54,12 +38,8 @@ class Pipeline:
     """
 
     def __init__(self, bundle: Bundle, *, provider: str = "auto", threads: int | None = None) -> None:
-        check_provider(provider)
         self.bundle = bundle
-        self._provider = provider
-        self._threads = None if threads is None else request.whole("threads", threads, 1, 1024)
-        self._tokenizer = text.open_tokenizer(bundle.path(bundle.text.tokenizer))
-        self._graphs: dict[str, Graph] = {}
+        self._stages = Stages(bundle, provider, None if threads is None else request.whole("threads", threads, 1, 1024))
 
     @classmethod
     def from_pretrained(
@@ -76,18 +56,19 @@ class Pipeline:
 
     def graph(self, name: str) -> Graph:
         """The graph `name` of the bundle, loaded at the first call."""
-        if name not in self._graphs:
-            self._graphs[name] = Graph(self.bundle, name, provider=self._provider, threads=self._threads)
-        return self._graphs[name]
+        return self._stages.graph(name)
 
     def __call__(
         self,
         prompt: str,
         *,
         negative_prompt: str | None = None,
+        image: Picture | None = None,
+        motion: str | int | None = None,
         fps: int = 8,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
         interpolation_guidance_scale: float | None = None,
         seed: int = 0,
         height: int | None = None,
@@ -100,13 +81,20 @@ class Pipeline:
         and `sampler` ("ddpm" as released; "ddim" or "dpm++" for few steps) hold for keyframes and interpolation.
         `guidance_scale` w enters as `(w + 1) c - w u`. `seed` is 0 to 2**63 - 1: the same bundle, seed and request draw
         the same noise on any provider. `height` and `width` are in pixels. Frames are decoded when they are used.
+
+        A bundle of Kandinsky Video 1.1 first makes a first frame of the prompt, or takes `image` for it: a file, uint8
+        [H, W, 3] or a PIL image, shrunk and cut to the size of the video. `motion` is how much moves, by name (inspect
+        shows the bundle's) or 0 to 1000. Its guidance is as released, 1 for none: see `ffrt.keyframes`.
         """
         steps = self.generate(
             prompt,
             negative_prompt=negative_prompt,
+            image=image,
+            motion=motion,
             fps=fps,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
             interpolation_guidance_scale=interpolation_guidance_scale,
             seed=seed,
             height=height,
@@ -120,9 +108,12 @@ class Pipeline:
         prompt: str,
         *,
         negative_prompt: str | None = None,
+        image: Picture | None = None,
+        motion: str | int | None = None,
         fps: int = 8,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
         interpolation_guidance_scale: float | None = None,
         seed: int = 0,
         height: int | None = None,
@@ -140,7 +131,8 @@ class Pipeline:
         config = self.bundle
         fps = request.rate_of(fps, [config.keyframes.fps, *(p.fps for p in config.interpolation.passes)])
         seed = request.seed_of(seed)
-        first = request.sampling_of(self.bundle.keyframes, num_inference_steps, guidance_scale, sampler)
+        first = request.sampling_of(config.keyframes, num_inference_steps, guidance_scale, sampler)
+        follow = request.follow_of(config.keyframes, image, motion, image_guidance_scale, None)
         then = request.sampling_of(
             config.interpolation,
             num_inference_steps,
@@ -149,7 +141,8 @@ class Pipeline:
             guidance_name="interpolation_guidance_scale",
         )
         shape = self._keyframe_shape(height, width)
-        settings = {
+        picture = None if image is None else open_image(image)
+        settings: dict[str, object] = {
             "prompt": prompt,
             "negative_prompt": "" if negative_prompt is None else negative_prompt,
             "seed": seed,
@@ -157,6 +150,10 @@ class Pipeline:
             "guidance_scale": first.guidance_scale,
             "sampler": first.sampler,
         }
+        if follow is not None:
+            settings["first_frame"] = "made of the prompt" if picture is None else "given"
+            settings["image_guidance_scale"] = follow.guidance_scale
+            settings["motion_score"] = follow.motion_score
         if fps != config.keyframes.fps:
             settings["interpolation_num_inference_steps"] = then.steps
             settings["interpolation_guidance_scale"] = then.guidance_scale
@@ -165,17 +162,34 @@ class Pipeline:
 
         def run() -> Generator[Step, None, Video]:
             passes = [p for p in config.interpolation.passes if p.fps <= fps]
-            overall = first.steps + len(passes) * then.steps
+            before = first.steps if follow is not None and picture is None else 0
+            overall = before + first.steps + len(passes) * then.steps
             context = self.encode(prompt, negative_prompt)
-            stage = self._keyframe_stage(context, first, normal_noise(seed, 0, shape))
-            latents = yield from self._report("keyframes", 0, overall, stage, lambda x0: x0)
+            frame = picture
+            if before:
+                noise = normal_noise(seed, _FIRST_FRAME, first_frame.noise_shape(shape))
+                made = self._stages.first_frame(context, self._first_frame_sampling(first), noise)
+                latent = yield from report_steps(
+                    "first frame", 0, overall, made, lambda x0: x0, partial(self._stages.decode, graph="image_decoder")
+                )
+                frame = self._stages.picture(latent)
+            noise = normal_noise(seed, 0, shape)
+            if follow is None or frame is None:
+                stage = self._stages.keyframes(context, first, noise)
+            else:
+                ends = self._stages.encode_picture(frame, shape)
+                frame_noise = uniform_noise(seed, _FRAME_NOISE, ends.shape)
+                stage = self._stages.image_keyframes(context, first, follow, ends, frame_noise, noise)
+            decoded = self._stages.decode
+            latents = yield from report_steps("keyframes", before, overall, stage, lambda x0: x0, decoded)
             for i, one_pass in enumerate(passes):
                 ends = latents
                 noise = normal_noise(seed, 1 + i, interpolate.noise_shape("group", ends.shape))
-                stage = self._pass_stage(ends, one_pass, then, noise, "group")
-                done = first.steps + i * then.steps
+                stage = self._stages.interpolation(context.interpolation_rows(), ends, one_pass, then, noise, "group")
+                done = before + first.steps + i * then.steps
                 name = f"interpolation to {one_pass.fps} fps"
-                latents = yield from self._report(name, done, overall, stage, partial(interpolate.merge, "group", ends))
+                merge = partial(interpolate.merge, "group", ends)
+                latents = yield from report_steps(name, done, overall, stage, merge, decoded)
             return self._video(latents, fps, metadata)
 
         return run()
@@ -185,9 +199,9 @@ class Pipeline:
         text.check_prompt("prompt", prompt)
         if negative_prompt is not None:
             text.check_prompt("negative_prompt", negative_prompt)
-        return text.encode(self.graph("text_encoder"), self._tokenizer, self.bundle, prompt, negative_prompt)
+        return self._stages.text(prompt, negative_prompt)
 
-    def keyframes(
+    def first_frame(
         self,
         context: Context,
         *,
@@ -198,22 +212,68 @@ class Pipeline:
         height: int | None = None,
         width: int | None = None,
         sampler: str | None = None,
+    ) -> NDArray[np.uint8]:
+        """The first frame of a context, for `keyframes`: uint8 [2H, 2W, 3] for a video of `height` and `width`.
+
+        `noise` float32 [K, 1, 4, 2h, 2w] takes the place of the seed, as in `keyframes`.
+        """
+        _check_context(context)
+        request.follow_of(self.bundle.keyframes, "first_frame", None, None, None)
+        sampling = request.sampling_of(self.bundle.keyframes, num_inference_steps, guidance_scale, sampler)
+        if guidance_scale is None:
+            sampling = self._first_frame_sampling(sampling)
+        shape = first_frame.noise_shape(self._keyframe_shape(height, width))
+        draws = _draws(noise, seed, _FIRST_FRAME, sampling, shape)
+        return self._stages.picture(drain(self._stages.first_frame(context, sampling, draws)))
+
+    def keyframes(
+        self,
+        context: Context,
+        *,
+        image: Picture | None = None,
+        motion: str | int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        noise_augmentation: int | None = None,
+        seed: int = 0,
+        noise: Array | None = None,
+        frame_noise: Array | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        sampler: str | None = None,
     ) -> Array:
         """Keyframe latents float32 [T, 4, h, w] of a context.
 
         `noise` float32 [K, T, 4, h, w] takes the place of the seed: the start, then for "ddpm" one draw for every step
-        but the last.
+        but the last. Where keyframes follow a first frame (Kandinsky Video 1.1), `image` is that frame, else made by
+        `first_frame` with the seed; it is noised up to level `noise_augmentation` (0 to 999) with `frame_noise`
+        [4, h, w] or a uniform draw.
         """
-        if not isinstance(context, Context):
-            raise RequestError(f"context: expected what pipe.encode(prompt) gives, got {type(context).__name__}")
-        sampling = request.sampling_of(self.bundle.keyframes, num_inference_steps, guidance_scale, sampler)
+        _check_context(context)
+        config = self.bundle.keyframes
+        sampling = request.sampling_of(config, num_inference_steps, guidance_scale, sampler)
+        follow = request.follow_of(config, image, motion, image_guidance_scale, noise_augmentation)
         shape = self._keyframe_shape(height, width)
         draws = _draws(noise, seed, 0, sampling, shape)
-        return drain(self._keyframe_stage(context, sampling, draws))
+        if follow is None:
+            return drain(self._stages.keyframes(context, sampling, draws))
+        if frame_noise is not None:
+            request.check_frame_noise(frame_noise, shape[1:])
+        if image is None:
+            steps = sampling.steps
+            image = self.first_frame(
+                context, num_inference_steps=steps, seed=seed, height=height, width=width, sampler=sampling.sampler
+            )
+        frame = self._stages.encode_picture(open_image(image), shape)
+        uniform = uniform_noise(request.seed_of(seed), _FRAME_NOISE, frame.shape)
+        frame_noise = uniform if frame_noise is None else frame_noise
+        return drain(self._stages.image_keyframes(context, sampling, follow, frame, frame_noise, draws))
 
     def interpolate(
         self,
         latents: Array,
+        context: Context | None = None,
         *,
         fps: int,
         num_inference_steps: int | None = None,
@@ -228,7 +288,7 @@ class Pipeline:
         `method` is "group" (three frames between two keyframes in one pass of the network), or one of the baselines,
         where the bundle has their graph: "masked" (windows of five frames) and "masked_sequence" (all in one).
         `noise` float32 [K, T-1, 12, h, w] takes the place of the seed, as in `keyframes` ("masked": [K, T-1, 20, h, w],
-        "masked_sequence": [K, 1, (4T-3)*4, h, w]).
+        "masked_sequence": [K, 1, (4T-3)*4, h, w]). `context` is needed where the network sees text, as in 1.1.
         """
         passes = self.bundle.interpolation.passes
         rate = request.rate_of(fps, [p.fps for p in passes])
@@ -236,8 +296,13 @@ class Pipeline:
         sampling = request.sampling_of(self.bundle.interpolation, num_inference_steps, guidance_scale, sampler)
         way = interpolate.method_of(method, self.bundle.graphs)
         latents = self._latents(latents, least=2)
+        rows = None
+        if self.bundle.keyframes.image is not None and way == "group":
+            _check_context(context)
+            assert context is not None
+            rows = context.interpolation_rows()
         draws = _draws(noise, seed, 1 + index, sampling, interpolate.noise_shape(way, latents.shape))
-        return drain(self._pass_stage(latents, passes[index], sampling, draws, way))
+        return drain(self._stages.interpolation(rows, latents, passes[index], sampling, draws, way))
 
     def decode(self, latents: Array, fps: int) -> Video:
         """A video of latents float32 [N, 4, h, w] played at `fps` frames per second, decoded when it is used."""
@@ -248,59 +313,16 @@ class Pipeline:
         decode.check_frames(frames, self.bundle.video.size_multiple)
         return decode.encode_image(self.graph("movq_encoder"), frames)
 
-    def _keyframe_stage(
-        self, context: Context, sampling: Sampling, noise: Iterator[Array]
-    ) -> Generator[Denoised, None, Array]:
-        rows, mask = context.rows()
-        return keyframes.keyframe_steps(
-            self.graph("keyframe_unet"),
-            self.bundle.keyframes,
-            rows,
-            mask,
-            noise,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            sampler=sampling.sampler,
-        )
-
-    def _pass_stage(
-        self, latents: Array, one_pass: InterpolationPass, sampling: Sampling, noise: Iterator[Array], method: Method
-    ) -> Generator[Denoised, None, Array]:
-        return interpolate.interpolation_steps(
-            self.graph(interpolate.GRAPHS[method]),
-            self.bundle.interpolation,
-            one_pass,
-            latents,
-            noise,
-            method=method,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            sampler=sampling.sampler,
-        )
-
-    def _report(
-        self,
-        name: str,
-        done: int,
-        overall: int,
-        stage: Generator[Denoised, None, Array],
-        estimate: Callable[[Array], Array],
-    ) -> Generator[Step, None, Array]:
-        while True:
-            try:
-                at = next(stage)
-            except StopIteration as end:
-                latents: Array = end.value
-                return latents
-            yield Step(name, at.index, at.total, done + at.index, overall, estimate(at.x0), self._decode_chunks)
-
-    def _decode_chunks(self, latents: Array) -> Iterator[NDArray[np.uint8]]:
-        return decode.decode_chunks(self.graph("movq_decoder"), latents)
+    def _first_frame_sampling(self, keyframes: Sampling) -> Sampling:
+        """As the keyframes, with the guidance scale that the bundle has for a first frame."""
+        follow = self.bundle.keyframes.image
+        assert follow is not None
+        return replace(keyframes, guidance_scale=follow.first_frame_guidance_scale)
 
     def _video(self, latents: Array, fps: int, settings: Mapping[str, str]) -> Video:
         downscale = self.bundle.video.downscale
         return Video(
-            lambda: self._decode_chunks(latents),
+            lambda: self._stages.decode(latents),
             num_frames=len(latents),
             height=latents.shape[2] * downscale,
             width=latents.shape[3] * downscale,
@@ -326,6 +348,11 @@ class Pipeline:
         decode.check_side("height of the latents", latents.shape[2] * video.downscale, video.size_multiple)
         decode.check_side("width of the latents", latents.shape[3] * video.downscale, video.size_multiple)
         return latents
+
+
+def _check_context(context: object) -> None:
+    if not isinstance(context, Context):
+        raise RequestError(f"context: expected what pipe.encode(prompt) gives, got {type(context).__name__}")
 
 
 def _draws(noise: Array | None, seed: int, stage: int, sampling: Sampling, shape: tuple[int, ...]) -> Iterator[Array]:

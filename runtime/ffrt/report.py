@@ -89,6 +89,9 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
         ),
         ("keyframes", f"{count} at {keys.fps} fps; {_sampling(keys)}"),
     ]
+    if keys.image is not None:
+        motions = ", ".join(f"{name} {score}" for name, score in keys.image.motion_scores.items())
+        rows.append(("", f"follow a first frame, given or made of the prompt; motion {motions} ({keys.image.motion})"))
     for i, one_pass in enumerate(between.passes):
         count = 4 * count - 3
         rows.append(
@@ -101,9 +104,10 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
 
 
 def _sampling(config: Any) -> str:
+    most = "" if config.threshold_max is None else f" up to {config.threshold_max:g}"
     return (
         f"{config.prediction}-prediction, {config.sampler}, {config.num_inference_steps} steps, "
-        f"guidance {config.guidance_scale:g}, threshold {config.threshold:g}"
+        f"guidance {config.guidance_scale:g}, threshold {config.threshold:g}{most}, {config.schedule} schedule"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,3 +107,57 @@ def sampling_of(
         guidance_of(guidance_name, guidance_scale, config.guidance_scale),
         sampler_of(sampler, config.sampler),
     )
+
+
+@dataclass(frozen=True)
+class Follow:
+    """How keyframes follow a first frame, no default left open."""
+
+    motion_score: int
+    guidance_scale: float
+    noise_augmentation: int
+
+
+def follow_of(
+    config: KeyframeConfig, image: object, motion: object, image_guidance_scale: object, noise_augmentation: object
+) -> Follow | None:
+    """The request with the defaults of `config` in place of None; None where the bundle makes keyframes of text alone.
+
+    Raises RequestError where such a bundle is given a picture, or told how to follow one.
+    """
+    given = {
+        "image": image,
+        "motion": motion,
+        "image_guidance_scale": image_guidance_scale,
+        "noise_augmentation": noise_augmentation,
+    }
+    defaults = config.image
+    if defaults is None:
+        for name, value in given.items():
+            if value is not None:
+                raise RequestError(
+                    f"{name}: expected None, since this bundle makes keyframes of text alone, got {_told(value)}; "
+                    "bundles of Kandinsky Video 1.1 follow a first frame"
+                )
+        return None
+    return Follow(
+        _motion_score(defaults.motion if motion is None else motion, defaults.motion_scores),
+        guidance_of("image_guidance_scale", image_guidance_scale, defaults.guidance_scale),
+        defaults.noise_augmentation
+        if noise_augmentation is None
+        else whole("noise_augmentation", noise_augmentation, 0, 999),
+    )
+
+
+def _motion_score(motion: object, scores: Mapping[str, int]) -> int:
+    if isinstance(motion, str) and motion in scores:
+        return scores[motion]
+    if isinstance(motion, str):
+        raise RequestError(f"motion: expected one of {list(scores)} or a number from 0 to 1000, got {_told(motion)}")
+    return whole("motion", motion, 0, 1000)
+
+
+def check_frame_noise(noise: object, shape: tuple[int, ...]) -> None:
+    """Uniform noise for the latent of a first frame: float32 of `shape`."""
+    if not isinstance(noise, np.ndarray) or noise.dtype != np.float32 or noise.shape != shape:
+        raise RequestError(f"frame_noise: expected float32 {list(shape)}, got {_told(noise)}")

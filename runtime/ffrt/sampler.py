@@ -1,4 +1,4 @@
-"""Denoising in pure numpy: the sampling of Kandinsky Video 1.0 (arXiv 2311.13073), and two samplers for few steps.
+"""Denoising in pure numpy: the sampling of Kandinsky Video 1.0 (arXiv 2311.13073) and 1.1, and two for few steps.
 
 Letters: `alpha_bar` the share of signal left at a step, `x` a noised latent, `x0` a clean estimate, `epsilon` the
 noise, `v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0`. Steps are numbered from 0, the least noised.
@@ -42,14 +42,50 @@ def cosine_betas(steps: int) -> NDArray[np.float64]:
     return np.minimum(1 - level[1:] / level[:-1], 0.999).astype(np.float32).astype(np.float64)
 
 
-def model_times(steps: int, sampler: str) -> NDArray[np.float64]:
-    """The time in 0..999 that the model is given at every step.
+def zero_snr_alpha_bars() -> NDArray[np.float64]:
+    """Shares of signal at the 1000 levels of the 1.1 release: a cosine moved and scaled so that the last one is 0 and
+    the first one keeps its place (Lin et al. 2024, algorithm 1)."""
+    level = np.cos((np.arange(MAX_STEPS + 1) / MAX_STEPS + 0.008) / 1.008 * math.pi / 2) ** 2
+    betas = np.minimum(1 - level[1:] / level[:-1], 0.999).astype(np.float32).astype(np.float64)
+    signal = np.sqrt(np.cumprod(1 - betas))
+    scaled: NDArray[np.float64] = ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])) ** 2
+    return scaled
 
-    "ddpm" counts as the release does, `i * (1000 // steps)`, which is the step's noise level only near 1000 steps and
-    names a cleaner one below. "ddim" and "dpm++", meant for few steps, give the time of the step's own noise level.
+
+@dataclass(frozen=True)
+class Levels:
+    """Steps numbered from the least noised: `times` in 0..999 that the model is told, and `alpha_bars`."""
+
+    times: NDArray[np.float64]
+    alpha_bars: NDArray[np.float64]
+
+
+def levels(schedule: str, steps: int, sampler: str) -> Levels:
+    """The noise levels of a manifest's schedule. Raises RequestError for a number of steps outside 1..1000.
+
+    "cosine" builds as many levels as there are steps. There "ddpm" tells the time as the 1.0 release does,
+    `i * (1000 // steps)`, which is the step's noise level only near 1000 steps and names a cleaner one below; "ddim"
+    and "dpm++", meant for few steps, tell the time of the step's own level. The other two pick from 1000 levels:
+    "zero-snr-leading" the first of every interval, "zero-snr-trailing" the last, pure noise being one of those.
     """
-    index = np.arange(steps, dtype=np.float64)
-    return index * (1000.0 // steps) if sampler == "ddpm" else (index + 1) * 1000.0 / steps - 1
+    betas = cosine_betas(steps)
+    index = np.arange(steps)
+    if schedule == "cosine":
+        times = index * (1000.0 // steps) if sampler == "ddpm" else (index + 1) * 1000.0 / steps - 1
+        return Levels(times.astype(np.float64), np.cumprod(1 - betas, dtype=np.float64))
+    if schedule == "zero-snr-leading":
+        if steps == MAX_STEPS:
+            raise RequestError(f"num_inference_steps: expected 1 to {MAX_STEPS - 1} in this bundle, got {steps}")
+        picked = index * (MAX_STEPS // steps)
+    else:
+        picked = np.rint((index + 1) * (MAX_STEPS / steps)).astype(np.int64) - 1
+    return Levels(picked.astype(np.float64), zero_snr_alpha_bars()[picked])
+
+
+def add_noise(x: Array, noise: Array, level: int) -> Array:
+    """`x` noised up to `level` of the 1000 that :func:`zero_snr_alpha_bars` numbers."""
+    alpha_bar = float(zero_snr_alpha_bars()[level])
+    return math.sqrt(alpha_bar) * x + math.sqrt(1 - alpha_bar) * noise
 
 
 def clean_estimate(x: Array, prediction: Array, alpha_bar: float, kind: str) -> Array:
@@ -59,10 +95,13 @@ def clean_estimate(x: Array, prediction: Array, alpha_bar: float, kind: str) -> 
     return x0.astype(np.float32, copy=False)
 
 
-def dynamic_threshold(x0: Array, quantile: float) -> Array:
-    """Clip every row of `x0` to its own quantile of |x0|, at least 1, and divide by it (Saharia et al. 2022, 2.3)."""
+def dynamic_threshold(x0: Array, quantile: float, most: float | None = None) -> Array:
+    """Clip every row of `x0` to its own quantile of |x0|, at least 1 and at most `most`, and divide by it (Saharia et
+    al. 2022, 2.3). With `most` 1, as the 1.1 release has it, that is a clip to -1..1."""
+    if most == 1:
+        return np.clip(x0, -1, 1)
     limit = np.quantile(np.abs(x0).reshape(len(x0), -1), quantile, axis=1).astype(np.float32)
-    limit = np.maximum(limit, 1).reshape(-1, *[1] * (x0.ndim - 1))
+    limit = np.clip(limit, 1, most).reshape(-1, *[1] * (x0.ndim - 1))
     return np.clip(x0, -limit, limit) / limit
 
 
@@ -84,9 +123,18 @@ def normal_noise(seed: int, stage: int, shape: tuple[int, ...]) -> Iterator[Arra
 
     Drawn on the CPU, so that a seed means the same video on any provider.
     """
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stage,))))
+    generator = _generator(seed, stage)
     while True:
         yield generator.standard_normal(shape, dtype=np.float32)
+
+
+def uniform_noise(seed: int, stage: int, shape: tuple[int, ...]) -> Array:
+    """One draw between 0 and 1 in the same way: what the 1.1 release noises a first frame with."""
+    return _generator(seed, stage).random(shape, dtype=np.float32)
+
+
+def _generator(seed: int, stage: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stage,))))
 
 
 def denoise(
@@ -97,6 +145,8 @@ def denoise(
     sampler: str,
     prediction: str,
     threshold: float,
+    schedule: str = "cosine",
+    threshold_max: float | None = None,
 ) -> Generator[Denoised, None, Array]:
     """Turn noise into a latent in `steps` steps, one yield for each; returns the latent.
 
@@ -105,18 +155,17 @@ def denoise(
     """
     if sampler not in SAMPLERS:
         raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
-    betas = cosine_betas(steps)
-    alpha_bars = np.cumprod(1 - betas)
-    times = model_times(steps, sampler)
+    plan = levels(schedule, steps, sampler)
     x, x0_before, step_before = _draw(noise), None, 0.0
     for i in reversed(range(steps)):
-        alpha_bar = float(alpha_bars[i])
-        alpha_bar_next = float(alpha_bars[i - 1]) if i > 0 else 1.0
-        x0 = dynamic_threshold(clean_estimate(x, predict(x, float(times[i])), alpha_bar, prediction), threshold)
+        alpha_bar, time = float(plan.alpha_bars[i]), float(plan.times[i])
+        alpha_bar_next = float(plan.alpha_bars[i - 1]) if i > 0 else 1.0
+        x0 = clean_estimate(x, predict(x, time), alpha_bar, prediction)
+        x0 = dynamic_threshold(x0, threshold, threshold_max)
         if sampler == "ddpm":
-            x = _posterior_mean(x, x0, float(betas[i]), alpha_bar, alpha_bar_next)
+            x = _posterior_mean(x, x0, alpha_bar, alpha_bar_next)
             if i > 0:
-                x = x + _posterior_deviation(float(betas[i]), alpha_bar, alpha_bar_next) * _draw(noise)
+                x = x + _posterior_deviation(alpha_bar, alpha_bar_next) * _draw(noise)
         elif i == 0:
             x = x0
         elif sampler == "ddim":
@@ -125,7 +174,7 @@ def denoise(
             step = _half_log_snr(alpha_bar_next) - _half_log_snr(alpha_bar)
             x = dpm_solver_step(x, x0, x0_before, alpha_bar, alpha_bar_next, step, step_before)
             x0_before, step_before = x0, step
-        yield Denoised(steps - 1 - i, steps, float(times[i]), x, x0)
+        yield Denoised(steps - 1 - i, steps, time, x, x0)
     return x
 
 
@@ -158,19 +207,22 @@ def dpm_solver_step(
 
 
 def _half_log_snr(alpha_bar: float) -> float:
+    if alpha_bar == 0:
+        return -math.inf
     return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
 
 
-def _posterior_mean(x: Array, x0: Array, beta: float, alpha_bar: float, alpha_bar_next: float) -> Array:
+def _posterior_mean(x: Array, x0: Array, alpha_bar: float, alpha_bar_next: float) -> Array:
     """Mean of q(x_{i-1} | x_i, x0) (Ho et al. 2020, eq. 7)."""
-    to_x0 = beta * math.sqrt(alpha_bar_next) / (1 - alpha_bar)
-    to_x = (1 - alpha_bar_next) * math.sqrt(1 - beta) / (1 - alpha_bar)
+    alpha = alpha_bar / alpha_bar_next
+    to_x0 = (1 - alpha) * math.sqrt(alpha_bar_next) / (1 - alpha_bar)
+    to_x = (1 - alpha_bar_next) * math.sqrt(alpha) / (1 - alpha_bar)
     return to_x0 * x0 + to_x * x
 
 
-def _posterior_deviation(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
+def _posterior_deviation(alpha_bar: float, alpha_bar_next: float) -> float:
     """Standard deviation of the same posterior; never asked for at step 0, whose variance is 0."""
-    return math.sqrt(beta * (1 - alpha_bar_next) / (1 - alpha_bar))
+    return math.sqrt((1 - alpha_bar / alpha_bar_next) * (1 - alpha_bar_next) / (1 - alpha_bar))
 
 
 def _draw(noise: Iterator[Array]) -> Array:

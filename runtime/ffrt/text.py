@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ class Context:
 
     `context` float32 [1, L, D] with zero padding rows, `mask` bool [1, L] (true = a real token), `null_embedding`
     float32 [D]. `negative_context` and `negative_mask`, of the same shapes, take the place of the unconditional row.
+    `interpolation_null_embedding` is there where the interpolation network sees text.
     """
 
     context: NDArray[np.float32]
@@ -36,6 +37,13 @@ class Context:
     null_embedding: NDArray[np.float32]
     negative_context: NDArray[np.float32] | None = None
     negative_mask: NDArray[np.bool_] | None = None
+    interpolation_null_embedding: NDArray[np.float32] | None = None
+
+    def interpolation_rows(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+        """What an interpolation network that sees text is told, as `rows`; None where it sees none."""
+        if self.interpolation_null_embedding is None:
+            return None
+        return replace(self, null_embedding=self.interpolation_null_embedding).rows()
 
     def rows(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Both guidance rows, conditional first: context [2, L, D] and mask [2, L]."""
@@ -105,23 +113,32 @@ def encode(graph: Graph, tokenizer: Tokenizer, bundle: Bundle, prompt: str, nega
 
     As released, one padded row is kept after the last token where `max_tokens` has room: the U-Net pools over all rows.
     """
-    context, mask, null = _encode_one(graph, tokenize(tokenizer, prompt, bundle.text.max_tokens), bundle)
+    found, mask = _encode_one(graph, tokenize(tokenizer, prompt, bundle.text.max_tokens), bundle)
+    context = Context(
+        found["context"],
+        mask,
+        found["null_embedding"],
+        interpolation_null_embedding=found.get("interpolation_null_embedding"),
+    )
     if negative_prompt is None:
-        return Context(context, mask, null)
-    other, other_mask, _ = _encode_one(graph, tokenize(tokenizer, negative_prompt, bundle.text.max_tokens), bundle)
-    length = max(context.shape[1], other.shape[1])
-    return Context(_pad(context, length), _pad(mask, length), null, _pad(other, length), _pad(other_mask, length))
+        return context
+    other, other_mask = _encode_one(graph, tokenize(tokenizer, negative_prompt, bundle.text.max_tokens), bundle)
+    length = max(mask.shape[1], other_mask.shape[1])
+    return replace(
+        context,
+        context=_pad(context.context, length),
+        mask=_pad(mask, length),
+        negative_context=_pad(other["context"], length),
+        negative_mask=_pad(other_mask, length),
+    )
 
 
-def _encode_one(
-    graph: Graph, ids: list[int], bundle: Bundle
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+def _encode_one(graph: Graph, ids: list[int], bundle: Bundle) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
     length = min(len(ids) + 1, bundle.text.max_tokens)
     input_ids = np.zeros((1, length), np.int64)
     input_ids[0, : len(ids)] = ids
     mask = np.arange(length)[None] < len(ids)
-    result = graph({"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})
-    return result["context"], mask, result["null_embedding"]
+    return graph({"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}), mask
 
 
 def _pad(rows: NDArray[Scalar], length: int) -> NDArray[Scalar]:
