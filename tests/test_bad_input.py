@@ -100,6 +100,9 @@ CALLS: dict[str, tuple[Callable[[Pipeline], Any], type[Exception], list[str]]] =
     "no frames": (lambda p: p.encode_frames(FRAMES[:0]), RequestError, ["frames", "none"]),
     "frames size": (lambda p: p.encode_frames(FRAMES[:, :20]), RequestError, ["height", "16 and 32", "20"]),
     "provider": (lambda p: Pipeline(p.bundle, provider="gpu"), ProviderError, ["'cpu'", "'gpu'"]),
+    "memory": (lambda p: Pipeline(p.bundle, memory="tiny"), RequestError, ["memory", "'low'", "'tiny'"]),
+    "picture": (lambda p: p("a circle", image="x.png"), RequestError, ["image", "of text alone", "'x.png'", "1.1"]),
+    "motion": (lambda p: p("a circle", motion="high"), RequestError, ["motion", "of text alone", "'high'"]),
     "no threads": (lambda p: Pipeline(p.bundle, threads=0), RequestError, ["threads", "1 to 1024", "got 0"]),
 }
 

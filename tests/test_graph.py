@@ -168,6 +168,40 @@ def test_external_weights_may_not_leave_the_bundle(own_bundle: Bundle) -> None:
         Graph(change_manifest(own_bundle, lambda value: None), "movq_decoder", provider="cpu")
 
 
+LOW = """
+import sys
+import numpy as np
+from ffrt import open_bundle
+from ffrt.bundle import find_bundle
+from ffrt.graph import Graph
+
+graph = Graph(open_bundle(find_bundle()), "keyframe_unet", provider="cpu", threads=1, memory=sys.argv[1])
+rng = np.random.default_rng(0)
+feed = {
+    "x": rng.standard_normal((4, 4, 8, 8), dtype=np.float32),
+    "time": np.array([500, 500], np.float32),
+    "context": rng.standard_normal((2, 5, 96), dtype=np.float32),
+    "context_mask": np.ones((2, 5), bool),
+    "temporal_positions": np.array([0, 90]),
+}
+prediction = graph(feed)["prediction"]
+anonymous = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+print(anonymous.split()[1], np.abs(prediction).mean(), prediction[0, 0, 0, 0])
+"""
+
+
+def test_low_memory_computes_the_same_and_holds_no_copy_of_the_weights() -> None:
+    kilobytes, values = [], []
+    for memory in ("fast", "low"):
+        done = subprocess.run([sys.executable, "-c", LOW, memory], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        anonymous, *rest = done.stdout.split()
+        kilobytes.append(int(anonymous))
+        values.append([float(value) for value in rest])
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=1e-5)
+    assert kilobytes[0] - kilobytes[1] > 9_800  # the float16 weights alone are 9.8 MB
+
+
 def test_an_output_that_breaks_the_contract_is_told(tiny: Bundle) -> None:
     decoder = Graph(tiny, "movq_decoder", provider="cpu", threads=1)
     decoder._outputs = [dataclasses.replace(decoder._outputs[0], shape=("N", 5, "H", "W"))]

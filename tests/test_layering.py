@@ -42,7 +42,7 @@ INSIDE = {
     "bundle": {"errors", "contract", "manifest"},
     "sampler": {"errors"},
     "graph": {"errors", "manifest", "bundle"},
-    "request": {"errors", "manifest", "bundle", "sampler"},
+    "request": {"errors", "manifest", "bundle", "sampler", "graph"},
     "text": {"errors", "manifest", "bundle", "graph", "sampler"},
     "image": {"errors"},
     "first_frame": {"errors", "manifest", "bundle", "graph", "sampler"},

@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampler", metavar="NAME", help="ddpm, ddim or dpm++ (default: the bundle's)")
     add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda, tensorrt or openvino (default: auto)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime chooses)")
+    add("--memory", default="fast", metavar="NAME", help="fast, or low for networks larger than memory (default: fast)")
     add("-q", "--quiet", action="store_true", help="print only warnings and errors")
 
     add = commands.add_parser("inspect", help="show what a bundle holds, or how a video was made").add_argument
@@ -103,7 +104,7 @@ def _generate(args: argparse.Namespace) -> int:
         raise RequestError(str(error)) from error
     progress = Progress(sys.stderr, quiet=args.quiet)
     started_s = time.monotonic()
-    pipe = Pipeline.from_pretrained(args.bundle, provider=args.provider, threads=args.threads)
+    pipe = Pipeline.from_pretrained(args.bundle, provider=args.provider, threads=args.threads, memory=args.memory)
     height, width = args.size
     steps = pipe.generate(
         args.prompt,

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +54,10 @@ _TYPES = {
 }
 
 Axis = int | str
+Memory = Literal["fast", "low"]
+MEMORY: tuple[Memory, ...] = get_args(Memory)
+"""What a session trades: "fast" keeps float32 copies of the weights, laid out for its kernels; "low" leaves them in the
+bundle's file, which the system maps, and converts each where it is used, so that a network larger than memory runs."""
 
 
 def available_providers() -> list[str]:
@@ -88,13 +91,21 @@ class Graph:
     was asked for is not the one in use.
     """
 
-    def __init__(self, bundle: Bundle, name: str, *, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        name: str,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        memory: Memory = "fast",
+    ) -> None:
         check_provider(provider)
         if name not in bundle.graphs:
             raise BundleError(f"{bundle.folder} has no graph {name!r}; it has {sorted(bundle.graphs)}")
         spec = bundle.graphs[name]
         self.name = name
-        self._session = _open_session(str(bundle.path(spec.file)), name, provider, threads)
+        self._session = _open_session(str(bundle.path(spec.file)), name, provider, threads, memory)
         self._inputs = _agree(name, "input", spec.inputs, self._session.get_inputs())
         self._outputs = _agree(name, "output", spec.outputs, self._session.get_outputs())
 
@@ -211,9 +222,15 @@ def _agree(graph: str, side: str, wanted: Sequence[TensorSpec], found: Sequence[
     return merged
 
 
-def _open_session(path: str, graph: str, provider: str, threads: int | None) -> Any:
+def _open_session(path: str, graph: str, provider: str, threads: int | None, memory: Memory) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    unused = []
+    if memory == "low":
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
+        unused = ["ConstantFolding"]
     if threads is not None:
         options.intra_op_num_threads = threads
     built = available_providers()
@@ -229,10 +246,10 @@ def _open_session(path: str, graph: str, provider: str, threads: int | None) -> 
     ]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            session = ort.InferenceSession(os.fspath(path), options, providers=providers)
+            session = ort.InferenceSession(path, options, providers=providers, disabled_optimizers=unused)
     except Exception as error:
         if provider == "auto" and word != "cpu":
-            return _open_session(path, graph, "cpu", threads)
+            return _open_session(path, graph, "cpu", threads, memory)
         if word != "cpu":
             raise ProviderError(f"provider {word!r} could not open graph {graph}: {error}; {_INSTALL[word]}") from error
         raise BundleError(f"graph {graph}: cannot load {path}: {error}; export the bundle again") from error

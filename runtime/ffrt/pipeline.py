@@ -37,22 +37,32 @@ class Pipeline:
     which names the argument, what was wanted and what came.
     """
 
-    def __init__(self, bundle: Bundle, *, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, provider: str = "auto", threads: int | None = None, memory: str = "fast"
+    ) -> None:
+        threads = None if threads is None else request.whole("threads", threads, 1, 1024)
         self.bundle = bundle
-        self._stages = Stages(bundle, provider, None if threads is None else request.whole("threads", threads, 1, 1024))
+        self._stages = Stages(bundle, provider, threads, request.memory_of(memory))
 
     @classmethod
     def from_pretrained(
-        cls, bundle: str | os.PathLike[str] | None = None, *, provider: str = "auto", threads: int | None = None
+        cls,
+        bundle: str | os.PathLike[str] | None = None,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        memory: str = "fast",
     ) -> Pipeline:
         """Open a bundle: a folder, or the demo for `None` and "demo".
 
         `provider` is "auto" (CUDA if it can be had, else CPU), "cpu", "cuda", "tensorrt" or "openvino"; `threads` the
-        number of CPU threads inside an operator (None: ONNX Runtime chooses). Raises BundleError if a file is missing
-        or was changed, ProviderError if the provider cannot be had: here, or when its first graph loads.
+        number of CPU threads inside an operator (None: ONNX Runtime chooses). With `memory` "low" weights stay in the
+        bundle's files and are converted where they are used: a network may then be larger than memory, at a cost in
+        speed; "fast" holds float32 copies. Raises BundleError if a file is missing or was changed, ProviderError if the
+        provider cannot be had: here, or when its first graph loads.
         """
         check_provider(provider)
-        return cls(open_bundle(find_bundle(bundle)), provider=provider, threads=threads)
+        return cls(open_bundle(find_bundle(bundle)), provider=provider, threads=threads, memory=memory)
 
     def graph(self, name: str) -> Graph:
         """The graph `name` of the bundle, loaded at the first call."""

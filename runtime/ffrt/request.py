@@ -10,6 +10,7 @@ import numpy as np
 
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
+from ffrt.graph import MEMORY, Memory
 from ffrt.sampler import MAX_STEPS, SAMPLERS
 
 MAX_SEED = 2**63 - 1
@@ -48,6 +49,14 @@ def sampler_of(value: object, default: str) -> str:
     if isinstance(value, str) and value in SAMPLERS:
         return value
     raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {_told(value)}")
+
+
+def memory_of(value: object) -> Memory:
+    """How sessions hold their weights."""
+    for known in MEMORY:
+        if value == known:
+            return known
+    raise RequestError(f"memory: expected one of {list(MEMORY)}, got {_told(value)}")
 
 
 def rate_of(value: object, rates: Sequence[int]) -> int:

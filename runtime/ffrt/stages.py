@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ffrt.bundle import Bundle, InterpolationPass
 from ffrt.decode import CHUNK_FRAMES, clip_frames, decode_chunks, encode_image, to_frames
 from ffrt.first_frame import first_frame_steps
-from ffrt.graph import Graph, check_provider
+from ffrt.graph import Graph, Memory, check_provider
 from ffrt.image import fit_image
 from ffrt.interpolate import GRAPHS, Method, Prompt, interpolation_steps
 from ffrt.keyframes import image_keyframe_steps, keyframe_steps
@@ -28,18 +28,21 @@ class Stages:
     Raises ProviderError for a provider that is not there, BundleError for a tokenizer that is none.
     """
 
-    def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory) -> None:
         check_provider(provider)
         self.bundle = bundle
         self._provider = provider
         self._threads = threads
+        self._memory = memory
         self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
         self._graphs: dict[str, Graph] = {}
 
     def graph(self, name: str) -> Graph:
         """The graph `name` of the bundle, loaded at the first call."""
         if name not in self._graphs:
-            self._graphs[name] = Graph(self.bundle, name, provider=self._provider, threads=self._threads)
+            self._graphs[name] = Graph(
+                self.bundle, name, provider=self._provider, threads=self._threads, memory=self._memory
+            )
         return self._graphs[name]
 
     def text(self, prompt: str, negative_prompt: str | None) -> Context:
