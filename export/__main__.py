@@ -1,43 +1,85 @@
-"""``python -m export demo``: build a bundle from trained weights, and refuse to where a graph differs from PyTorch."""
+"""``python -m export NAME``: build a bundle from trained or released weights, and refuse where a graph differs from
+PyTorch."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from export.checkpoint_file import CheckpointError
 from export.configs import PRESETS
 from export.demo import write_bundle
 from export.parity import ParityError
-from ffrt import FfrtError
+from export.release_bundle import write_release
+from export.released import RELEASES
+from ffrt import Bundle, FfrtError
 
 
-def main() -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    parser.add_argument("preset", choices=sorted(PRESETS))
-    parser.add_argument("--weights", type=Path, default=Path("graphs/demo"), help="folder of float16 safetensors")
-    parser.add_argument("--out", type=Path, default=Path("graphs/demo"), help="folder of the bundle")
-    parser.add_argument("--threads", type=int)
-    args = parser.parse_args()
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    line.add_argument("name", choices=[*sorted(PRESETS), *RELEASES])
+    line.add_argument("--weights", type=Path, help="folder of the trained or released files (graphs/demo)")
+    line.add_argument("--text-encoder", type=Path, help="Hugging Face folder (WEIGHTS/text_encoder)")
+    line.add_argument("--out", type=Path, help="folder of the bundle (graphs/demo, graphs/bundles/NAME)")
+    line.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of a release's weights (fp16)")
+    line.add_argument("--rounds", type=int, default=2, help="inputs that a release's graphs are compared on (2)")
+    line.add_argument("--threads", type=int, help="CPU threads of PyTorch")
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. 0: the bundle is there; 1: it is not, and why; 130: stopped, the same command goes on."""
+    asked = parser().parse_args(arguments)
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
     started = time.perf_counter()
 
     def report(line: str) -> None:
         print(f"{time.perf_counter() - started:6.1f} s  {line}", file=sys.stderr, flush=True)
 
     try:
-        bundle = write_bundle(PRESETS[args.preset], args.weights, args.out, report)
-    except (ParityError, FfrtError, FileNotFoundError, RuntimeError) as error:
-        print(f"export {args.preset}: {error}", file=sys.stderr)
+        bundle = export_release(asked, report) if asked.name in RELEASES else export_preset(asked, report)
+    except KeyboardInterrupt:
+        print(
+            f"export {asked.name}: stopped; no bundle was written, the same command goes on from here", file=sys.stderr
+        )
+        return 130
+    except (ParityError, FfrtError, CheckpointError, OSError, RuntimeError, ImportError) as error:
+        print(f"export {asked.name}: {error}", file=sys.stderr)
         return 1
     total = sum(file.bytes for file in bundle.files.values())
-    report(f"{args.out}: {len(bundle.files)} files, {total / 1e6:.1f} MB, digest {bundle.digest[:12]}")
+    report(f"{bundle.folder}: {len(bundle.files)} files, {total / 1e6:.1f} MB, digest {bundle.digest[:12]}")
     return 0
+
+
+def export_preset(asked: argparse.Namespace, report: Callable[[str], None]) -> Bundle:
+    """A bundle of weights that were trained here."""
+    default = Path("graphs") / asked.name
+    weights, out = (default if path is None else path for path in (asked.weights, asked.out))
+    return write_bundle(PRESETS[asked.name], weights, out, report)
+
+
+def export_release(asked: argparse.Namespace, report: Callable[[str], None]) -> Bundle:
+    """A bundle of released weights."""
+    if asked.weights is None:
+        raise CheckpointError(f"--weights: wanted the folder of the released files of {asked.name}, got none")
+    if asked.rounds < 1:
+        raise CheckpointError(f"--rounds: wanted 1 or more, got {asked.rounds}")
+    text = asked.weights / "text_encoder" if asked.text_encoder is None else asked.text_encoder
+    if not text.is_dir():
+        raise CheckpointError(
+            f"{text}: no such folder; give the text encoder's with --text-encoder (released: google/flan-ul2)"
+        )
+    release = RELEASES[asked.name](asked.weights, text)
+    out = Path("graphs") / "bundles" / asked.name if asked.out is None else asked.out
+    dtype = "float16" if asked.dtype == "fp16" else "float32"
+    return write_release(release, out, dtype, asked.rounds, report)
 
 
 if __name__ == "__main__":

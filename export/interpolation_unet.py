@@ -12,14 +12,8 @@ from export.unet import Conditioning, UNetBody
 SKIP_VALUES = 20  # rows of the skip-frame table in the released model
 
 
-class InterpolationUNet(nn.Module):
-    """Predicts v for the middle of ``x`` ``[B*G, 20, h, w]`` = left 4, noised 3 x 4, right 4; group fastest.
-
-    ``time`` ``[R]``; ``context`` ``[R, L, D]``, ``context_mask`` ``[R, L]``; ``skip_frames`` ``[G]`` (frames left out
-    between neighbours of the finished clip, 3 for 2 -> 8 fps and 1 for 8 -> 30); ``perturbation`` ``[G]`` or
-    ``[B*G]``, the noise level of the keyframes (0 when sampling). G is the length of ``skip_frames``; the groups of one
-    video see each other through the convolutions along G.
-    """
+class _GroupUNet(nn.Module):
+    """What both releases have; they differ in where the text joins the other embeddings."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -32,17 +26,52 @@ class InterpolationUNet(nn.Module):
         self.skip_merge = nn.Parameter(torch.zeros(1))
         self.body = UNetBody(config, "groups")
 
-    def forward(
-        self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, skip_frames: Tensor, perturbation: Tensor
-    ) -> Tensor:
+    def merged(self, x: Tensor, rows: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
+        """``rows`` ``[R, E]`` with the embeddings of the keyframes' noise and the frame rate: ``[B, G, E]``."""
         groups = skip_frames.shape[0]
-        rows = self.text_pooling(self.time_embed(time), context, context_mask)  # [R, E]
         videos = x.unflatten(0, (-1, groups)).shape[0]
         per_video = rows.unflatten(0, (videos, -1))  # [B, 1 or G, E]
         disturbed = self.perturbation_embed(perturbation).unflatten(0, (-1, groups))  # [1 or B, G, E]
         time_embed = (1 - self.perturbation_merge) * per_video + self.perturbation_merge * disturbed
-        time_embed = time_embed + self.skip_merge * self.skip_embed(skip_frames)
-        return self.body(x, Conditioning(time_embed.flatten(0, 1), context, context_mask, None, groups))
+        return time_embed + self.skip_merge * self.skip_embed(skip_frames)
+
+
+class InterpolationUNet(_GroupUNet):
+    """Predicts v for the middle of ``x`` ``[B*G, 20, h, w]`` = left 4, noised 3 x 4, right 4; group fastest.
+
+    ``time`` ``[R]``; ``context`` ``[R, L, D]``, ``context_mask`` ``[R, L]``; ``skip_frames`` ``[G]`` (frames left out
+    between neighbours of the finished clip, 3 for 2 -> 8 fps and 1 for 8 -> 30); ``perturbation`` ``[G]`` or
+    ``[B*G]``, the noise level of the keyframes (0 when sampling). G is the length of ``skip_frames``; the groups of one
+    video see each other through the convolutions along G.
+    """
+
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, skip_frames: Tensor, perturbation: Tensor
+    ) -> Tensor:
+        rows = self.text_pooling(self.time_embed(time), context, context_mask)  # [R, E]
+        time_embed = self.merged(x, rows, skip_frames, perturbation).flatten(0, 1)
+        return self.body(x, Conditioning(time_embed, context, context_mask, skip_frames.shape[0]))
+
+
+class TextedInterpolationUNet(_GroupUNet):
+    """The 1.1 release: shown the text, and the text joins last (released ``unet_interpolation.py``).
+
+    Inputs as above; ``temporal_mask`` ``[B]`` scales what the groups of each video take from each other: 1 with the
+    keyframes given, 0 without. ``config.add_temporal_attention`` adds attention over the groups behind each
+    self-attention, ``config.add_new_temporal_params`` group convolutions behind every resampling and at both ends.
+    """
+
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, skip_frames: Tensor,
+        perturbation: Tensor, temporal_mask: Tensor,
+    ) -> Tensor:  # fmt: skip
+        merged = self.merged(x, self.time_embed(time), skip_frames, perturbation)  # [B, G, E]
+        text = self.text_pooling.answer(context, context_mask).unflatten(0, (merged.shape[0], -1))  # [B, 1 or G, E]
+        time_embed = (merged + text).flatten(0, 1)
+        given = Conditioning(
+            time_embed, context, context_mask, frames=skip_frames.shape[0], temporal_mask=temporal_mask
+        )  # fmt: skip
+        return self.body(x, given)
 
 
 class UntextedInterpolationUNet(nn.Module):

@@ -14,7 +14,8 @@ class KeyframeUNet(nn.Module):
 
     ``time`` ``[R]``, ``context`` ``[R, L, D]`` and ``context_mask`` ``[R, L]`` (true = a real token) have one row a
     video (R = B) or one a frame (R = B*T). ``temporal_positions`` ``[T]`` says where the frames stand; T is its length.
-    With None the temporal blocks are skipped and every item is an image, as in text-to-image training.
+    With None all that looks along time is skipped and every item is an image, as in text-to-image training.
+    ``config.temporal`` chooses the temporal conditioning (paper Table 1).
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -23,19 +24,19 @@ class KeyframeUNet(nn.Module):
         self.time_embed = TimeEmbedding(config.init_channels, embed)
         self.text_pooling = TextPooling(embed, config.context_dim, config.head_dim)
         self.frame_embed = TimeEmbedding(config.init_channels, embed)
-        self.body = UNetBody(config, "blocks")
+        self.body = UNetBody(config, config.temporal)
 
     def forward(
         self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, temporal_positions: Tensor | None
     ) -> Tensor:
         time_embed = self.text_pooling(self.time_embed(time), context, context_mask)
         if temporal_positions is None:
-            return self.body(x, Conditioning(time_embed, context, context_mask, None, 1))
+            return self.body(x, Conditioning(time_embed, context, context_mask, None))
         frames = temporal_positions.shape[0]
         videos = x.unflatten(0, (-1, frames)).shape[0]
         frame_embed = self.frame_embed(temporal_positions).repeat(videos, 1)
-        return self.body(x, Conditioning(time_embed, context, context_mask, frame_embed, frames))
+        return self.body(x, Conditioning(time_embed, context, context_mask, frames, frame_embed, time_embed))
 
     def temporal_parameters(self) -> list[nn.Parameter]:
-        """What the paper trains on video: the temporal blocks and the frame embedding; all else stays frozen."""
+        """What the paper trains on video: all that looks along time and the frame embedding; all else stays frozen."""
         return [p for name, p in self.named_parameters() if "temporal_" in name or name.startswith("frame_embed")]

@@ -1,13 +1,16 @@
 """Layers shared by both U-Nets (Kandinsky 3.0's, which the paper freezes and extends; section 4.1).
 
 Conditioning rows: a batch holds N images, its conditioning R rows, where R divides N and each row serves N / R
-consecutive images (the frames of one video). Time embeddings are ``[R, E]``, text is ``[R, L, D]``; nothing is repeated
-per frame, which the released code does and which gives the same numbers.
+consecutive images (the frames of one video). Text is ``[R, L, D]`` and not repeated per frame, which the released code
+does and which gives the same numbers; embeddings are small and become ``[N, E]`` once (:func:`row_an_image`).
+
+Batches are reshaped by sizes that are known, never by -1: an exporter with symbolic sizes must prove each guess.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +19,9 @@ from torch import Tensor, nn
 from export.group_norm import group_norm
 
 NORM_EPS = 1e-5
+
+ConvAlong = Literal["none", "groups", "frames"]
+"""Which (3, 1, 1) convolution follows each spatial one: over groups merged by a factor, or over frames added to it."""
 
 
 class TimeEmbedding(nn.Module):
@@ -36,8 +42,13 @@ class TimeEmbedding(nn.Module):
         return embedding
 
 
+def row_an_image(rows: Tensor, images: int) -> Tensor:
+    """``[R, ...]`` -> ``[N, ...]``: each row for the N / R consecutive images that it serves."""
+    return rows[torch.arange(images, device=rows.device) // (images // rows.shape[0])]
+
+
 class ConditionalGroupNorm(nn.Module):
-    """GroupNorm without parameters of its own; scale and shift come from an embedding ``[R, E]``."""
+    """GroupNorm without parameters of its own; scale and shift come from an embedding ``[N, E]``."""
 
     def __init__(self, groups: int, channels: int, embed_dim: int) -> None:
         super().__init__()
@@ -47,10 +58,8 @@ class ConditionalGroupNorm(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.linear(F.silu(embedding))[:, None, :, None, None].chunk(2, dim=2)  # [R, 1, C, 1, 1]
-        normed = group_norm(x, self.groups, None, None, NORM_EPS)
-        rows = normed.unflatten(0, (embedding.shape[0], -1))  # [R, N/R, C, h, w]
-        return (rows * (scale + 1) + shift).flatten(0, 1)
+        scale, shift = self.linear(F.silu(embedding)).unsqueeze(-1).unsqueeze(-1).chunk(2, dim=1)  # [N, C, 1, 1]
+        return group_norm(x, self.groups, None, None, NORM_EPS) * (scale + 1) + shift
 
 
 class Attention(nn.Module):
@@ -87,8 +96,12 @@ class TextPooling(nn.Module):
         self.attention = Attention(context_dim, embed_dim, context_dim, head_dim)
 
     def forward(self, time_embed: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        pooled = self.attention(context.mean(dim=1, keepdim=True), context, mask)  # [R, 1, E]
-        return time_embed + pooled.squeeze(1)
+        return time_embed + self.answer(context, mask)
+
+    def answer(self, context: Tensor, mask: Tensor) -> Tensor:
+        """``[R, E]``, which the time embedding has no part in."""
+        pooled: Tensor = self.attention(context.mean(dim=1, keepdim=True), context, mask)  # [R, 1, E]
+        return pooled.squeeze(1)
 
 
 class FeedForward(nn.Module):
@@ -120,13 +133,23 @@ class AttentionBlock(nn.Module):
     def forward(
         self, x: Tensor, time_embed: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
+        return self.feed(self.attend(x, time_embed, context, mask), time_embed)
+
+    def attend(
+        self, x: Tensor, time_embed: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The first half: norm, attention, residual."""
         tokens = self.in_norm(x, time_embed).flatten(2).transpose(1, 2)  # [N, h*w, C]
         if context is None:
             attended = self.attention(tokens, tokens)
         else:  # the pixels of all images of a row ask together, so that keys and values are made once a row
-            together = tokens.unflatten(0, (context.shape[0], -1)).flatten(1, 2)  # [R, N/R*h*w, C]
+            (images, pixels, channels), rows = tokens.shape, context.shape[0]
+            together = tokens.reshape(rows, images // rows * pixels, channels)
             attended = self.attention(together, context, mask).reshape(tokens.shape)
-        x = x + attended.transpose(1, 2).reshape(x.shape)
+        return x + attended.transpose(1, 2).reshape(x.shape)
+
+    def feed(self, x: Tensor, time_embed: Tensor) -> Tensor:
+        """The second half: norm, feed-forward, residual."""
         return x + self.feed_forward(self.out_norm(x, time_embed))
 
 
@@ -138,24 +161,40 @@ class GroupConv(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+        self.conv = zero_conv_over_time(channels)
         self.merge = nn.Parameter(torch.zeros(1))
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
 
-    def forward(self, x: Tensor, groups: int) -> Tensor:
-        return (1 - self.merge) * x + self.merge * conv_over_time(self.conv, x, groups)
+    def forward(self, x: Tensor, groups: int, mask: Tensor | None = None) -> Tensor:
+        """``mask`` ``[B*G]`` scales the factor of every group: 0 leaves it alone."""
+        return merged(x, conv_over_time(self.conv, x, groups), self.merge, mask)
+
+
+def merged(x: Tensor, new: Tensor, merge: Tensor, mask: Tensor | None) -> Tensor:
+    """``(1 - m) x + m new`` for ``[N, C, h, w]``; m is ``merge`` ``[1]``, times ``mask`` ``[N]`` if there is one."""
+    share = merge if mask is None else (merge * mask).reshape(-1, 1, 1, 1)
+    return (1 - share) * x + share * new
+
+
+def zero_conv_over_time(channels: int) -> nn.Conv2d:
+    """A (3, 1) convolution that starts at zero, for :func:`conv_over_time`."""
+    conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
 
 
 def conv_over_time(conv: nn.Conv2d, x: Tensor, frames: int) -> Tensor:
     """Apply a (k, 1) convolution along the frames of ``[B*T, C, h, w]``, frame fastest."""
-    over_time = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)  # [B, C, T, h*w]
-    out: Tensor = conv(over_time).transpose(1, 2)
-    return out.reshape(-1, out.shape[2], *x.shape[2:])
+    images, channels, height, width = x.shape
+    over_time = x.reshape(images // frames, frames, channels, height * width).transpose(1, 2)  # [B, C, T, h*w]
+    return conv(over_time).transpose(1, 2).reshape(images, conv.out_channels, height, width)
 
 
 class Block(nn.Module):
-    """Conditional norm, SiLU, optional doubling, convolution, optional group convolution, optional halving."""
+    """Conditional norm, SiLU, optional doubling, convolution, optional convolution over time, optional halving.
+
+    ``after_resample`` adds a group convolution behind the doubling and the halving (1.1's add_new_temporal_params).
+    """
 
     def __init__(
         self,
@@ -165,47 +204,66 @@ class Block(nn.Module):
         embed_dim: int,
         groups: int,
         resample: str,
-        grouped: bool,
+        along: ConvAlong,
+        after_resample: bool,
     ) -> None:
         super().__init__()
         self.norm = ConditionalGroupNorm(groups, in_channels, embed_dim)
         self.up = nn.ConvTranspose2d(in_channels, in_channels, 2, stride=2) if resample == "up" else None
+        self.group_conv_up = GroupConv(in_channels) if resample == "up" and after_resample else None
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-        self.group_conv = GroupConv(out_channels) if grouped else None
+        self.group_conv = GroupConv(out_channels) if along == "groups" else None
+        self.temporal_conv = zero_conv_over_time(out_channels) if along == "frames" else None
         self.down = nn.Conv2d(out_channels, out_channels, 2, stride=2) if resample == "down" else None
+        self.group_conv_down = GroupConv(out_channels) if resample == "down" and after_resample else None
 
-    def forward(self, x: Tensor, time_embed: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, time_embed: Tensor, frames: int | None, mask: Tensor | None = None) -> Tensor:
         x = F.silu(self.norm(x, time_embed))
-        x = self.conv(x if self.up is None else self.up(x))
-        if self.group_conv is not None:
-            x = self.group_conv(x, frames)
-        return x if self.down is None else self.down(x)
+        x = over_groups(self.group_conv_up, x if self.up is None else self.up(x), frames, mask)
+        x = over_groups(self.group_conv, self.conv(x), frames, mask)
+        if self.temporal_conv is not None and frames is not None:
+            x = x + conv_over_time(self.temporal_conv, x, frames)
+        return over_groups(self.group_conv_down, x if self.down is None else self.down(x), frames, mask)
+
+
+def over_groups(conv: GroupConv | None, x: Tensor, groups: int | None, mask: Tensor | None) -> Tensor:
+    return x if conv is None or groups is None else conv(x, groups, mask)
 
 
 class ResNetBlock(nn.Module):
-    """Four blocks with kernels 1, 3, 3, 1 through a narrow middle, and a shortcut that follows the same resampling."""
+    """Four blocks with kernels 1, 3, 3, 1 through a narrow middle, and a shortcut that follows the same resampling.
+
+    ``frames`` is T (or G), the length of a sequence in the batch; with None every layer over time is left out.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, embed_dim: int, groups: int, compression_ratio: int,
-        resample: str = "none", grouped: bool = False,
+        resample: str = "none", along: ConvAlong = "none", after_resample: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         narrow = max(in_channels, out_channels) // compression_ratio
         widths = [(in_channels, narrow), (narrow, narrow), (narrow, narrow), (narrow, out_channels)]
         steps = ["none", "up" if resample == "up" else "none", "down" if resample == "down" else "none", "none"]
         self.blocks = nn.ModuleList(
-            Block(i, o, kernel, embed_dim, groups, step, grouped)
+            Block(i, o, kernel, embed_dim, groups, step, along, after_resample)
             for (i, o), kernel, step in zip(widths, (1, 3, 3, 1), steps, strict=True)
         )
         self.shortcut_up = nn.ConvTranspose2d(in_channels, in_channels, 2, stride=2) if resample == "up" else None
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.shortcut_down = nn.Conv2d(out_channels, out_channels, 2, stride=2) if resample == "down" else None
+        # as released: the group convolution of a doubling runs before and after the shortcut's projection, the one of
+        # a halving is stored and never runs
+        self.shortcut_group_conv_up = GroupConv(in_channels) if resample == "up" and after_resample else None
+        self.shortcut_group_conv_down = GroupConv(out_channels) if resample == "down" and after_resample else None
 
-    def forward(self, x: Tensor, time_embed: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, time_embed: Tensor, frames: int | None, mask: Tensor | None = None) -> Tensor:
         out = x
         for block in self.blocks:
-            out = block(out, time_embed, frames)
-        for layer in (self.shortcut_up, self.shortcut, self.shortcut_down):
+            out = block(out, time_embed, frames, mask)
+        if self.shortcut_up is not None:
+            x = self.shortcut_up(x)
+        x = over_groups(self.shortcut_group_conv_up, x, frames, mask)
+        for layer in (self.shortcut, self.shortcut_down):
             if layer is not None:
                 x = layer(x)
-        return x + out
+        return over_groups(self.shortcut_group_conv_up, x, frames, mask) + out

@@ -3,11 +3,9 @@ they make is noise. The weights are streamed to disk and never held in memory, n
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from export.configs import UNetConfig
 from export.demo import untexted
+from export.stream import header_of
 from export.trace import Traced, point_to, trace
 from ffrt.bundle import CONTRACT, Bundle, GraphSpec, Parity, open_bundle, write_manifest
 
@@ -34,15 +33,8 @@ def write_random(module: nn.Module, path: Path, seed: int) -> None:
     """
     rng = np.random.default_rng(seed)
     state = module.state_dict()
-    header, offset = {}, 0
-    for name, tensor in state.items():
-        end = offset + 2 * tensor.numel()
-        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(header_of({name: ("F16", tensor.shape) for name, tensor in state.items()}, {}))
         for tensor in state.values():
             fan_in = math.prod(tensor.shape[1:])
             for at in range(0, tensor.numel(), CHUNK):

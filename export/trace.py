@@ -8,19 +8,22 @@ loads. So a bundle keeps every weight once, readable for PyTorch and for ONNX Ru
 from __future__ import annotations
 
 import json
+import math
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
-from ffrt.bundle import CONTRACT, Signature
+from ffrt.bundle import CONTRACT, Signature, TensorSpec
 
 OPSET = 18
 LARGEST_CONSTANT = 1 << 15
@@ -43,37 +46,124 @@ class Traced:
     contract: Mapping[str, Signature] = field(default_factory=lambda: CONTRACT)
 
 
+class Joined(nn.Module):
+    """A module whose inputs come with their product axes apart, ``B*T`` as two.
+
+    So the exporter knows the size of a batch as a product of two unknowns; of one unknown it would have to prove at
+    every layer that it can be divided.
+    """
+
+    def __init__(self, module: nn.Module, apart: Sequence[bool]) -> None:
+        super().__init__()
+        self.module = module
+        self.apart = tuple(apart)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        joined = (x.flatten(0, 1) if apart else x for x, apart in zip(inputs, self.apart, strict=True))
+        return self.module(*joined)
+
+
 def trace(traced: Traced) -> onnx.ModelProto:
     """Export with every axis of the contract left symbolic; weights are initialisers named as in the state dict."""
     inputs, outputs = traced.contract[traced.name]
+    module = traced.module.eval()
+    apart = ["*" in str(spec.shape[0]) for spec in inputs]
+    sizes = axis_sizes(inputs, traced.example)
+    example = tuple(
+        value.unflatten(0, [sizes[letter] for letter in str(spec.shape[0]).split("*")]) if split else value
+        for spec, value, split in zip(inputs, traced.example, apart, strict=True)
+    )
+    dims: dict[str, Any] = {}
     shapes = tuple(
         {
-            at: axis_of(str(axis), traced.multiples)
-            for at, axis in enumerate(spec.shape)
-            if not isinstance(axis, int) and axis != "D"
+            at: dims.setdefault(axis, dim_of(axis, traced.multiples))
+            for at, axis in enumerate(axes_of(spec))
+            if isinstance(axis, str) and axis != "D"
         }
         for spec in inputs
     )
+    joined = Joined(module, apart).eval()
     exported = torch.export.export(
-        traced.module.eval(), traced.example, dynamic_shapes=shapes,
-        strict=False, prefer_deferred_runtime_asserts_over_guards=True,
-    )  # fmt: skip
+        joined, example, dynamic_shapes=(shapes,), strict=False, prefer_deferred_runtime_asserts_over_guards=True
+    )
     program = torch.onnx.export(
         exported, dynamo=True, optimize=False, opset_version=OPSET, verbose=False,
         input_names=[spec.name for spec in inputs], output_names=[spec.name for spec in outputs],
     )  # fmt: skip
     assert program is not None
-    tidy(program.model, set(traced.module.state_dict()))
+    tidy(program.model, set(joined.state_dict()))
     leave_out(program.model)
     model = ir.to_proto(program.model)
+    rename_initializers(model)
+    for spec, split in zip(inputs, apart, strict=True):
+        if split:
+            take_apart(model, spec, inputs)
     name_axes(model, (inputs, outputs))
     return model
 
 
-def axis_of(axis: str, multiples: dict[str, int]) -> Any:
+def axes_of(spec: TensorSpec) -> list[int | str]:
+    """The axes with products apart."""
+    return [letter for axis in spec.shape for letter in (axis.split("*") if isinstance(axis, str) else [axis])]
+
+
+def axis_sizes(inputs: Sequence[TensorSpec], example: Sequence[Tensor]) -> dict[str, int]:
+    """The size of every letter in an example; one letter of a product may be known through it alone."""
+    rows = [(str(axis), size) for s, value in zip(inputs, example, strict=True)
+            for axis, size in zip(s.shape, value.shape, strict=True)]  # fmt: skip
+    sizes = {axis: size for axis, size in rows if "*" not in axis}
+    for axis, size in rows:
+        unknown = [letter for letter in axis.split("*") if letter not in sizes]
+        if unknown:
+            known = math.prod(sizes[letter] for letter in axis.split("*") if letter in sizes)
+            sizes[unknown[0]] = size // known
+    return sizes
+
+
+def dim_of(axis: str, multiples: Mapping[str, int]) -> Any:
     if axis in multiples:
         return multiples[axis] * torch.export.Dim(f"{axis}_over_{multiples[axis]}")
-    return torch.export.Dim.DYNAMIC
+    return torch.export.Dim(axis)
+
+
+def rename_initializers(model: onnx.ModelProto) -> None:
+    """Names as in the state dict of the module, without what :class:`Joined` put before them."""
+    names = {one.name: one.name.removeprefix("module.") for one in model.graph.initializer}
+    for one in model.graph.initializer:
+        one.name = names[one.name]
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def take_apart(model: onnx.ModelProto, spec: TensorSpec, inputs: Sequence[TensorSpec]) -> None:
+    """Let input ``spec`` come with its first axis joined: a Reshape in front, its sizes read from the other inputs."""
+    letters = str(spec.shape[0]).split("*")
+    alone = {axis: (one.name, at) for one in inputs for at, axis in enumerate(one.shape) if axis in letters}
+    guessed = next((letter for letter in letters if letter not in alone), letters[0])
+    parts, nodes = [], []
+    for letter in letters:
+        part = f"{spec.name}.{letter}"
+        if letter == guessed:
+            model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), part))
+        else:
+            source, at = alone[letter]
+            nodes.append(helper.make_node("Shape", [source], [part], start=at, end=at + 1))
+        parts.append(part)
+    rest, shape, whole = (f"{spec.name}.{word}" for word in ("rest", "apart.shape", "apart"))
+    nodes += [
+        helper.make_node("Shape", [spec.name], [rest], start=1),
+        helper.make_node("Concat", [*parts, rest], [shape], axis=0),
+        helper.make_node("Reshape", [spec.name, shape], [whole]),
+    ]
+    for node in model.graph.node:
+        node.input[:] = [whole if name == spec.name else name for name in node.input]
+    value = next(one for one in model.graph.input if one.name == spec.name)
+    dims = value.type.tensor_type.shape.dim
+    del dims[: len(letters) - 1]
+    dims[0].Clear()
+    others = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *others])
 
 
 def tidy(model: ir.Model, weights: set[str]) -> None:
@@ -124,16 +214,17 @@ def name_axes(model: onnx.ModelProto, signature: Signature) -> None:
 def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     """Let every initialiser that ``weights`` (safetensors) has by name be read from there; returns the same model.
 
-    Raises KeyError where the file lacks a large initialiser: a graph file must not carry weights itself.
+    A weight whose name an output has too was numbered by the exporter (``null_embedding_1``) and is found without that.
+    Raises KeyError where the file lacks a large initialiser, or one without values: a graph file carries no weights.
     """
     with weights.open("rb") as file:
         (header_bytes,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(header_bytes))
     casts = []
     for initializer in model.graph.initializer:
-        entry = header.get(initializer.name)
-        if entry is None:
-            if len(initializer.raw_data) > LARGEST_CONSTANT:
+        entry = header.get(initializer.name, header.get(re.sub(r"_\d+$", "", initializer.name)))
+        if entry is None or entry["shape"] != list(initializer.dims):
+            if len(initializer.raw_data) > LARGEST_CONSTANT or initializer.external_data:
                 raise KeyError(f"{initializer.name} {list(initializer.dims)} is not in {weights.name}")
             continue
         begin, end = entry["data_offsets"]

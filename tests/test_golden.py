@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from export import golden
+from export import golden, golden_models
 from export.checkpoints import load_released, unet_key
 from export.parity import errors
 
@@ -23,7 +23,8 @@ def test_keyframe_unet() -> None:
     given, frames = file.inputs, file.config["num_frames"]
     positions = given["temporal_positions"][:frames]
     with torch.no_grad():
-        y = golden.keyframe_unet(file)(given["x"], given["time"], given["context"], given["context_mask"], positions)
+        unet = golden_models.keyframe_unet(file.config, file.parameters)
+        y = unet(given["x"], given["time"], given["context"], given["context_mask"], positions)
     assert close(file.outputs["y"], y)
 
 
@@ -33,7 +34,7 @@ def test_a_row_a_video_equals_a_row_a_frame() -> None:
     rows = slice(None, None, frames)
     few = given["time"][rows], given["context"][rows], given["context_mask"][rows]
     many = [value.repeat_interleave(frames, 0) for value in few]
-    unet = golden.keyframe_unet(file).double()
+    unet = golden_models.keyframe_unet(file.config, file.parameters).double()
     positions = given["temporal_positions"][:frames]
     with torch.no_grad():
         a, b = (
@@ -48,7 +49,7 @@ def test_interpolation_unet() -> None:
     given = file.inputs
     groups = int(given["num_temporal_groups"])
     with torch.no_grad():
-        y = golden.interpolation_unet(file)(
+        y = golden_models.interpolation_unet(file.config, file.parameters)(
             given["x"], given["time"], given["context"], given["context_mask"],
             given["skip_frames"][:groups], torch.zeros(groups),
         )  # fmt: skip
@@ -57,27 +58,26 @@ def test_interpolation_unet() -> None:
 
 def test_movq() -> None:
     file = golden.read_golden(FOLDER / "movq_image.npz")
-    model = golden.movq(file)
+    model = golden_models.movq(file.config, file.parameters)
     with torch.no_grad():
         assert close(file.outputs["latent"], model.encoder(file.inputs["image"]))
         assert close(file.outputs["image"], model.decoder(file.inputs["latent"]))
 
 
+@pytest.mark.parametrize("projection", ["projection_base", "projection_interpolation"])
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_t5_and_projection(number: int) -> None:
+def test_t5_and_projection(number: int, projection: str) -> None:
     file = golden.read_golden(FOLDER / "v1_1_text.npz")
-    mask = file.inputs[f"{number}/attention_mask"]
-    weight, scale, shift = (file.parameters[f"projection_base/{key}"] for key in ("0.weight", "1.weight", "1.bias"))
     with torch.no_grad():
-        hidden = golden.t5_encoder(file)(file.inputs[f"{number}/input_ids"], mask)
-        projected = torch.nn.functional.layer_norm(hidden @ weight.T, (len(scale),), scale, shift) * mask[:, :, None]
-    reference = file.outputs[f"{number}/projection_base/context"]
-    assert close(reference, projected[:, : reference.shape[1]])
+        encoder = golden_models.text_encoder(file, projection)
+        context, _ = encoder(file.inputs[f"{number}/input_ids"], file.inputs[f"{number}/attention_mask"])
+    reference = file.outputs[f"{number}/{projection}/context"]
+    assert close(reference, context[:, : reference.shape[1]])
 
 
 def test_a_checkpoint_that_does_not_fit_is_named() -> None:
     file = golden.read_golden(FOLDER / "v1_0_interpolation_unet.npz")
-    unet = golden.interpolation_unet(file)
+    unet = golden_models.interpolation_unet(file.config, file.parameters)
     without = {key: value for key, value in file.parameters.items() if key != "in_layer.weight"}
     with pytest.raises(ValueError, match="missing.*body.in_conv.weight"):
         load_released(unet, without, unet_key)

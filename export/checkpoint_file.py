@@ -1,0 +1,248 @@
+"""Released weight files, read where they lie: mapped into memory, tensor by tensor, and no code of theirs is run.
+
+A mapped tensor costs no memory until it is read, but then its pages count as resident until they are given back:
+:func:`give_back` does that, so that a file of 16 GB passes through a process of a few hundred megabytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+SHOWN = 8
+"""Names that a message lists at most."""
+PICKLED = (".pt", ".pth", ".bin")
+DONTNEED, POPULATE_READ = 4, 22  # madvise(2) on Linux
+
+
+class CheckpointError(ValueError):
+    """A weight file is missing, damaged, unsafe or not the wanted one; the message names file, key, wanted and got."""
+
+
+class MissingKeyError(CheckpointError, KeyError):
+    """The file has no such key."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotes
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """Names -> tensors of one file, or of one section of a nested one. Nothing is read before it is used.
+
+    Raises MissingKeyError for a key that is not there and CheckpointError for one that holds something else than a
+    dense tensor. ``stamp`` says which version of the file this is: name, size and time of change.
+    """
+
+    def __init__(self, path: Path, entries: Mapping[str, Any], sections: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self.name = " > ".join((path.name, *sections))
+        about = path.stat()
+        self.size = about.st_size
+        self.stamp = f"{self.name} {about.st_size} {about.st_mtime_ns}"
+        self._entries = entries
+        self._sections = sections
+
+    def __getitem__(self, key: str) -> Tensor:
+        value = self._entry(key)
+        if isinstance(value, Mapping):
+            raise CheckpointError(
+                f"{self.name}: {key!r}: wanted a tensor, got a section of {len(value)} entries; open it with "
+                f".section({key!r})"
+            )
+        if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
+            got = f"{value.layout} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+            raise CheckpointError(f"{self.name}: {key!r}: wanted a dense tensor, got {got}; save tensors only")
+        if value.is_quantized or value.numel() * value.element_size() > self.size:
+            raise CheckpointError(
+                f"{self.name}: {key!r}: wanted a dense tensor inside the file of {self.size} bytes, got "
+                f"{value.dtype} {list(value.shape)}; get the file again"
+            )
+        return value.detach()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def section(self, *names: str) -> Checkpoint:
+        """The part of a nested file below ``names``: ``section("unet")`` of ``{"unet": {...}, ...}``."""
+        found = self
+        for name in names:
+            entries = found._entry(name)
+            if not isinstance(entries, Mapping):
+                raise CheckpointError(
+                    f"{found.name}: {name!r}: wanted a section of named tensors, got {type(entries).__name__}"
+                )
+            found = Checkpoint(self.path, named(found.name, entries), (*found._sections, name))
+        return found
+
+    def _entry(self, key: str) -> Any:
+        try:
+            return self._entries[key]
+        except KeyError:
+            has = listed(list(self._entries))
+            raise MissingKeyError(f"{self.name}: no {key!r}; it has {has}; is this the right file?") from None
+
+
+class _Safetensors(Mapping[str, Tensor]):
+    """Tensors of one file, each made when asked for, as a view of the mapped file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: Any = safe_open(path, framework="pt", device="cpu")
+        self._names = dict.fromkeys(self._file.keys())
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._names:
+            raise KeyError(key)
+        tensor: Tensor = self._file.get_tensor(key)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Map a ``.pt``, ``.pth``, ``.bin`` (PyTorch) or ``.safetensors`` file; a flat one is a mapping of its tensors.
+
+    Raises CheckpointError where the file is missing, cut short, damaged, or a pickle that wants to run code (which is
+    not run).
+    """
+    if not path.is_file():
+        folder = path.parent
+        holds = listed(sorted(file.name for file in folder.iterdir())) if folder.is_dir() else "no such folder"
+        raise CheckpointError(f"{path}: no such file; {folder} holds {holds}; put the released file there")
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: only a pointer of git-lfs, without the weights; fetch them with: git lfs pull")
+    if path.suffix == ".safetensors":
+        try:
+            return Checkpoint(path, _Safetensors(path))
+        except (SafetensorError, OSError) as error:
+            raise damaged(path, f"safetensors: {error}") from error
+    if path.suffix not in PICKLED:
+        raise CheckpointError(f"{path}: wanted a file ending in {', '.join((*PICKLED, '.safetensors'))}")
+    check_archive(path, start)
+    return Checkpoint(path, named(path.name, load_pickled(path)))
+
+
+def check_archive(path: Path, start: bytes) -> None:
+    """Refuse a PyTorch file that cannot be mapped; sizes in its directory are compared with the file's own."""
+    if start.startswith(b"\x80"):
+        raise CheckpointError(
+            f"{path}: wanted PyTorch's zip format, got the one from before PyTorch 1.6, which cannot be mapped; "
+            "convert it, which reads it into memory once: "
+            "torch.save(torch.load(OLD, weights_only=True, map_location='cpu'), NEW)"
+        )
+    if not start.startswith(b"PK\x03\x04"):
+        raise damaged(path, f"it starts with {start[:8]!r} and is no PyTorch file")
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            for record in records:
+                if record.compress_type != zipfile.ZIP_STORED:
+                    raise CheckpointError(
+                        f"{path}: {record.filename} is compressed and cannot be mapped; save it with torch.save"
+                    )
+                if record.header_offset + record.file_size > size:
+                    raise damaged(path, f"{record.filename} ends behind the end of the file")
+            for record in records:
+                if record.filename.endswith("/data.pkl"):
+                    archive.read(record)  # compares the checksum: every name and shape comes from here
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged directory raises nearly anything
+        raise damaged(path, f"zip: {error}") from error
+
+
+def load_pickled(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what we then refuse with an error
+            return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+    except Exception as error:  # a damaged pickle raises nearly anything
+        wants = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error)) if "Weights only" in str(error) else None
+        if wants is not None:
+            raise CheckpointError(
+                f"{path}: its pickle wants to run {wants[1]}; wanted tensors and nothing else, so nothing was run; get "
+                "the file from its release, or let its author save a plain state dict"
+            ) from None
+        first = (str(error).splitlines() or [""])[0]
+        raise damaged(path, f"{type(error).__name__}: {first}") from error
+
+
+def named(name: str, entries: Any) -> Mapping[str, Any]:
+    if not isinstance(entries, Mapping):
+        raise CheckpointError(f"{name}: wanted a dictionary of tensors, got {type(entries).__name__}")
+    for key in entries:
+        if not isinstance(key, str):
+            raise CheckpointError(f"{name}: wanted names as keys, got {key!r} ({type(key).__name__})")
+    return entries
+
+
+def damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: cut short or damaged: {path.stat().st_size} bytes; {why}; compare size and digest with the release's "
+        "and get it again"
+    )
+
+
+def listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}" if names else "nothing"
+
+
+def bring_in(tensor: Tensor) -> None:
+    """Read the pages of a mapped tensor now. Raises OSError where the file cannot be read or has become shorter: to use
+    such a page would end the process (SIGBUS)."""
+    code = advise(tensor, POPULATE_READ)
+    if code in (errno.EFAULT, errno.EIO):  # a kernel without this advice says EINVAL
+        raise OSError(errno.EIO, "the file cannot be read, or became shorter while it was being read")
+
+
+def give_back(tensor: Tensor) -> None:
+    """Let the pages of a mapped tensor leave memory; they are read again when used again. The values must not have been
+    changed in place. Tensors in ordinary memory are left alone."""
+    advise(tensor, DONTNEED)
+
+
+def advise(tensor: Tensor, advice: int) -> int:
+    """madvise(2) on the pages under a tensor if they are pages of a file; returns 0 or the error number."""
+    if tensor.numel() == 0 or sys.platform != "linux":
+        return 0
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.data_ptr()
+    end = begin + (reach + 1) * tensor.element_size()
+    if not lies_in_file(begin, end):  # DONTNEED would set ordinary memory to zero
+        return 0
+    begin = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_int(advice))
+    return 0 if done == 0 else ctypes.get_errno()
+
+
+def lies_in_file(begin: int, end: int) -> bool:
+    """Whether these addresses are one mapping of a file (proc_pid_maps(5): range, rights, offset, device, inode)."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            addresses, _, _, _, inode = line.split()[:5]
+            low, high = (int(number, 16) for number in addresses.split("-"))
+            if low <= begin and end <= high:
+                return inode != "0"
+    return False

@@ -1,0 +1,85 @@
+"""The networks of a golden file, built from its configuration and filled strictly with its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
+
+from export.checkpoints import load_released, movq_key, t5_key, unet_key
+from export.configs import T5Config
+from export.golden import Golden
+from export.image_keyframe_unet import ImageKeyframeUNet
+from export.interpolation_unet import InterpolationUNet, TextedInterpolationUNet
+from export.keyframe_unet import KeyframeUNet
+from export.movq import MoVQ
+from export.released_configs import (
+    image_keyframe_config,
+    interpolation_config,
+    keyframe_config,
+    movq_config,
+    texted_interpolation_config,
+)
+from export.text_encoder import TextEncoder
+
+
+def keyframe_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> KeyframeUNet:
+    """1.0. This and all below raise ValueError where parameters and configuration do not fit."""
+    unet = KeyframeUNet(keyframe_config(config))
+    load_released(unet, parameters, unet_key)
+    return unet
+
+
+def interpolation_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> InterpolationUNet:
+    """1.0, with its context as an input."""
+    unet = InterpolationUNet(interpolation_config(config))
+    load_released(unet, parameters, unet_key)
+    return unet
+
+
+def image_keyframe_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> ImageKeyframeUNet:
+    """1.1."""
+    unet = ImageKeyframeUNet(image_keyframe_config(config))
+    load_released(unet, parameters, unet_key)
+    return unet
+
+
+def texted_interpolation_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> TextedInterpolationUNet:
+    """1.1."""
+    unet = TextedInterpolationUNet(texted_interpolation_config(config))
+    load_released(unet, parameters, unet_key)
+    return unet
+
+
+def movq(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> MoVQ:
+    """Either release."""
+    sizes = movq_config(config)
+    model = MoVQ(sizes)
+    load_released(model, parameters, movq_key(len(sizes.ch_mult)))
+    return model
+
+
+def text_encoder(golden: Golden, projection: str) -> TextEncoder:
+    """T5 and one of the projections behind it; the file has no null embedding, so it stays zero."""
+    t5 = known_fields(T5Config, golden.config["t5"])
+    encoder = TextEncoder(T5Config(context_dim=golden.config["context_dim"], **t5))
+    parameters = {k.removeprefix("t5/"): v for k, v in golden.parameters.items() if k.startswith("t5/")}
+    parameters.pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
+    load_released(encoder.t5, parameters, t5_key)
+    weight, scale, shift = (golden.parameters[f"{projection}/{key}"] for key in ("0.weight", "1.weight", "1.bias"))
+    encoder.projection.load_state_dict({"weight": weight})
+    encoder.projection_norm.load_state_dict({"weight": scale, "bias": shift})
+    return encoder.eval()
+
+
+def known_fields(kind: type[T5Config], released: Mapping[str, Any]) -> dict[str, Any]:
+    """The released arguments that a configuration of ours has a field for."""
+    known = {one.name for one in fields(kind)}
+    return {name: value for name, value in released.items() if name in known}
+
+
+def part(golden: Golden, prefix: str) -> dict[str, Tensor]:
+    """The parameters of one network of several in a file."""
+    return {key.removeprefix(prefix): value for key, value in golden.parameters.items() if key.startswith(prefix)}
