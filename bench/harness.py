@@ -105,8 +105,8 @@ print(json.dumps(result))
 """
 
 
-def child(body: str, argument: Mapping[str, object]) -> dict[str, Any]:
-    """Run `body` in a fresh interpreter; it reads `argument` and may add to `result`.
+def child(body: str, argument: Mapping[str, object], show: bool = False) -> dict[str, Any]:
+    """Run `body` in a fresh interpreter; it reads `argument` and may add to `result`. With `show` its stderr is seen.
 
     Returns `result` with the wall `seconds` of the body and the process's `peak_bytes`. The peak is VmHWM where there
     is one: ru_maxrss of a child starts at its parent's, which here has PyTorch in it.
@@ -117,12 +117,14 @@ def child(body: str, argument: Mapping[str, object]) -> dict[str, Any]:
         [sys.executable, "-c", CHILD % body, json.dumps(argument)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=None if show else subprocess.PIPE,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"the measured process ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+        told = "" if done.stderr is None else f": {done.stderr.strip()[-2000:]}"
+        raise RuntimeError(f"the measured process ended with {done.returncode}{told}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 

@@ -31,7 +31,9 @@ ONE_STEP = """
 from bench.interp_cost import Cell, stepping
 from bench.machine import device_bytes
 from ffrt import Pipeline
-pipe = Pipeline.from_pretrained(argument["bundle"], provider=argument["provider"], threads=argument["threads"])
+pipe = Pipeline.from_pretrained(
+    argument["bundle"], provider=argument["provider"], threads=argument["threads"], memory=argument["memory"]
+)
 stepping(pipe, Cell(**argument["cell"]), argument["method"])()
 result["device_bytes"] = device_bytes()
 """
@@ -78,11 +80,11 @@ def stepping(pipe: Pipeline, cell: Cell, method: Method) -> Callable[[], Array]:
     return lambda: graph(feed(x, TIME))["prediction"]
 
 
-def several(step: Callable[[], Array]) -> Callable[[], None]:
-    """`IN_A_ROW` steps, one after the other."""
+def several(step: Callable[[], Array], row: int) -> Callable[[], None]:
+    """`row` steps, one after the other."""
 
     def run() -> None:
-        for _ in range(IN_A_ROW):
+        for _ in range(row):
             step()
 
     return run
@@ -96,15 +98,17 @@ def parameters(graph: Path) -> int:
 
 
 def measure_cell(
-    pipe: Pipeline, cell: Cell, methods: Sequence[Method], runs: int, rate: float, memory: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """All designs at one size, in alternating order; `rate` is the machine's FLOP/s of matrix products.
+    pipe: Pipeline, cell: Cell, methods: Sequence[Method], runs: int, row: int, rate: float,
+    opened: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """All designs at one size, in alternating order, `row` steps of each together; `rate` is the machine's FLOP/s of
+    matrix products.
 
-    `memory`, what a fresh process needs to open the bundle (bundle, provider, threads), asks for peak memory as well.
+    `opened`, how a fresh process opens the bundle (bundle, provider, threads, memory), asks for peak memory as well.
     """
     bundle, steps = pipe.bundle, pipe.bundle.interpolation.num_inference_steps
-    taken = rounds({DESIGNS[method]: several(stepping(pipe, cell, method)) for method in methods}, runs)
-    seconds = {name: [value / IN_A_ROW for value in values] for name, values in taken.items()}
+    taken = rounds({DESIGNS[method]: several(stepping(pipe, cell, method), row) for method in methods}, runs)
+    seconds = {name: [value / row for value in values] for name, values in taken.items()}
     designs = {}
     for method in methods:
         feed, x = fed(bundle, cell, method)
@@ -116,8 +120,8 @@ def measure_cell(
             "flops": flops,
             "flops_share": flops / timing.median_s / rate,
         }
-        if memory is not None:
-            body = {**memory, "cell": asdict(cell), "method": method}
+        if opened is not None:
+            body = {**opened, "cell": asdict(cell), "method": method}
             measured = child(ONE_STEP, body)
             found["peak_bytes"], found["device_bytes"] = measured["peak_bytes"], measured["device_bytes"]
         designs[DESIGNS[method]] = found
@@ -142,11 +146,11 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]
 
 
 def measure(
-    pipe: Pipeline, cells: Sequence[Cell], methods: Sequence[Method], runs: int, rate: float,
-    memory: Mapping[str, Any] | None,
+    pipe: Pipeline, cells: Sequence[Cell], methods: Sequence[Method], runs: int, row: int, rate: float,
+    opened: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Every cell; memory of the first only, since every design of every cell would open its graph once more."""
     return [
-        measure_cell(pipe, cells[index], methods, runs, rate, memory if index == 0 else None)
+        measure_cell(pipe, cells[index], methods, runs, row, rate, opened if index == 0 else None)
         for index in progress("cells", len(cells))
     ]

@@ -75,7 +75,9 @@ def conditions(record: Mapping[str, Any]) -> str:
     timed = f"steps timed {'one by one' if row == 1 else f'{row} in a row'}" if "cells" in record else ""
     weights = ", ".join(f"{name} {count / 1e6:.1f} M parameters" for name, count in record["parameters"].items())
     parts = [f"scale {record['scale']}", weights, around["cpu"], f"{around['cores']} cores", threads]
-    parts += [f"provider {around['provider']}", *runtime, timed, rate, f"bundle digest {around['bundle_digest'][:12]}"]
+    memory = "weights left on disk" if record.get("memory") == "low" else ""
+    parts += [f"provider {around['provider']}", *runtime, memory, timed, rate]
+    parts += [f"bundle digest {around['bundle_digest'][:12]}"]
     return "; ".join(part for part in parts if part) + ". ± is the quartile distance."
 
 

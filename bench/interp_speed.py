@@ -22,6 +22,7 @@ from bench.interp_report import plot, table
 from bench.machine import product_rate
 from bench.sheet import write_png
 from ffrt import Bundle, FfrtError, Pipeline, open_bundle
+from ffrt.graph import MEMORY
 from ffrt.interpolate import GRAPHS, METHODS
 
 SCALES = ("demo", "small", "full")
@@ -30,13 +31,20 @@ FREE = ("json", "plot", "folder", "threads", "provider", "bundle", "scale", "rem
 TARGETS = {"masked_windows/group": 5.0, "masked_sequence/group": 3.4}
 
 
-def cells(scale: str, bundle: Bundle, quick: bool) -> list[Cell]:
-    """What is timed: the usual size first, then one change at a time: clips, frame rate, resolution."""
-    side = {"demo": bundle.video.height, "small": 128, "full": 512}[scale]
+def cells(scale: str, bundle: Bundle, quick: bool, side: int | None) -> list[Cell]:
+    """What is timed: the usual size first, then one change at a time: clips, frame rate, resolution.
+
+    Raises ValueError for a side that the networks cannot have.
+    """
+    multiple = bundle.video.size_multiple
+    if side is None:
+        side = {"demo": bundle.video.height, "small": 128, "full": 512}[scale]
+    elif side < multiple or side % multiple:
+        raise ValueError(f"expected --side to be a multiple of {multiple} pixels, got {side}")
     first = Cell(1, 8, side)
     if quick:
         return [first]
-    other = side // 2 if scale == "full" else 2 * side
+    other = side // 2 if scale == "full" and side // 2 % multiple == 0 else 2 * side
     return [first, Cell(2, 8, side), Cell(4, 8, side), Cell(1, 30, side), Cell(1, 8, other)]
 
 
@@ -70,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="designs (all)")
     line.add_argument("--provider", default="cpu", help="cpu, cuda, tensorrt or openvino (cpu)")
     line.add_argument("--threads", type=int, help="CPU threads (ONNX Runtime's choice)")
+    line.add_argument("--memory", choices=MEMORY, help="fast or low (low for the full scale on a CPU, else fast)")
+    line.add_argument("--side", type=int, help="pixels along each side of the first size (128; full: 512)")
     line.add_argument("--runs", type=int, default=5, help="rounds a cell (5)")
     line.add_argument("--clips", type=int, default=8, help="held-out clips for quality (8)")
     line.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (everything)")
@@ -88,7 +98,11 @@ def run(asked: argparse.Namespace, scale: str) -> dict[str, Any]:
         raise ValueError(f"expected --runs and --clips of 1 or more, got {asked.runs} and {asked.clips}")
     began = time.perf_counter()
     bundle = bundle_of(scale, asked.bundle.resolve(), asked.remake)
-    pipe = Pipeline(bundle, provider=asked.provider, threads=asked.threads)
+    memory = asked.memory
+    if memory is None:  # two networks of 15 GB are more than most machines hold
+        memory = "low" if scale == "full" and asked.provider == "cpu" else "fast"
+    row = 1 if scale == "full" else IN_A_ROW  # one step there reads more weights than any cache holds
+    pipe = Pipeline(bundle, provider=asked.provider, threads=asked.threads, memory=memory)
     _, absent = methods_of(bundle.graphs)
     wanted = [method for method in asked.methods if method not in absent]
     parts = ["cost"] if asked.quick else asked.parts
@@ -103,13 +117,15 @@ def run(asked: argparse.Namespace, scale: str) -> dict[str, Any]:
     }
     if "cost" in parts:
         rate = product_rate(asked.provider, asked.threads)
-        memory = {"bundle": str(bundle.folder), "provider": asked.provider, "threads": asked.threads}
-        sizes = cells(scale, bundle, asked.quick)
+        opened = {
+            "bundle": str(bundle.folder), "provider": asked.provider, "threads": asked.threads, "memory": memory,
+        }  # fmt: skip
         record["product_flops_per_s"] = rate
-        record["steps_in_a_row"] = IN_A_ROW
+        record["steps_in_a_row"] = row
+        record["memory"] = memory
         record["cells"] = measure(
-            pipe, sizes, wanted, min(asked.runs, 3) if asked.quick else asked.runs, rate,
-            None if asked.quick else memory,
+            pipe, cells(scale, bundle, asked.quick, asked.side), wanted,
+            min(asked.runs, 3) if asked.quick else asked.runs, row, rate, None if asked.quick else opened,
         )  # fmt: skip
         record["ratios"] = {name: ratio["median"] for name, ratio in record["cells"][0]["ratios"].items()}
     if "flops" in parts:

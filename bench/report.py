@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import interp_report, real_footage, skip_values
+from bench import export_memory, interp_report, real_footage, skip_values
 from bench.harness import ROOT
 
 BLOCK = re.compile(r"<!-- bench:(\w+) -->\n(.*?)<!-- /bench -->", re.DOTALL)
@@ -99,6 +99,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo_quality": markdown,
     "interp_speed": interp_report.table,
+    "export_memory": export_memory.table,
     "real_footage": real_footage.table,
     "skip_values": skip_values.table,
 }

@@ -9,13 +9,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from torch import Tensor
 
 import ffrt
 from export.configs import ModelConfig, UNetConfig
+from export.inputs import Limits, draw_inputs, multiples_of
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.keyframe_unet import KeyframeUNet
 from export.movq import MoVQDecoder, MoVQEncoder
@@ -61,65 +60,13 @@ def untexted(config: UNetConfig) -> UntextedInterpolationUNet:
     return UntextedInterpolationUNet(InterpolationUNet(config), torch.zeros(config.context_dim))
 
 
-def draws(config: ModelConfig) -> dict[str, Callable[[int], tuple[Tensor, ...]]]:
-    """Random inputs of each graph, by round number; every round has other sizes, the first has no axis of size one."""
-    cell, pixel = config.keyframes.size_multiple, config.movq.downscale
-
-    def sizes(number: int) -> tuple[np.random.Generator, int, int, int]:
-        rng = np.random.default_rng(number)
-        torch.manual_seed(number)
-        return rng, 2 if number == 0 else 1 + number % 2, 2 * cell * (1 + number), 2 * cell * (2 + number % 2)
-
-    def text(number: int) -> tuple[Tensor, ...]:
-        rng, rows, _, _ = sizes(number)
-        length = 5 + 7 * number
-        kept = torch.tensor(rng.integers(1, length + 1, rows))
-        ids = torch.tensor(rng.integers(0, config.text.vocab_size, (rows, length)))
-        return ids, (torch.arange(length)[None, :] < kept[:, None]).long()
-
-    def keyframes(number: int) -> tuple[Tensor, ...]:
-        rng, rows, height, width = sizes(number)
-        frames, length = 3 + 2 * number, 6 + 5 * number
-        mask = torch.arange(length)[None, :] < torch.tensor(rng.integers(1, length + 1, rows))[:, None]
-        context = torch.randn(rows, length, config.keyframes.context_dim)
-        positions = torch.arange(frames) * (config.position_range // frames)
-        time = torch.full((rows,), float(rng.integers(0, 1000)))
-        return torch.randn(rows * frames, 4, height, width), time, context, mask, positions
-
-    def interpolation(channels: int, number: int) -> tuple[Tensor, ...]:
-        rng, rows, height, width = sizes(number)
-        length = 2 + 3 * number  # of a sequence of groups, or of frames
-        skip = torch.full((length,), int(rng.integers(1, 13)))
-        time = torch.full((rows,), float(rng.integers(0, 1000)))
-        return torch.randn(rows * length, channels, height, width), time, skip, torch.zeros(length)
-
-    def encoder(number: int) -> tuple[Tensor, ...]:
-        _, rows, height, width = sizes(number)
-        return (torch.rand(rows, 3, height * pixel, width * pixel) * 2 - 1,)
-
-    def decoder(number: int) -> tuple[Tensor, ...]:
-        _, rows, height, width = sizes(number)
-        return (torch.rand(rows, 4, height, width) * 2 - 1,)
-
-    return {
-        "text_encoder": text,
-        "keyframe_unet": keyframes,
-        "interpolation_unet": partial(interpolation, 20),
-        "masked_interpolation_unet": partial(interpolation, 9),
-        "movq_encoder": encoder,
-        "movq_decoder": decoder,
-    }
-
-
-def multiples(config: ModelConfig) -> dict[str, dict[str, int]]:
-    """What the axes of each graph must be multiples of."""
-    pixel = config.movq.downscale
-    return {
-        "keyframe_unet": dict.fromkeys(("h", "w"), config.keyframes.size_multiple),
-        "interpolation_unet": dict.fromkeys(("h", "w"), config.interpolation.size_multiple),
-        "masked_interpolation_unet": dict.fromkeys(("h", "w"), config.interpolation.size_multiple),
-        "movq_encoder": dict.fromkeys(("H", "W"), pixel),
-    }
+def limits(config: ModelConfig, graph: str) -> Limits:
+    """What the inputs of a graph may be."""
+    between = "interpolation" in graph
+    cell = config.interpolation.size_multiple if between else config.keyframes.size_multiple
+    return Limits(
+        cell, config.movq.downscale, config.keyframes.context_dim, config.text.vocab_size, config.position_range
+    )
 
 
 def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable[[str], None]) -> Bundle:
@@ -131,10 +78,12 @@ def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        modules, inputs, axes = load_modules(config, weights), draws(config), multiples(config)
+        modules = load_modules(config, weights)
+        inputs = {name: partial(draw_inputs, CONTRACT[name], limits(config, name)) for name in modules}
         for name, module in modules.items():
             report(f"{name}: tracing")
-            model = trace(Traced(name, module, inputs[name](0), axes.get(name, {})))
+            axes = multiples_of(CONTRACT[name], limits(config, name))
+            model = trace(Traced(name, module, inputs[name](0), axes))
             shutil.copyfile(weights / f"{name}.safetensors", beside / f"{name}.safetensors")
             onnx.save(point_to(model, beside / f"{name}.safetensors"), beside / f"{name}.onnx")
         shutil.copyfile(weights / "tokenizer.json", beside / "tokenizer.json")

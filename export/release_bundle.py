@@ -102,18 +102,9 @@ def _traced(
     return point_to(trace(Traced(graph, module, example, axes, contract)), weights)
 
 
-def _parity(
-    release: Release,
-    bundle: Bundle,
-    contract: Mapping[str, Signature],
-    graph: str,
-    module: torch.nn.Module,
-    rounds: int,
-) -> Parity:
-    session = Graph(bundle, graph, provider="cpu", memory="low")
-    return compare(
-        graph, module.eval(), session, lambda number: draw_inputs(contract[graph], release.limits, number), rounds
-    )
+def _parity(release: Release, bundle: Bundle, graph: str, module: torch.nn.Module, rounds: int) -> Parity:
+    session, signature = Graph(bundle, graph, provider="cpu", memory="low"), bundle.contract[graph]
+    return compare(graph, module.eval(), session, lambda number: draw_inputs(signature, release.limits, number), rounds)
 
 
 def _write(release: Release, folder: Path, graphs: dict[str, GraphSpec], known: Mapping[str, FileSpec]) -> Bundle:

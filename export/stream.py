@@ -38,6 +38,7 @@ CODES = {
     torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 ITEM_SIZES = {code: dtype.itemsize for dtype, code in CODES.items()}
+SECONDS_A_LINE = 2.0
 Report = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
@@ -260,7 +261,7 @@ def check_space(out: Path, wanted: int) -> None:
 
 class Progress:
     """A ``report`` for people: "unet 3.2 of 8.3 GB, 41 s left", rewritten in place on a terminal, elsewhere a line for
-    every tenth."""
+    every tenth that took seconds."""
 
     def __init__(self, label: str, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
         self._label, self._stream, self._clock = label, stream, clock
@@ -274,7 +275,11 @@ class Progress:
         tenth = 10 * done // total if total else 10
         terminal = self._stream.isatty()
         if self._said is not None and done < total:
-            if (now - self._said[0] < 0.1) if terminal else tenth == self._said[1]:
+            if (
+                now - self._said[0] < 0.1
+                if terminal
+                else tenth == self._said[1] or now - self._said[0] < SECONDS_A_LINE
+            ):
                 return
         self._said = (now, tenth)
         began, before = self._first

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from ffrt.bundle import CONTRACT, Signature, TensorSpec
 OPSET = 18
 LARGEST_CONSTANT = 1 << 15
 """Bytes of a constant that a graph file may carry itself: a norm without weights has a one for each channel."""
+JOINED = "module."
+"""What names of weights begin with inside :class:`Joined`."""
 TYPES = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I64": TensorProto.INT64}
 
 
@@ -127,8 +128,10 @@ def dim_of(axis: str, multiples: Mapping[str, int]) -> Any:
 
 
 def rename_initializers(model: onnx.ModelProto) -> None:
-    """Names as in the state dict of the module, without what :class:`Joined` put before them."""
-    names = {one.name: one.name.removeprefix("module.") for one in model.graph.initializer}
+    """Names as in the state dict of the module, without what :class:`Joined` put in front unless an output has that."""
+    taken = {one.name for one in model.graph.output}
+    names = {one.name: one.name.removeprefix(JOINED) for one in model.graph.initializer}
+    names = {name: name if ours in taken else ours for name, ours in names.items()}
     for one in model.graph.initializer:
         one.name = names[one.name]
     for node in model.graph.node:
@@ -214,7 +217,6 @@ def name_axes(model: onnx.ModelProto, signature: Signature) -> None:
 def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     """Let every initialiser that ``weights`` (safetensors) has by name be read from there; returns the same model.
 
-    A weight whose name an output has too was numbered by the exporter (``null_embedding_1``) and is found without that.
     Raises KeyError where the file lacks a large initialiser, or one without values: a graph file carries no weights.
     """
     with weights.open("rb") as file:
@@ -222,8 +224,8 @@ def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
         header = json.loads(file.read(header_bytes))
     casts = []
     for initializer in model.graph.initializer:
-        entry = header.get(initializer.name, header.get(re.sub(r"_\d+$", "", initializer.name)))
-        if entry is None or entry["shape"] != list(initializer.dims):
+        entry = header.get(initializer.name.removeprefix(JOINED))
+        if entry is None:
             if len(initializer.raw_data) > LARGEST_CONSTANT or initializer.external_data:
                 raise KeyError(f"{initializer.name} {list(initializer.dims)} is not in {weights.name}")
             continue

@@ -1,4 +1,4 @@
-"""Small release folders in the exact layout of the released files, made of the golden parameters."""
+"""Small release folders in the exact layout of the released files: 1.1 of golden parameters, 1.0 of random ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from export.checkpoints import Rename
+from export.interpolation_unet import InterpolationUNet
+from export.keyframe_unet import KeyframeUNet
+from export.movq import MoVQ
+from export.released_configs import interpolation_config, keyframe_config, movq_config
+from export.released_names import released_movq, released_unet
 
 GOLDEN = Path(__file__).parent / "golden"
 WORDS = "a red car drives over the snowy mountain road at night".split()
@@ -40,23 +47,41 @@ def write_text_encoder(folder: Path) -> Path:
     return folder
 
 
+SMALL_UNET = {
+    "model_channels": 16, "init_channels": 16, "time_embed_dim": 32, "context_dim": 24, "groups": 8, "head_dim": 8,
+    "dim_mult": [1, 2], "num_blocks": [2, 2], "add_cross_attention": [False, True], "add_self_attention": [False, True],
+}  # fmt: skip
+SMALL_MOVQ = {
+    "double_z": False, "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32,
+    "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [4], "dropout": 0.0,
+}  # fmt: skip
+
+
 def write_1_0(folder: Path) -> Path:
     """kandinsky_video.pt, kandinsky_video_interpolation.pt, movq.pt, and a configs.json, since they are small."""
     weights = folder / "weights"
     weights.mkdir(parents=True)
-    keyframes, unet = _read("v1_0_keyframe_unet")
-    interpolation, between = _read("v1_0_interpolation_unet")
-    movq, autoencoder = _read("movq_image")
+    keyframes = {**SMALL_UNET, "num_channels": 4, "out_channels": 4, "num_frames": 5}
+    between = {**SMALL_UNET, "num_channels": 20, "out_channels": 12, "interpolation": True}
+    unet = _random(KeyframeUNet(keyframe_config(keyframes)), released_unet, 0)
+    inner = _random(InterpolationUNet(interpolation_config(between)), released_unet, 1)
     _, text = _read("v1_1_text")
     projections = {f"t5.{key}": value for key, value in _part(text, "projection_base/").items()}
     null = torch.full((24,), 0.1)
     torch.save({"unet": unet, "projections": projections, "null_embedding": null}, weights / "kandinsky_video.pt")
-    torch.save({"unet": between, "null_embedding": null[None]}, weights / "kandinsky_video_interpolation.pt")
-    torch.save(autoencoder, weights / "movq.pt")
-    configs = {"t2v": keyframes, "interpolation": interpolation, "image_movq": movq}
+    torch.save({"unet": inner, "null_embedding": null[None]}, weights / "kandinsky_video_interpolation.pt")
+    torch.save(_random(MoVQ(movq_config(SMALL_MOVQ)), released_movq(4), 2), weights / "movq.pt")
+    configs = {"t2v": keyframes, "interpolation": between, "image_movq": SMALL_MOVQ}
     (folder / "configs.json").write_text(json.dumps(configs))
     write_text_encoder(folder / "text_encoder")
     return folder
+
+
+def _random(module: nn.Module, rename: Rename, seed: int) -> dict[str, Tensor]:
+    """A state dict by released names, nothing in it zero."""
+    torch.manual_seed(seed)
+    state = {key: value + 0.05 * torch.randn_like(value) for key, value in module.state_dict().items()}
+    return dict(rename(key, value) for key, value in state.items())
 
 
 def write_1_1(folder: Path) -> Path:

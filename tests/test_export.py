@@ -1,6 +1,8 @@
 """From weights to a bundle that the runtime opens: written whole or not at all, and equal to PyTorch."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from export import demo, parity
 from export.captions import train_tokenizer
 from export.configs import PRESETS, ModelConfig, MoVQConfig, T5Config, UNetConfig
+from export.inputs import draw_inputs
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.keyframe_unet import KeyframeUNet
 from export.movq import MoVQ, MoVQDecoder, MoVQEncoder
@@ -18,7 +21,7 @@ from export.text_encoder import TextEncoder
 from export.trace import LARGEST_CONSTANT, point_to
 from export.weights import load_half, save_half
 from ffrt import Pipeline
-from ffrt.bundle import open_bundle
+from ffrt.bundle import CONTRACT, open_bundle
 from ffrt.graph import Graph
 
 DEMO = Path(__file__).parents[1] / "graphs" / "demo"
@@ -41,6 +44,10 @@ SMALL = ModelConfig(
     num_frames=3,
     image_size=32,
 )
+
+
+def draws(config: ModelConfig, graph: str) -> Callable[[int], tuple[torch.Tensor, ...]]:
+    return functools.partial(draw_inputs, CONTRACT[graph], demo.limits(config, graph))
 
 
 def write_random_weights(folder: Path) -> Path:
@@ -103,7 +110,7 @@ SMALL_GRAPHS = ("text_encoder", "keyframe_unet", "interpolation_unet", "movq_enc
 def test_a_bundle_is_rebuilt_from_its_own_weights(exported: Path, tmp_path: Path) -> None:
     modules = demo.load_modules(SMALL, exported / "bundle")
     graph = Graph(open_bundle(exported / "bundle"), "interpolation_unet", provider="cpu", threads=1)
-    draw = demo.draws(SMALL)["interpolation_unet"]
+    draw = draws(SMALL, "interpolation_unet")
     measured = parity.compare("interpolation_unet", modules["interpolation_unet"], graph, draw, 5)
     assert measured.relative_rms < parity.FLOOR
 
@@ -128,7 +135,7 @@ def test_a_wrong_graph_is_caught(exported: Path) -> None:
     graph = Graph(open_bundle(exported / "bundle"), "movq_decoder", provider="cpu", threads=1)
     other = MoVQ(SMALL.movq).decoder
     with pytest.raises(parity.ParityError, match="movq_decoder.image"):
-        parity.compare("movq_decoder", other, graph, demo.draws(SMALL)["movq_decoder"], 1)
+        parity.compare("movq_decoder", other, graph, draws(SMALL, "movq_decoder"), 1)
 
 
 @pytest.mark.parametrize("name", SMALL_GRAPHS)
@@ -136,7 +143,7 @@ def test_the_demo_bundle_is_what_its_weights_say(name: str) -> None:
     config = PRESETS["demo"]
     module = demo.load_modules(config, DEMO)[name]
     graph = Graph(open_bundle(DEMO, verify=False), name, provider="cpu", threads=1)
-    measured = parity.compare(name, module, graph, demo.draws(config)[name], 2)
+    measured = parity.compare(name, module, graph, draws(config, name), 2)
     assert measured.relative_rms < parity.FLOOR
 
 

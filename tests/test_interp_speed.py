@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import harness, interp_speed
 from bench.baselines import PEAK_DB
-from bench.interp_cost import DESIGNS, Cell, fed, measure_cell, parameters, ratios, stepping
+from bench.interp_cost import DESIGNS, IN_A_ROW, Cell, fed, measure_cell, parameters, ratios, stepping
 from bench.interp_flops import PUBLISHED_TFLOP, full_table
 from bench.interp_quality import change_db
 from bench.interp_report import plot, table
@@ -173,6 +173,7 @@ def test_an_absent_design_is_said_and_fails(tiny: Bundle, tmp_path: Path, capsys
         (["--provider", "abacus"], "provider: expected one of"),
         (["--runs", "0"], "--runs and --clips of 1 or more"),
         (["--bundle", "nowhere"], "manifest.json"),
+        (["--side", "40"], "--side to be a multiple of 16 pixels, got 40"),
         (["--scale", "demo", "small", "--json", "record.json"], "give --folder instead"),
     ],
 )
@@ -198,6 +199,18 @@ def test_scales_are_measured_in_turn_and_keep_their_own_records(
         assert json.loads(records[f"interp_speed_{scale}.json"].read_text())["scale"] == scale
     said = capsys.readouterr().out
     assert said.index("scale small") < said.index("scale demo")
+
+
+def test_the_full_scale_leaves_its_weights_on_disk(
+    masked: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interp_speed, "bundle_of", lambda *_: masked)
+    for scale, memory, row in (("full", "low", 1), ("small", "fast", IN_A_ROW)):
+        record = tmp_path / f"{scale}.json"
+        arguments = ["--quick", "--scale", scale, "--side", "32", "--threads", "1", "--json", str(record)]
+        assert interp_speed.main(arguments) == 0
+        found = json.loads(record.read_text())
+        assert (found["memory"], found["steps_in_a_row"], found["cells"][0]["side_px"]) == (memory, row, 32)
 
 
 @pytest.mark.parametrize("arguments", [["--scale", "huge"], ["--methods", "magic"]])
@@ -227,7 +240,7 @@ def test_a_random_bundle_is_what_its_weights_say(tmp_path: Path) -> None:
             wanted = network(*(torch.from_numpy(value) for value in inputs.values())).numpy()
         got = pipe.graph(name)(inputs)["prediction"]
         assert np.sqrt(np.mean((got - wanted) ** 2) / np.mean(wanted**2)) < 1e-3
-    cell = measure_cell(pipe, Cell(1, 8, 64), METHODS, 1, 1e9, None)
+    cell = measure_cell(pipe, Cell(1, 8, 64), METHODS, 1, 2, 1e9, None)
     flops = {name: design["flops"] for name, design in cell["designs"].items()}
     assert flops["masked_windows"] == pytest.approx(5 * flops["group"], rel=0.1)
 
@@ -263,6 +276,6 @@ def test_graphs_of_one_signature_keep_their_own_axes() -> None:
         for side in (inputs, outputs)
     ]
     model = helper.make_model(helper.make_graph([], "empty", *infos))
-    name_axes(model, "masked_interpolation_unet")
+    name_axes(model, (inputs, outputs))
     named = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     assert named == ["B*F", 9, "h", "w"]

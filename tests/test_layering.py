@@ -23,7 +23,7 @@ FLOORS = {
     "runtime/ffrt": {"ffrt", "onnxruntime", "tokenizers", "av", "PIL"},
     "graphs": {"ffrt", "onnx", "onnxruntime"},
     "export": {
-        *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum", "transformers"},
+        *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "transformers"},
         *{"safetensors", "tokenizers", "matplotlib"},
     },
     "bench": {
