@@ -130,7 +130,7 @@ def keyframe_cases(golden: Golden) -> Sequence[Case]:
     unet, given = models.keyframe_unet(golden.config, golden.parameters), golden.inputs
     frames = golden.config["num_frames"]
     feed = {
-        "x": given["x"].numpy(), **rows(given, frames),
+        "x": given["x"].numpy(), **rows(prompt(given), frames),
         "temporal_positions": given["temporal_positions"][:frames].long().numpy(),
     }  # fmt: skip
     signature = signature_of(CONTRACT["keyframe_unet"], feed)
@@ -141,15 +141,13 @@ def keyframe_cases(golden: Golden) -> Sequence[Case]:
 def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
     unet, given = models.image_keyframe_unet(golden.config, golden.parameters), golden.inputs
     frames, limits = int(given["num_frames"]), unet_limits(golden.config)
+    levels = {"noise_augmentation": given["noise_aug_time"].long(), "motion_score": given["motion_score"].long()}
     feed = {
-        "x": given["x"].numpy(), **rows(given, frames),
+        "x": given["x"].numpy(), **rows({**prompt(given), **levels}, frames),
         "temporal_positions": given["temporal_embed"][:frames].long().numpy(),
-        "noise_augmentation": row_a_video(given["noise_aug_time"].long(), frames),
-        "motion_score": row_a_video(given["motion_score"].long(), frames),
     }  # fmt: skip
-    cases = [
-        Case(Network("keyframe_unet", unet, IMAGE_CONTRACT["keyframe_unet"], limits), "y", feed, golden.outputs["y"])
-    ]
+    keyframes = Network("keyframe_unet", unet, signature_of(IMAGE_CONTRACT["keyframe_unet"], feed), limits)
+    cases = [Case(keyframes, "y", feed, golden.outputs["y"])]
     if "image_y" in golden.outputs:
         names = ("x", "time", "context", "context_mask")
         image = {name: given[f"image_{name}"].numpy() for name in names}
@@ -161,13 +159,13 @@ def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
 def interpolation_cases(golden: Golden, texted: bool) -> Sequence[Case]:
     given, config = golden.inputs, golden.config
     groups = int(given["num_predicted_groups" if texted else "num_temporal_groups"])
+    told = {**prompt(given), "temporal_mask": given["temporal_mask"]} if texted else prompt(given)
     feed = {
-        "x": given["x"].numpy(), **rows(given, groups),
+        "x": given["x"].numpy(), **rows(told, groups),
         "skip_frames": given["skip_frames"][:groups].long().numpy(), "perturbation": np.zeros(groups, np.float32),
     }  # fmt: skip
     if texted:
         feed["perturbation"] = given["perturbation_time"][:groups].float().numpy()
-        feed["temporal_mask"] = row_a_video(given["temporal_mask"], groups)
         unet: nn.Module = models.texted_interpolation_unet(config, golden.parameters)
     else:
         unet = models.interpolation_unet(config, golden.parameters)
@@ -210,30 +208,26 @@ def unet_limits(config: Mapping[str, Any]) -> Limits:
     return Limits(2 ** (levels - 1), 8, config["context_dim"], 1, 180)
 
 
-PROMPT = ("time", "context", "context_mask")
-
-
-def rows(given: Mapping[str, Tensor], frames: int) -> dict[str, NDArray[Any]]:
-    """Time and text with one row a video where all its frames have the same, else one a frame."""
-    found = {name: given[name] for name in PROMPT}
-    videos = {name: value.unflatten(0, (-1, frames)) for name, value in found.items()}
+def rows(values: Mapping[str, Tensor], frames: int) -> dict[str, NDArray[Any]]:
+    """``[B*T, ...]`` -> one row a video where in all of ``values`` its frames have the same, else one a frame."""
+    videos = {name: value.unflatten(0, (-1, frames)) for name, value in values.items()}
     if all(bool((value == value[:, :1]).all()) for value in videos.values()):
-        found = {name: value[:, 0].contiguous() for name, value in videos.items()}
-    return {name: value.numpy() for name, value in found.items()}
+        values = {name: value[:, 0].contiguous() for name, value in videos.items()}
+    return {name: value.numpy() for name, value in values.items()}
+
+
+def prompt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: given[name] for name in ("time", "context", "context_mask")}
 
 
 def signature_of(signature: Signature, feed: Mapping[str, NDArray[Any]]) -> Signature:
-    """The contract, or the same with time and text a row a frame where the feed has those."""
-    if len(feed["time"]) != len(feed["x"]):
-        return signature
-    axis = signature[0][0].shape[0]
-    inputs = (replace(one, shape=(axis, *one.shape[1:])) if one.name in PROMPT else one for one in signature[0])
+    """The contract, or where the feed has a row a frame the same with that axis."""
+    axis, frames = signature[0][0].shape[0], len(feed["x"])
+    inputs = (
+        replace(one, shape=(axis, *one.shape[1:])) if one.shape[0] == "B" and len(feed[one.name]) == frames else one
+        for one in signature[0]
+    )
     return tuple(inputs), signature[1]
-
-
-def row_a_video(value: Tensor, frames: int) -> NDArray[Any]:
-    """``[B*T]`` -> ``[B]``: what all frames of a video share."""
-    return value[::frames].contiguous().numpy()
 
 
 def check_samplers(file: str, golden: Golden) -> Iterator[Row]:

@@ -48,6 +48,7 @@ def run_released(
     beside its kind. Raises StopIteration where there are too few draws.
     """
     starts = iter(sequences(noise))
+    scores = KEYFRAMES_1_1.image.motion_scores
     rows, mask = context.rows()
     if image is None:
         made = first_frame_steps(
@@ -61,7 +62,7 @@ def run_released(
         graphs["keyframe_unet"], KEYFRAMES_1_1, rows, mask, frame, uniform, iter(next(starts)), sampler="ddpm",
         num_inference_steps=KEYFRAMES_1_1.num_inference_steps, guidance_scale=config["guidance_weight_prompt"],
         image_guidance_scale=config["guidance_weight_image"], noise_augmentation=config["noise_augmentation"],
-        motion_score=KEYFRAMES_1_1.image.motion_scores[config["motion"]],
+        motion_score=scores.get(config["motion"], scores["medium"]),  # as the release takes an unknown word
     )  # fmt: skip
     keyframes = latents = drain(steps)
     for one_pass in INTERPOLATION_1_1.passes:

@@ -19,11 +19,12 @@ import onnx
 import torch
 
 import ffrt
+from export.checkpoint_file import CheckpointError
 from export.inputs import draw_inputs, multiples_of
 from export.on_disk import on_disk
 from export.parity import compare
 from export.released import Part, Release
-from export.stream import Progress, stream_weights
+from export.stream import Progress, check_space, stream_weights
 from export.text_tokenizer import write_tokenizer
 from export.trace import Traced, point_to, trace
 from ffrt.bundle import (
@@ -44,6 +45,8 @@ from ffrt.graph import Graph
 Dtype = Literal["float16", "float32"]
 
 NOT_MEASURED = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
+MEMORY_BYTES = 3_000_000_000
+"""What the export of a full-size release was seen to need, whatever the size of its weights."""
 SIDE = 512
 """Pixels along each side of a video where a request says nothing, as released."""
 LICENSE = "see LICENSE: that of the released weights"
@@ -62,6 +65,8 @@ def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report
     _tidy(release, beside)
     contract = CONTRACT if release.keyframes.image is None else IMAGE_CONTRACT
     done = _Done(beside.with_name(f"{beside.name}.json"))
+    left = {n: p for n, p in release.parts.items() if not done.has(f"{n}.safetensors", _mark(p, dtype))}
+    _check_room(left, beside, dtype)
     for name, part in release.parts.items():
         mark = _mark(part, dtype)
         weights = beside / f"{name}.safetensors"
@@ -123,6 +128,20 @@ def _write(release: Release, folder: Path, graphs: dict[str, GraphSpec], known: 
         interpolation=release.interpolation,
         known=known,
     )
+
+
+def _check_room(parts: Mapping[str, Part], folder: Path, dtype: Dtype) -> None:
+    """Raise DiskFullError or CheckpointError where the disk or the memory is too small, before anything is written."""
+    counts = {name: sum(value.numel() for value in part.module.state_dict().values()) for name, part in parts.items()}
+    written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".part"))
+    check_space(folder / "weights", sum(counts.values()) * getattr(torch, dtype).itemsize - written)
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), MEMORY_BYTES)
+    if free < MEMORY_BYTES:
+        raise CheckpointError(
+            f"memory: wanted {MEMORY_BYTES / 1e9:.1f} GB free, got {free / 1e9:.1f}; end other programs and start again"
+        )
 
 
 def _tidy(release: Release, folder: Path) -> None:

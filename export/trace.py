@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ffrt.bundle import CONTRACT, Signature, TensorSpec
 
 OPSET = 18
-LARGEST_CONSTANT = 1 << 15
+LARGEST_CONSTANT = 1 << 17
 """Bytes of a constant that a graph file may carry itself: a norm without weights has a one for each channel."""
 JOINED = "module."
 """What names of weights begin with inside :class:`Joined`."""

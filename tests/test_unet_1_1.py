@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,8 +16,6 @@ from export.image_keyframe_unet import FirstFrameUNet, ImageKeyframeUNet
 from export.interpolation_unet import InterpolationUNet, TextedInterpolationUNet
 from export.parity import errors
 from export.released_configs import image_keyframe_config, texted_interpolation_config
-from export.trace import Traced, trace
-from ffrt.contract import IMAGE_CONTRACT
 
 PIPELINE = read_golden(Path(__file__).parent / "golden" / "pipeline_v1_1_text.npz")
 D = PIPELINE.config["t2v"]["context_dim"]
@@ -228,42 +224,3 @@ def test_parameters_of_the_1_0_interpolation() -> None:
     with torch.device("meta"):
         unet = InterpolationUNet(INTERPOLATION_SHAPES["full"])
     assert sum(p.numel() for p in unet.parameters()) == 3_872_572_046
-
-
-@pytest.mark.slow
-def test_graphs_run_at_other_sizes_and_share_one_file_of_weights() -> None:
-    torch.manual_seed(0)
-    config = UNetConfig(  # one level: what resampling does to a graph, the 1.0 bundle tests show
-        model_channels=8, init_channels=8, time_embed_dim=8, context_dim=D, num_channels=9, groups=4, head_dim=4,
-        dim_mult=(1,), num_blocks=(2,), add_cross_attention=(True,), add_self_attention=(True,),
-        noise_augmentation=True, motion_score=True,
-    )  # fmt: skip
-    frames = ImageKeyframeUNet(config)
-    groups = TextedInterpolationUNet(
-        texted_interpolation_config(
-            {"model_channels": 8, "time_embed_dim": 8, "context_dim": D, "num_channels": 20, "out_channels": 12,
-             "groups": 4, "head_dim": 4, "dim_mult": [1], "num_blocks": [2], "add_cross_attention": [True],
-             "add_self_attention": [True]}
-        )
-    )  # fmt: skip
-    for module in (frames, groups):
-        for value in module.requires_grad_(False).parameters():
-            if not value.any():
-                nn.init.normal_(value, std=0.3)
-    stored: dict[str, set[str]] = {}
-    for name, module, draw, seen, others in (
-        ("keyframe_unet", frames, for_keyframes, (2, 3, 4, 6, 5), [(1, 1, 2, 3, 1), (3, 4, 5, 2, 9)]),
-        ("image_unet", FirstFrameUNet(frames), for_image, (2, 4, 6, 5), [(1, 2, 3, 1), (3, 5, 2, 9)]),
-        ("interpolation_unet", groups, for_interpolation, (2, 3, 4, 6, 5), [(1, 1, 2, 3, 1), (3, 4, 5, 2, 9)]),
-    ):
-        model = trace(Traced(name, module, draw(*seen), {}, IMAGE_CONTRACT))
-        stored[name] = {value.name for value in model.graph.initializer} & set(module.state_dict())
-        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        for size in others:
-            inputs = draw(*size)
-            given = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
-            (got,) = session.run(None, given)
-            assert errors(module(*inputs).numpy(), np.asarray(got))[1] < 1e-4, (name, size)
-    together = stored["keyframe_unet"] | stored["image_unet"]
-    assert together == set(frames.state_dict()) and "body.out_conv.weight" in stored["image_unet"]
-    assert stored["keyframe_unet"] == together - {"image_in_conv.weight", "image_in_conv.bias"}

@@ -1,4 +1,4 @@
-"""Text-to-video on ONNX Runtime: FusionFrames / Kandinsky Video 1.0 (arXiv 2311.13073), without PyTorch.
+"""Text-to-video on ONNX Runtime: FusionFrames / Kandinsky Video (arXiv 2311.13073), without PyTorch.
 
 ```python
 from ffrt import Pipeline
@@ -16,6 +16,8 @@ latents = pipe.keyframes(context, seed=7)  # [T, 4, h, w]
 latents = pipe.interpolate(latents, fps=8, seed=7)  # [4T-3, 4, h, w]
 video = pipe.decode(latents, fps=8)  # .frames: uint8 [N, H, W, 3]
 ```
+
+With a bundle of Kandinsky Video 1.1, a picture may be the first frame: `pipe("it starts to rain", image="street.png")`.
 
 Letters, one grammar for every array: `T` keyframes, `N` frames after interpolation (a pass makes 4T-3 out of T), `G`
 the T-1 groups between keyframes, `B` guidance rows (conditional first), `h` and `w` the latent height and width (pixels

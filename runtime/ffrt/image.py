@@ -74,7 +74,7 @@ def fit_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
             ImageTooSmall,
             stacklevel=2,
         )
-    left, top = (picture.width - width) / 2, (picture.height - height) / 2
+    left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
     return np.asarray(picture.crop((left, top, left + width, top + height)))
 
 
