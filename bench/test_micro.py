@@ -107,14 +107,8 @@ def test_sampler_loop(benchmark: BenchmarkFixture, pipe: Pipeline, keyframes: Ar
     """Ten steps of keyframes with a network that takes no time, and noise that is there already."""
 
     def run() -> sampler.Denoised:
-        steps = sampler.denoise(
-            lambda x, time: keyframes,
-            repeat(keyframes),
-            steps=10,
-            sampler=name,
-            prediction=pipe.bundle.keyframes.prediction,
-            threshold=pipe.bundle.keyframes.threshold,
-        )
+        config = pipe.bundle.keyframes
+        steps = sampler.denoise(lambda x, time: keyframes, repeat(keyframes), config, steps=10, sampler=name)
         return list(steps)[-1]
 
     assert benchmark(run).total == 10

@@ -240,10 +240,7 @@ def check_samplers(file: str, golden: Golden) -> Iterator[Row]:
         scale = float(golden.others[f"{loop}/guidance"])
         has = f"{loop}/timesteps" in golden.others
         steps = len(golden.others[f"{loop}/timesteps"]) if has else len(noise) - 1
-        y = drain(denoise(
-            stand_in(scale), iter(noise), steps=steps, sampler="ddpm", prediction=config.prediction,
-            threshold=config.threshold, schedule=config.schedule, threshold_max=config.threshold_max,
-        ))  # fmt: skip
+        y = drain(denoise(stand_in(scale), iter(noise), config, steps=steps, sampler="ddpm"))
         largest, relative = errors(golden.others[f"{loop}/y"], y)
         yield Row(file, loop, "sampler", largest, relative, "relative", SAMPLER_LIMIT)
 

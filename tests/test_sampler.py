@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,29 @@ from ffrt.sampler import Array, denoise
 GOLDEN = Path(__file__).parent / "golden" / "samplers.npz"
 
 
+@dataclass(frozen=True)
+class Config:
+    prediction: str
+    threshold: float = 0.98
+    schedule: str = "cosine"
+    threshold_max: float | None = None
+
+
 def run(steps: int, name: str, predict, noise, prediction: str = "epsilon") -> list[sampler.Denoised]:
-    return list(denoise(predict, noise, steps=steps, sampler=name, prediction=prediction, threshold=0.98))
+    return list(denoise(predict, noise, Config(prediction), steps=steps, sampler=name))
 
 
-LOOPS = {  # steps, prediction, quantile, schedule, threshold_max
-    "v1_0_keyframes": (50, "epsilon", 0.98, "cosine", None),
-    "v1_0_interpolation": (50, "v", 0.98, "cosine", None),
-    "v1_1_keyframes": (50, "epsilon", 0.995, "zero-snr-leading", 1.0),
-    "v1_1_interpolation": (10, "v", 0.995, "zero-snr-trailing", 1.0),
+LOOPS = {
+    "v1_0_keyframes": (50, Config("epsilon")),
+    "v1_0_interpolation": (50, Config("v")),
+    "v1_1_keyframes": (50, Config("epsilon", 0.995, "zero-snr-leading", 1.0)),
+    "v1_1_interpolation": (10, Config("v", 0.995, "zero-snr-trailing", 1.0)),
 }
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_ddpm_is_the_released_loop(loop: str) -> None:
-    steps, prediction, threshold, schedule, most = LOOPS[loop]
+    steps, config = LOOPS[loop]
     times = []
     with np.load(GOLDEN) as golden:
         noise, want, scale = golden[f"{loop}/noise"], golden[f"{loop}/y"], float(golden[f"{loop}/guidance"])
@@ -43,11 +52,7 @@ def test_ddpm_is_the_released_loop(loop: str) -> None:
         bend = 0.6 * x + np.float32(0.0007 * time)
         return sampler.guide(np.tanh(bend + np.float32(0.25)), np.tanh(bend), scale)
 
-    loop_of = denoise(
-        predict, iter(noise), steps=steps, sampler="ddpm", prediction=prediction, threshold=threshold,
-        schedule=schedule, threshold_max=most,
-    )  # fmt: skip
-    got = list(loop_of)[-1].x
+    got = list(denoise(predict, iter(noise), config, steps=steps, sampler="ddpm"))[-1].x
     assert got.dtype == np.float32
     assert np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) < 1e-4
     assert told is None or times == told.tolist()
@@ -66,10 +71,8 @@ def test_zero_snr_levels(schedule: str, steps: int) -> None:
 @pytest.mark.parametrize("name", sampler.SAMPLERS)
 def test_every_sampler_starts_from_pure_noise(name: str) -> None:
     noise = sampler.normal_noise(0, 0, (2, 4, 2, 2))
-    steps = denoise(
-        lambda x, time: 0.1 * x, noise, steps=5, sampler=name, prediction="v", threshold=1.0,
-        schedule="zero-snr-trailing", threshold_max=1.0,
-    )  # fmt: skip
+    config = Config("v", 1.0, "zero-snr-trailing", 1.0)
+    steps = denoise(lambda x, time: 0.1 * x, noise, config, steps=5, sampler=name)
     assert all(np.isfinite(at.x).all() and np.abs(at.x0).max() <= 1 for at in steps)
 
 

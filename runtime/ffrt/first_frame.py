@@ -54,13 +54,4 @@ def first_frame_steps(
         prediction: Array = graph(feed)["prediction"]
         return guide_rows(prediction, guidance_scale)
 
-    return denoise(
-        predict,
-        noise,
-        steps=num_inference_steps,
-        sampler=sampler,
-        prediction=config.prediction,
-        threshold=config.threshold,
-        schedule=config.schedule,
-        threshold_max=config.threshold_max,
-    )
+    return denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)

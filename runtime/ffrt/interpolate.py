@@ -104,16 +104,7 @@ def interpolation_steps(
         prediction: Array = graph({**feed(np.concatenate([x] * rows), time), **told})["prediction"]
         return guide_rows(prediction.reshape(rows * len(x), *x.shape[1:]), guidance_scale)
 
-    x = yield from denoise(
-        predict,
-        noise,
-        steps=num_inference_steps,
-        sampler=sampler,
-        prediction=config.prediction,
-        threshold=config.threshold,
-        schedule=config.schedule,
-        threshold_max=config.threshold_max,
-    )
+    x = yield from denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)
     return merge(method, latents, x)
 
 

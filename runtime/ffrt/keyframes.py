@@ -48,16 +48,7 @@ def keyframe_steps(
         prediction: Array = graph(feed)["prediction"]  # [B*T, 4, h, w]
         return guide_rows(prediction, guidance_scale)
 
-    return denoise(
-        predict,
-        noise,
-        steps=num_inference_steps,
-        sampler=sampler,
-        prediction=config.prediction,
-        threshold=config.threshold,
-        schedule=config.schedule,
-        threshold_max=config.threshold_max,
-    )
+    return denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)
 
 
 def image_keyframe_steps(
@@ -106,13 +97,4 @@ def image_keyframe_steps(
         guided: Array = np.tensordot(weights[kept], prediction, axes=1)
         return guided
 
-    return denoise(
-        predict,
-        noise,
-        steps=num_inference_steps,
-        sampler=sampler,
-        prediction=config.prediction,
-        threshold=config.threshold,
-        schedule=config.schedule,
-        threshold_max=config.threshold_max,
-    )
+    return denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)

@@ -114,7 +114,8 @@ def _sampling(config: Any) -> str:
 def _graph_rows(bundle: Bundle) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [("graph", "size", "parity with PyTorch: max abs", "relative rms", "floor")]
     for name, graph in bundle.graphs.items():
-        files = [bundle.files[file].bytes for file in (graph.file, f"{graph.file}.data") if file in bundle.files]
+        own = (graph.file, f"{Path(graph.file).stem}.safetensors")  # two graphs may read one file: it counts once
+        files = [bundle.files[file].bytes for file in own if file in bundle.files]
         parity = graph.parity
         measured = [f"{number:.1e}" for number in (parity.max_abs, parity.relative_rms, parity.floor)]
         rows.append((name, _readable(sum(files)), *measured))

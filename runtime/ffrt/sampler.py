@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,16 +137,27 @@ def _generator(seed: int, stage: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stage,))))
 
 
+class Parametrisation(Protocol):
+    """What a network predicts, between which noise levels, and what its clean estimate is held to: the part of a
+    stage's configuration that belongs to sampling (fields as in the manifest)."""
+
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def threshold_max(self) -> float | None: ...
+
+
 def denoise(
     predict: Callable[[Array, float], Array],
     noise: Iterator[Array],
+    config: Parametrisation,
     *,
     steps: int,
     sampler: str,
-    prediction: str,
-    threshold: float,
-    schedule: str = "cosine",
-    threshold_max: float | None = None,
 ) -> Generator[Denoised, None, Array]:
     """Turn noise into a latent in `steps` steps, one yield for each; returns the latent.
 
@@ -155,13 +166,13 @@ def denoise(
     """
     if sampler not in SAMPLERS:
         raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
-    plan = levels(schedule, steps, sampler)
+    plan = levels(config.schedule, steps, sampler)
     x, x0_before, step_before = _draw(noise), None, 0.0
     for i in reversed(range(steps)):
         alpha_bar, time = float(plan.alpha_bars[i]), float(plan.times[i])
         alpha_bar_next = float(plan.alpha_bars[i - 1]) if i > 0 else 1.0
-        x0 = clean_estimate(x, predict(x, time), alpha_bar, prediction)
-        x0 = dynamic_threshold(x0, threshold, threshold_max)
+        x0 = clean_estimate(x, predict(x, time), alpha_bar, config.prediction)
+        x0 = dynamic_threshold(x0, config.threshold, config.threshold_max)
         if sampler == "ddpm":
             x = _posterior_mean(x, x0, alpha_bar, alpha_bar_next)
             if i > 0:
