@@ -11,9 +11,11 @@ import errno
 import mmap
 import re
 import sys
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,50 @@ def give_back(tensor: Tensor) -> None:
     advise(tensor, DONTNEED)
 
 
+@contextmanager
+def given_back(path: Path, seconds: float = 0.25) -> Iterator[None]:
+    """While this lasts, pages of ``path`` that this process maps and has not written to leave memory every few moments:
+    a session that reads each weight where it lies then needs no more memory than its largest layers."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(seconds):
+            for begin, end in unchanged_mappings(path):
+                madvise(begin, end, DONTNEED)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def unchanged_mappings(path: Path) -> list[tuple[int, int]]:
+    """Where this process maps a file and has no changed page of it (proc_pid_smaps(5))."""
+    if sys.platform != "linux":
+        return []
+    found: list[tuple[int, int]] = []
+    place: tuple[int, int] | None = None
+    with open("/proc/self/smaps") as maps:
+        for line in maps:
+            parts = line.rstrip("\n").split(maxsplit=5)
+            if "-" in parts[0]:
+                begin, end = (int(number, 16) for number in parts[0].split("-"))
+                place = (begin, end) if parts[5:] == [str(path.resolve())] else None
+            elif parts[0] == "Anonymous:" and parts[1] == "0" and place is not None:
+                found.append(place)
+    return found
+
+
+def madvise(begin: int, end: int, advice: int) -> int:
+    """madvise(2); returns 0 or the error number."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_int(advice))
+    return 0 if done == 0 else ctypes.get_errno()
+
+
 def advise(tensor: Tensor, advice: int) -> int:
     """madvise(2) on the pages under a tensor if they are pages of a file; returns 0 or the error number."""
     if tensor.numel() == 0 or sys.platform != "linux":
@@ -231,10 +277,7 @@ def advise(tensor: Tensor, advice: int) -> int:
     end = begin + (reach + 1) * tensor.element_size()
     if not lies_in_file(begin, end):  # DONTNEED would set ordinary memory to zero
         return 0
-    begin = begin // mmap.PAGESIZE * mmap.PAGESIZE
-    libc = ctypes.CDLL(None, use_errno=True)
-    done = libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_int(advice))
-    return 0 if done == 0 else ctypes.get_errno()
+    return madvise(begin // mmap.PAGESIZE * mmap.PAGESIZE, end, advice)
 
 
 def lies_in_file(begin: int, end: int) -> bool:

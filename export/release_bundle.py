@@ -19,7 +19,7 @@ import onnx
 import torch
 
 import ffrt
-from export.checkpoint_file import CheckpointError
+from export.checkpoint_file import CheckpointError, given_back
 from export.inputs import draw_inputs, multiples_of
 from export.on_disk import on_disk
 from export.parity import compare
@@ -86,10 +86,12 @@ def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report
     report("taking digests")
     bundle = _write(release, beside, graphs, {})
     for name, part in release.parts.items():
-        on_disk(part.module, beside / f"{name}.safetensors")
+        weights = beside / f"{name}.safetensors"
+        on_disk(part.module, weights)
         for graph, module in part.graphs.items():
-            graphs[graph] = replace(graphs[graph], parity=_parity(release, bundle, graph, module, rounds))
-            parity = graphs[graph].parity
+            with given_back(weights):
+                parity = _parity(release, bundle, graph, module, rounds)
+            graphs[graph] = replace(graphs[graph], parity=parity)
             report(f"{graph}: relative RMS {parity.relative_rms:.1e}, largest difference {parity.max_abs:.1e}")
     _write(release, beside, graphs, bundle.files)
     shutil.rmtree(out, ignore_errors=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffrt import Bundle, Pipeline, Step, Video, __version__
-from ffrt.graph import Graph
+from ffrt.graph import Graph, Memory
 from ffrt.sampler import normal_noise
 
 PROMPT = "a red circle moving right"
@@ -102,9 +102,9 @@ def test_a_graph_is_loaded_once_and_only_when_used(tiny: Bundle, monkeypatch: py
     loaded = []
     init = Graph.__init__
 
-    def counted(self: Graph, bundle: Bundle, name: str, *, provider: str = "auto", threads: int | None = None) -> None:
+    def counted(self: Graph, bundle: Bundle, name: str, *, provider: str, threads: int | None, memory: Memory) -> None:
         loaded.append(name)
-        init(self, bundle, name, provider=provider, threads=threads)
+        init(self, bundle, name, provider=provider, threads=threads, memory=memory)
 
     monkeypatch.setattr(Graph, "__init__", counted)
     own = Pipeline.from_pretrained(tiny.folder, provider="cpu", threads=1)
