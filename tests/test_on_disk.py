@@ -173,3 +173,59 @@ def test_memory_of_a_module_on_disk(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 180_000, f"{done.stdout} kB"
+
+
+READING = """
+import sys
+from pathlib import Path
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper
+import onnx
+from export.checkpoint_file import given_back, unchanged_mappings
+
+folder, back = Path(sys.argv[1]), sys.argv[2] == "back"
+size, count = 2048, 12
+weights = folder / "weights.bin"
+np.full(count * size * size, 0.001, np.float16).tofile(weights)
+nodes, initializers, last = [], [], "x"
+for number in range(count):
+    tensor = onnx.TensorProto(name=f"w{number}", data_type=TensorProto.FLOAT16, dims=[size, size])
+    tensor.data_location = TensorProto.EXTERNAL
+    places = {"location": "weights.bin", "offset": number * 2 * size * size, "length": 2 * size * size}
+    tensor.external_data.extend(onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in places.items())
+    initializers.append(tensor)
+    nodes += [helper.make_node("Cast", [f"w{number}"], [f"f{number}"], to=TensorProto.FLOAT),
+              helper.make_node("MatMul", [last, f"f{number}"], [f"y{number}"])]
+    last = f"y{number}"
+value = helper.make_tensor_value_info
+graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, [1, size])],
+                          [value(last, TensorProto.FLOAT, [1, size])], initializer=initializers)
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "g.onnx")
+options = ort.SessionOptions()
+options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+options.add_session_config_entry("session.disable_prepacking", "1")
+options.intra_op_num_threads = 1
+session = ort.InferenceSession(folder / "g.onnx", options, providers=["CPUExecutionProvider"])
+assert unchanged_mappings(weights), "the runtime does not map the file"
+x = np.ones((1, size), np.float32)
+want = session.run(None, {"x": x})[0]
+if back:
+    with given_back(weights, seconds=0.01):
+        for _ in range(20):
+            assert (session.run(None, {"x": x})[0] == want).all()
+        import time
+        time.sleep(0.1)
+print(next(line for line in open("/proc/self/status") if line.startswith("RssFile")).split()[1])
+"""
+
+
+def test_a_session_reads_weights_that_go_back_to_the_file(tmp_path: Path) -> None:
+    kilobytes = []
+    for how in ("kept", "back"):
+        done = subprocess.run(
+            [sys.executable, "-c", READING, str(tmp_path), how], capture_output=True, text=True, cwd=ROOT, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        kilobytes.append(int(done.stdout))
+    assert kilobytes[0] - kilobytes[1] > 80_000  # of 98 MB of weights
