@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ _FIRST_FRAME, _FRAME_NOISE = 1000, 1001
 
 
 class Pipeline:
-    """Text-to-video over the five graphs of one bundle. A graph is loaded when it is first used, once.
+    """Text-to-video over the graphs of one bundle. A graph is loaded when it is first used, once.
 
     Letters as in the package docstring. Every method checks its arguments before a graph runs and raises RequestError,
     which names the argument, what was wanted and what came.
@@ -152,23 +151,15 @@ class Pipeline:
         )
         shape = self._keyframe_shape(height, width)
         picture = None if image is None else open_image(image)
-        settings: dict[str, object] = {
-            "prompt": prompt,
-            "negative_prompt": "" if negative_prompt is None else negative_prompt,
-            "seed": seed,
-            "num_inference_steps": first.steps,
-            "guidance_scale": first.guidance_scale,
-            "sampler": first.sampler,
-        }
-        if follow is not None:
-            settings["first_frame"] = "made of the prompt" if picture is None else "given"
-            settings["image_guidance_scale"] = follow.guidance_scale
-            settings["motion_score"] = follow.motion_score
-        if fps != config.keyframes.fps:
-            settings["interpolation_num_inference_steps"] = then.steps
-            settings["interpolation_guidance_scale"] = then.guidance_scale
-            settings["interpolation_sampler"] = then.sampler
-        metadata = {key: str(value) for key, value in settings.items()}
+        told = request.settings_of(
+            prompt,
+            negative_prompt,
+            seed,
+            first,
+            None if fps == config.keyframes.fps else then,
+            follow,
+            image is not None,
+        )
 
         def run() -> Generator[Step, None, Video]:
             passes = [p for p in config.interpolation.passes if p.fps <= fps]
@@ -178,7 +169,7 @@ class Pipeline:
             frame = picture
             if before:
                 noise = normal_noise(seed, _FIRST_FRAME, first_frame.noise_shape(shape))
-                made = self._stages.first_frame(context, self._first_frame_sampling(first), noise)
+                made = self._stages.first_frame(context, request.first_frame_sampling(config.keyframes, first), noise)
                 latent = yield from report_steps(
                     "first frame", 0, overall, made, lambda x0: x0, partial(self._stages.decode, graph="image_decoder")
                 )
@@ -200,7 +191,7 @@ class Pipeline:
                 name = f"interpolation to {one_pass.fps} fps"
                 merge = partial(interpolate.merge, "group", ends)
                 latents = yield from report_steps(name, done, overall, stage, merge, decoded)
-            return self._video(latents, fps, metadata)
+            return self._video(latents, fps, told)
 
         return run()
 
@@ -231,7 +222,7 @@ class Pipeline:
         request.follow_of(self.bundle.keyframes, "first_frame", None, None, None)
         sampling = request.sampling_of(self.bundle.keyframes, num_inference_steps, guidance_scale, sampler)
         if guidance_scale is None:
-            sampling = self._first_frame_sampling(sampling)
+            sampling = request.first_frame_sampling(self.bundle.keyframes, sampling)
         shape = first_frame.noise_shape(self._keyframe_shape(height, width))
         draws = _draws(noise, seed, _FIRST_FRAME, sampling, shape)
         return self._stages.picture(drain(self._stages.first_frame(context, sampling, draws)))
@@ -322,12 +313,6 @@ class Pipeline:
         """Latents float32 [N, 4, h, w] of frames uint8 [N, H, W, 3]."""
         decode.check_frames(frames, self.bundle.video.size_multiple)
         return decode.encode_image(self.graph("movq_encoder"), frames)
-
-    def _first_frame_sampling(self, keyframes: Sampling) -> Sampling:
-        """As the keyframes, with the guidance scale that the bundle has for a first frame."""
-        follow = self.bundle.keyframes.image
-        assert follow is not None
-        return replace(keyframes, guidance_scale=follow.first_frame_guidance_scale)
 
     def _video(self, latents: Array, fps: int, settings: Mapping[str, str]) -> Video:
         downscale = self.bundle.video.downscale

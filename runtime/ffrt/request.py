@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,6 +156,42 @@ def follow_of(
         if noise_augmentation is None
         else whole("noise_augmentation", noise_augmentation, 0, 999),
     )
+
+
+def first_frame_sampling(config: KeyframeConfig, keyframes: Sampling) -> Sampling:
+    """As the keyframes, with the guidance scale that the bundle has for a first frame."""
+    if config.image is None:
+        return keyframes
+    return replace(keyframes, guidance_scale=config.image.first_frame_guidance_scale)
+
+
+def settings_of(
+    prompt: str,
+    negative_prompt: str | None,
+    seed: int,
+    first: Sampling,
+    then: Sampling | None,
+    follow: Follow | None,
+    given: bool,
+) -> dict[str, str]:
+    """How a video was made, as its file tells it; `then` is None without interpolation, `given` says of a picture."""
+    settings: dict[str, object] = {
+        "prompt": prompt,
+        "negative_prompt": "" if negative_prompt is None else negative_prompt,
+        "seed": seed,
+        "num_inference_steps": first.steps,
+        "guidance_scale": first.guidance_scale,
+        "sampler": first.sampler,
+    }
+    if follow is not None:
+        settings["first_frame"] = "given" if given else "made of the prompt"
+        settings["image_guidance_scale"] = follow.guidance_scale
+        settings["motion_score"] = follow.motion_score
+    if then is not None:
+        settings["interpolation_num_inference_steps"] = then.steps
+        settings["interpolation_guidance_scale"] = then.guidance_scale
+        settings["interpolation_sampler"] = then.sampler
+    return {key: str(value) for key, value in settings.items()}
 
 
 def _motion_score(motion: object, scores: Mapping[str, int]) -> int:
