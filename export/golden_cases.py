@@ -115,9 +115,9 @@ def cases_of(golden: Golden) -> Sequence[Case]:
         return text_cases(golden)
     if "ch_mult" in config:
         return movq_cases(golden)
-    if "temporal_mask" in golden.inputs:
+    if "num_predicted_groups" in golden.inputs:
         return interpolation_cases(golden, texted=True)
-    if "noise_aug_time" in golden.inputs or "motion_score" in golden.inputs:
+    if "temporal_embed" in golden.inputs:
         return image_keyframe_cases(golden)
     if config.get("interpolation"):
         return interpolation_cases(golden, texted=False)
@@ -141,7 +141,11 @@ def keyframe_cases(golden: Golden) -> Sequence[Case]:
 def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
     unet, given = models.image_keyframe_unet(golden.config, golden.parameters), golden.inputs
     frames, limits = int(given["num_frames"]), unet_limits(golden.config)
-    levels = {"noise_augmentation": given["noise_aug_time"].long(), "motion_score": given["motion_score"].long()}
+    none = torch.zeros(len(given["x"]))  # a network without these embeddings does not look at them
+    levels = {
+        "noise_augmentation": given.get("noise_aug_time", none).long(),
+        "motion_score": given.get("motion_score", none).long(),
+    }
     feed = {
         "x": given["x"].numpy(), **rows({**prompt(given), **levels}, frames),
         "temporal_positions": given["temporal_embed"][:frames].long().numpy(),
@@ -159,7 +163,9 @@ def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
 def interpolation_cases(golden: Golden, texted: bool) -> Sequence[Case]:
     given, config = golden.inputs, golden.config
     groups = int(given["num_predicted_groups" if texted else "num_temporal_groups"])
-    told = {**prompt(given), "temporal_mask": given["temporal_mask"]} if texted else prompt(given)
+    told = prompt(given)
+    if texted:
+        told["temporal_mask"] = given.get("temporal_mask", torch.ones(len(given["x"])))
     feed = {
         "x": given["x"].numpy(), **rows(told, groups),
         "skip_frames": given["skip_frames"][:groups].long().numpy(), "perturbation": np.zeros(groups, np.float32),
