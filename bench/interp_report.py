@@ -71,8 +71,8 @@ def conditions(record: Mapping[str, Any]) -> str:
     runtime = [f"{name} {around[name]}" for name in ("onnxruntime", "onnxruntime-gpu") if name in around]
     threads = "default threads" if around["threads"] is None else f"threads {around['threads']}"
     rate = f"matrix products {record['product_flops_per_s'] / 1e9:.0f} GFLOP/s" if "cells" in record else ""
-    row = record.get("steps_in_a_row", 1)
-    timed = f"steps timed {'one by one' if row == 1 else f'{row} in a row'}" if "cells" in record else ""
+    row = record["steps_in_a_row"] if "cells" in record else 0
+    timed = {0: "", 1: "steps timed one by one"}.get(row, f"steps timed {row} in a row")
     weights = ", ".join(f"{name} {count / 1e6:.1f} M parameters" for name, count in record["parameters"].items())
     parts = [f"scale {record['scale']}", weights, around["cpu"], f"{around['cores']} cores", threads]
     memory = "weights left on disk" if record.get("memory") == "low" else ""

@@ -36,9 +36,12 @@ def test_the_generator_form_takes_the_same_arguments(name: str) -> None:
     assert list(signature.parameters)[1:] == [
         "prompt",
         "negative_prompt",
+        "image",
+        "motion",
         "fps",
         "num_inference_steps",
         "guidance_scale",
+        "image_guidance_scale",
         "interpolation_guidance_scale",
         "seed",
         "height",
