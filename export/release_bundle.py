@@ -45,8 +45,8 @@ from ffrt.graph import Graph
 Dtype = Literal["float16", "float32"]
 
 NOT_MEASURED = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
-MEMORY_BYTES = 3_000_000_000
-"""What the export of a full-size release was seen to need, whatever the size of its weights."""
+LEAST_MEMORY, MORE_MEMORY = 1_000_000_000, 2_000_000_000
+"""Bytes that an export needs, and at most so many more for large networks (bench.export_memory)."""
 SIDE = 512
 """Pixels along each side of a video where a request says nothing, as released."""
 LICENSE = "see LICENSE: that of the released weights"
@@ -61,12 +61,12 @@ def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report
     done by then stays for the next try in ``.NAME.writing``.
     """
     beside = out.parent / f".{out.name}.writing"
-    beside.mkdir(parents=True, exist_ok=True)
-    _tidy(release, beside)
     contract = CONTRACT if release.keyframes.image is None else IMAGE_CONTRACT
     done = _Done(beside.with_name(f"{beside.name}.json"))
     left = {n: p for n, p in release.parts.items() if not done.has(f"{n}.safetensors", _mark(p, dtype))}
     _check_room(left, beside, dtype)
+    beside.mkdir(parents=True, exist_ok=True)
+    _tidy(release, beside)
     for name, part in release.parts.items():
         mark = _mark(part, dtype)
         weights = beside / f"{name}.safetensors"
@@ -134,16 +134,24 @@ def _write(release: Release, folder: Path, graphs: dict[str, GraphSpec], known: 
 
 def _check_room(parts: Mapping[str, Part], folder: Path, dtype: Dtype) -> None:
     """Raise DiskFullError or CheckpointError where the disk or the memory is too small, before anything is written."""
-    counts = {name: sum(value.numel() for value in part.module.state_dict().values()) for name, part in parts.items()}
-    written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".part"))
-    check_space(folder / "weights", sum(counts.values()) * getattr(torch, dtype).itemsize - written)
+    counts = [sum(value.numel() for value in part.module.state_dict().values()) for part in parts.values()]
+    begun = folder.glob("*.part") if folder.is_dir() else ()
+    around = next(parent for parent in folder.parents if parent.is_dir())
+    written = sum(path.stat().st_size for path in begun)
+    check_space(around / folder.name, sum(counts) * getattr(torch, dtype).itemsize - written)
+    wanted = LEAST_MEMORY + min(MORE_MEMORY, 4 * max(counts, default=0))
+    free = _free_memory()
+    if free is not None and free < wanted:
+        raise CheckpointError(
+            f"memory: wanted {wanted / 1e9:.1f} GB free, got {free / 1e9:.1f}; end other programs and start again"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that programs may take without swapping, None where the system does not say."""
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), MEMORY_BYTES)
-    if free < MEMORY_BYTES:
-        raise CheckpointError(
-            f"memory: wanted {MEMORY_BYTES / 1e9:.1f} GB free, got {free / 1e9:.1f}; end other programs and start again"
-        )
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _tidy(release: Release, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -224,6 +225,23 @@ def test_bad_files_are_named_and_nothing_is_written(
         assert word in told
     assert {path.name for path in tmp_path.iterdir()} == {"files"}
     assert not Path("/tmp/ffrt-was-here").exists()
+
+
+@pytest.mark.parametrize("short", ["disk", "memory"])
+def test_too_small_a_machine_is_told_before_anything_is_written(
+    short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = releases.write_1_0(tmp_path / "files")
+    if short == "disk":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    else:
+        monkeypatch.setattr(release_bundle, "_free_memory", lambda: 10_000_000)
+    arguments = ["kandinsky-video-1.0", "--weights", str(folder), "--out", str(tmp_path / "new" / "bundle")]
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert "1000 free" in told if short == "disk" else "memory: wanted 1.0 GB free, got 0.0" in told
+    assert {path.name for path in tmp_path.iterdir()} == {"files"}
 
 
 def test_a_stopped_export_goes_on(
