@@ -49,7 +49,7 @@ def write_text_encoder(folder: Path) -> Path:
 
 SMALL_UNET = {
     "model_channels": 16, "init_channels": 16, "time_embed_dim": 32, "context_dim": 24, "groups": 8, "head_dim": 8,
-    "dim_mult": [1, 2], "num_blocks": [2, 2], "add_cross_attention": [False, True], "add_self_attention": [False, True],
+    "dim_mult": [1], "num_blocks": [2], "add_cross_attention": [True], "add_self_attention": [True],
 }  # fmt: skip
 SMALL_MOVQ = {
     "double_z": False, "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32,
