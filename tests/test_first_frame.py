@@ -196,6 +196,9 @@ def test_how_to_follow_is_checked() -> None:
     assert request.follow_of(KEYFRAMES_1_1, None, 7, None, None).motion_score == 7
     plain = replace(KEYFRAMES_1_1, image=None)
     assert request.follow_of(plain, None, None, None, None) is None
+    with pytest.raises(RequestError, match="num_inference_steps: expected 1 to 999"):
+        request.sampling_of(KEYFRAMES_1_1, 1000, None, None)
+    assert request.sampling_of(INTERPOLATION_1_1, 1000, None, None).steps == 1000
     for given_value, words in (
         ((None, "wild", None, None), "motion: expected one of"),
         ((None, 1001, None, None), "motion: expected a whole number from 0 to 1000"),

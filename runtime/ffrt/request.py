@@ -11,7 +11,7 @@ import numpy as np
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
 from ffrt.graph import MEMORY, Memory
-from ffrt.sampler import MAX_STEPS, SAMPLERS
+from ffrt.sampler import MAX_STEPS, SAMPLERS, levels
 
 MAX_SEED = 2**63 - 1
 
@@ -111,11 +111,13 @@ def sampling_of(
     guidance_name: str = "guidance_scale",
 ) -> Sampling:
     """The request with the defaults of a stage's `config` in place of None."""
-    return Sampling(
+    sampling = Sampling(
         steps_of(num_inference_steps, config.num_inference_steps),
         guidance_of(guidance_name, guidance_scale, config.guidance_scale),
         sampler_of(sampler, config.sampler),
     )
+    levels(config.schedule, sampling.steps, sampling.sampler)  # refuses a number of steps that this schedule has not
+    return sampling
 
 
 @dataclass(frozen=True)
