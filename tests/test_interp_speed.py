@@ -207,8 +207,8 @@ def test_the_full_scale_leaves_its_weights_on_disk(
     monkeypatch.setattr(interp_speed, "bundle_of", lambda *_: masked)
     for scale, memory, row in (("full", "low", 1), ("small", "fast", IN_A_ROW)):
         record = tmp_path / f"{scale}.json"
-        arguments = ["--quick", "--scale", scale, "--side", "32", "--threads", "1", "--json", str(record)]
-        assert interp_speed.main(arguments) == 0
+        kept = ["--json", str(record), "--plot", str(tmp_path / "plot.png")]
+        assert interp_speed.main(["--quick", "--scale", scale, "--side", "32", "--threads", "1", *kept]) == 0
         found = json.loads(record.read_text())
         assert (found["memory"], found["steps_in_a_row"], found["cells"][0]["side_px"]) == (memory, row, 32)
 
