@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
 Rename = Callable[[str, Tensor], tuple[str, Tensor]]
 
 _UNET = [
@@ -186,7 +188,7 @@ def projection_key(key: str, tensor: Tensor) -> tuple[str, Tensor]:
     return _begin([("0.", "projection."), ("1.", "projection_norm.")], bare), tensor
 
 
-def load_released(module: nn.Module, released: Mapping[str, Tensor], rename: Rename) -> nn.Module:
+def load_released(module: Network, released: Mapping[str, Tensor], rename: Rename) -> Network:
     """Fill ``module`` from a released state dict, in its own dtype; returns it in evaluation mode.
 
     Raises ValueError naming the keys that are missing or left over, or a tensor of another shape.

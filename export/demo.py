@@ -18,7 +18,7 @@ from export.inputs import Limits, draw_inputs, multiples_of
 from export.interpolation_unet import InterpolationUNet, UntextedInterpolationUNet
 from export.keyframe_unet import KeyframeUNet
 from export.movq import MoVQDecoder, MoVQEncoder
-from export.parity import compare
+from export.parity import NOT_MEASURED, compare
 from export.text_encoder import TextEncoder
 from export.trace import Traced, point_to, trace
 from export.weights import load_half
@@ -29,7 +29,6 @@ from ffrt.bundle import (
     InterpolationConfig,
     InterpolationPass,
     KeyframeConfig,
-    Parity,
     TextConfig,
     VideoConfig,
     open_bundle,
@@ -39,7 +38,6 @@ from ffrt.graph import Graph
 
 MAX_TOKENS = 128
 PARITY_ROUNDS = 3
-NOT_MEASURED = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
 
 
 def load_modules(config: ModelConfig, weights: Path) -> dict[str, torch.nn.Module]:

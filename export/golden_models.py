@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +18,7 @@ from export.released_configs import (
     image_keyframe_config,
     interpolation_config,
     keyframe_config,
+    known_fields,
     movq_config,
     texted_interpolation_config,
 )
@@ -27,38 +27,28 @@ from export.text_encoder import TextEncoder
 
 def keyframe_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> KeyframeUNet:
     """1.0. This and all below raise ValueError where parameters and configuration do not fit."""
-    unet = KeyframeUNet(keyframe_config(config))
-    load_released(unet, parameters, unet_key)
-    return unet
+    return load_released(KeyframeUNet(keyframe_config(config)), parameters, unet_key)
 
 
 def interpolation_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> InterpolationUNet:
     """1.0, with its context as an input."""
-    unet = InterpolationUNet(interpolation_config(config))
-    load_released(unet, parameters, unet_key)
-    return unet
+    return load_released(InterpolationUNet(interpolation_config(config)), parameters, unet_key)
 
 
 def image_keyframe_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> ImageKeyframeUNet:
     """1.1."""
-    unet = ImageKeyframeUNet(image_keyframe_config(config))
-    load_released(unet, parameters, unet_key)
-    return unet
+    return load_released(ImageKeyframeUNet(image_keyframe_config(config)), parameters, unet_key)
 
 
 def texted_interpolation_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> TextedInterpolationUNet:
     """1.1."""
-    unet = TextedInterpolationUNet(texted_interpolation_config(config))
-    load_released(unet, parameters, unet_key)
-    return unet
+    return load_released(TextedInterpolationUNet(texted_interpolation_config(config)), parameters, unet_key)
 
 
 def movq(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> MoVQ:
     """Either release."""
     sizes = movq_config(config)
-    model = MoVQ(sizes)
-    load_released(model, parameters, movq_key(len(sizes.ch_mult)))
-    return model
+    return load_released(MoVQ(sizes), parameters, movq_key(len(sizes.ch_mult)))
 
 
 def text_encoder(golden: Golden, projection: str) -> TextEncoder:
@@ -72,12 +62,6 @@ def text_encoder(golden: Golden, projection: str) -> TextEncoder:
     encoder.projection.load_state_dict({"weight": weight})
     encoder.projection_norm.load_state_dict({"weight": scale, "bias": shift})
     return encoder.eval()
-
-
-def known_fields(kind: type[T5Config], released: Mapping[str, Any]) -> dict[str, Any]:
-    """The released arguments that a configuration of ours has a field for."""
-    known = {one.name for one in fields(kind)}
-    return {name: value for name, value in released.items() if name in known}
 
 
 def part(golden: Golden, prefix: str) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ffrt.bundle import Parity
 from ffrt.graph import Graph
 
+NOT_MEASURED = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
+"""What a manifest says before a graph was compared."""
 FLOOR = 1e-3
 """Largest relative RMS error at which a graph is accepted (float32 against float32)."""
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from export.configs import UNetConfig
 from export.demo import untexted
+from export.inputs import Limits, draw_inputs, multiples_of
+from export.parity import NOT_MEASURED
 from export.stream import header_of
 from export.trace import Traced, point_to, trace
-from ffrt.bundle import CONTRACT, Bundle, GraphSpec, Parity, open_bundle, write_manifest
+from ffrt.bundle import CONTRACT, Bundle, GraphSpec, open_bundle, write_manifest
 
 CHUNK = 1 << 22
 """Numbers drawn at a time."""
@@ -46,18 +48,6 @@ def write_random(module: nn.Module, path: Path, seed: int) -> None:
                 file.write(values.astype(np.float16).tobytes())
 
 
-def example(config: UNetConfig) -> tuple[Tensor, ...]:
-    """Inputs to trace an interpolation network with, on the meta device: two rows of three groups or frames."""
-    side = 2 * config.size_multiple
-    with torch.device("meta"):
-        return (
-            torch.empty(6, config.num_channels, side, 2 * side),
-            torch.empty(2),
-            torch.empty(3, dtype=torch.long),
-            torch.empty(3),
-        )
-
-
 def write_random_bundle(
     base: Bundle, networks: dict[str, UNetConfig], out: Path, report: Callable[[str], None], seed: int = 0
 ) -> Bundle:
@@ -80,10 +70,11 @@ def write_random_bundle(
             report(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M random weights")
             write_random(module, weights, seed + number)
             report(f"{name}: tracing")
-            axes = dict.fromkeys(("h", "w"), config.size_multiple)
-            onnx.save(point_to(trace(Traced(name, module, example(config), axes)), weights), beside / f"{name}.onnx")
-        not_measured = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
-        specs = {name: GraphSpec(f"{name}.onnx", *CONTRACT[name], not_measured) for name in networks}
+            limits = Limits(config.size_multiple, base.video.downscale, config.context_dim, 1, 1)
+            example = tuple(value.to("meta") for value in draw_inputs(CONTRACT[name], limits, 0))
+            traced = Traced(name, module, example, multiples_of(CONTRACT[name], limits))
+            onnx.save(point_to(trace(traced), weights), beside / f"{name}.onnx")
+        specs = {name: GraphSpec(f"{name}.onnx", *CONTRACT[name], NOT_MEASURED) for name in networks}
         multiple = base.video.downscale * max(config.size_multiple for config in networks.values())
         write_manifest(
             beside,

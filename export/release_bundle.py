@@ -22,7 +22,7 @@ import ffrt
 from export.checkpoint_file import CheckpointError, given_back
 from export.inputs import draw_inputs, multiples_of
 from export.on_disk import on_disk
-from export.parity import compare
+from export.parity import NOT_MEASURED, compare
 from export.released import Part, Release
 from export.stream import Progress, check_space, stream_weights
 from export.text_tokenizer import write_tokenizer
@@ -44,7 +44,6 @@ from ffrt.graph import Graph
 
 Dtype = Literal["float16", "float32"]
 
-NOT_MEASURED = Parity(max_abs=0.0, relative_rms=0.0, floor=0.0)
 LEAST_MEMORY, MORE_MEMORY = 1_000_000_000, 2_000_000_000
 """Bytes that an export needs, and at most so many more for large networks (bench.export_memory)."""
 SIDE = 512

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from export.configs import MoVQConfig, UNetConfig
+from export.configs import MoVQConfig, T5Config, UNetConfig
 
 _REQUIRED = ("model_channels", "time_embed_dim", "context_dim")
 _DEFAULTS: dict[str, Any] = {
@@ -123,5 +123,10 @@ def movq_config(released: Mapping[str, Any]) -> MoVQConfig:
 
     Raises TypeError for one that is missing, ValueError for a kernel that does not fit.
     """
-    known = {field.name for field in fields(MoVQConfig)}
-    return MoVQConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in released.items() if k in known})
+    return MoVQConfig(**known_fields(MoVQConfig, released))
+
+
+def known_fields(kind: type[MoVQConfig] | type[T5Config], released: Mapping[str, Any]) -> dict[str, Any]:
+    """The released arguments that a configuration of ours has a field for, lists as tuples."""
+    known = {field.name for field in fields(kind)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in released.items() if k in known}

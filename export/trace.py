@@ -8,7 +8,6 @@ loads. So a bundle keeps every weight once, readable for PyTorch and for ONNX Ru
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
 from ffrt.bundle import CONTRACT, Signature, TensorSpec
+from ffrt.graph import bind_axes
 
 OPSET = 18
 LARGEST_CONSTANT = 1 << 17
@@ -69,7 +69,10 @@ def trace(traced: Traced) -> onnx.ModelProto:
     inputs, outputs = traced.contract[traced.name]
     module = traced.module.eval()
     apart = ["*" in str(spec.shape[0]) for spec in inputs]
-    sizes = axis_sizes(inputs, traced.example)
+    sizes = bind_axes(
+        [(spec.name, axis, size) for spec, value in zip(inputs, traced.example, strict=True)
+         for axis, size in zip(spec.shape, value.shape, strict=True)]
+    )  # fmt: skip
     example = tuple(
         value.unflatten(0, [sizes[letter] for letter in str(spec.shape[0]).split("*")]) if split else value
         for spec, value, split in zip(inputs, traced.example, apart, strict=True)
@@ -106,19 +109,6 @@ def trace(traced: Traced) -> onnx.ModelProto:
 def axes_of(spec: TensorSpec) -> list[int | str]:
     """The axes with products apart."""
     return [letter for axis in spec.shape for letter in (axis.split("*") if isinstance(axis, str) else [axis])]
-
-
-def axis_sizes(inputs: Sequence[TensorSpec], example: Sequence[Tensor]) -> dict[str, int]:
-    """The size of every letter in an example; one letter of a product may be known through it alone."""
-    rows = [(str(axis), size) for s, value in zip(inputs, example, strict=True)
-            for axis, size in zip(s.shape, value.shape, strict=True)]  # fmt: skip
-    sizes = {axis: size for axis, size in rows if "*" not in axis}
-    for axis, size in rows:
-        unknown = [letter for letter in axis.split("*") if letter not in sizes]
-        if unknown:
-            known = math.prod(sizes[letter] for letter in axis.split("*") if letter in sizes)
-            sizes[unknown[0]] = size // known
-    return sizes
 
 
 def dim_of(axis: str, multiples: Mapping[str, int]) -> Any:

@@ -45,9 +45,7 @@ def cosine_betas(steps: int) -> NDArray[np.float64]:
 def zero_snr_alpha_bars() -> NDArray[np.float64]:
     """Shares of signal at the 1000 levels of the 1.1 release: a cosine moved and scaled so that the last one is 0 and
     the first one keeps its place (Lin et al. 2024, algorithm 1)."""
-    level = np.cos((np.arange(MAX_STEPS + 1) / MAX_STEPS + 0.008) / 1.008 * math.pi / 2) ** 2
-    betas = np.minimum(1 - level[1:] / level[:-1], 0.999).astype(np.float32).astype(np.float64)
-    signal = np.sqrt(np.cumprod(1 - betas))
+    signal = np.sqrt(np.cumprod(1 - cosine_betas(MAX_STEPS)))
     scaled: NDArray[np.float64] = ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])) ** 2
     return scaled
 
