@@ -100,24 +100,19 @@ def save_random(state: dict[str, Any], path: Path, seed: int) -> None:
     """
     import torch
 
-    empty = {}
-    shapes = []
-    for name, value in flattened(state):
-        shapes.append((name, tuple(value.shape)))
-        empty[name] = torch.empty(value.shape, device="cpu")  # address space, no memory
+    empty = {name: torch.empty(value.shape, device="cpu") for name, value in flattened(state)}  # takes no memory yet
     with torch.serialization.skip_data():
         torch.save(nested(state, empty), path)
-    order = [name for name, _ in shapes]
     rng = np.random.default_rng(seed)
     block = rng.standard_normal(BLOCK, np.float32)
     with zipfile.ZipFile(path) as archive, path.open("r+b") as file:
         places = {info.filename.split("/data/")[1]: info for info in archive.infolist() if "/data/" in info.filename}
-        for number, name in enumerate(order):
-            info, shape = places[str(number)], dict(shapes)[name]
+        for number, (name, value) in enumerate(empty.items()):  # the order in which they are numbered in the file
+            info = places[str(number)]
             file.seek(info.header_offset + 26)
             lengths = np.frombuffer(file.read(4), "<u2")
             file.seek(info.header_offset + 30 + int(lengths.sum()))
-            for values in random_values(block, name, shape, rng):
+            for values in random_values(block, name, tuple(value.shape), rng):
                 file.write(values.tobytes())
 
 
@@ -231,6 +226,16 @@ def table(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def remove_made(folder: Path) -> None:
+    """Remove what this program and the export left in a folder, and the folder unless it holds something else."""
+    for name in ("weights", "text_encoder", "bundle", ".bundle.writing"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("configs.json", ".bundle.writing.json"):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and record. 0: exported; 1: not."""
     asked = parser().parse_args(arguments)
@@ -241,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         if not asked.keep:
-            shutil.rmtree(asked.folder, ignore_errors=True)
+            remove_made(asked.folder)
     place = asked.json
     if place is None and record["whole"]:
         place = ROOT / "bench" / "results" / "export_memory.json"

@@ -67,6 +67,9 @@ def test_an_export_that_fails_is_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("not of this program")
     monkeypatch.setattr(export_memory, "child", lambda *_, **__: record(1, folder))
     assert export_memory.main(["--small", "--folder", str(folder), "--json", str(tmp_path / "record.json")]) == 1
     assert "ended with status 1" in capsys.readouterr().err and not (tmp_path / "record.json").exists()
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
