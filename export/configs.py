@@ -241,6 +241,9 @@ INTERPOLATION_SHAPES = {
     "full": replace(_released_interpolation(384, 192, 1536, 64, 3), context_dim=4096),  # released, 3872.6 M
 }
 
+KEYFRAME_SHAPES_SMALL = replace(INTERPOLATION_SHAPES["small"], num_channels=4, out_channels=4)  # 79.4 M
+"""The keyframe network beside the small interpolation network."""
+
 _IMAGE_DECODER = MoVQConfig(ch=256, ch_mult=(1, 2, 2, 4), num_res_blocks=2, attn_resolutions=(32,), resolution=256)
 _CONV_3X1X1 = replace(_IMAGE_DECODER, temporal=True, temporal_kernel_size=(3, 1, 1), temporal_conv_padding=(1, 0, 0))
 _CONV_3X3X3 = replace(_IMAGE_DECODER, temporal=True)

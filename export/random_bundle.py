@@ -1,4 +1,4 @@
-"""Bundles whose interpolation networks have random weights, as large as wanted: what they cost can be measured, what
+"""Bundles whose U-Nets have random weights, as large as wanted: what they cost can be measured, what
 they make is noise. The weights are streamed to disk and never held in memory, neither here nor while tracing."""
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import nn
 from export.configs import UNetConfig
 from export.demo import untexted
 from export.inputs import Limits, draw_inputs, multiples_of
+from export.keyframe_unet import KeyframeUNet
 from export.parity import NOT_MEASURED
 from export.stream import header_of
 from export.trace import Traced, point_to, trace
@@ -53,7 +54,7 @@ def write_random_bundle(
 ) -> Bundle:
     """Write the bundle ``base`` with the given graphs replaced by random ones; ``out`` appears when all is written.
 
-    ``networks`` names graphs of the contract that take the interpolation inputs. Raises OSError, with nothing left at
+    ``networks`` names U-Nets of the 1.0 contract. Raises OSError, with nothing left at
     ``out``, where the disk is full.
     """
     beside = out.parent / f".{out.name}.writing"
@@ -65,12 +66,13 @@ def write_random_bundle(
                 shutil.copyfile(base.path(file), beside / file)
         for number, (name, config) in enumerate(networks.items()):
             with torch.device("meta"):
-                module = untexted(config)
+                module = KeyframeUNet(config) if name == "keyframe_unet" else untexted(config)
             weights = beside / f"{name}.safetensors"
             report(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M random weights")
             write_random(module, weights, seed + number)
             report(f"{name}: tracing")
-            limits = Limits(config.size_multiple, base.video.downscale, config.context_dim, 1, 1)
+            positions = base.keyframes.position_range
+            limits = Limits(config.size_multiple, base.video.downscale, config.context_dim, 1, positions)
             example = tuple(value.to("meta") for value in draw_inputs(CONTRACT[name], limits, 0))
             traced = Traced(name, module, example, multiples_of(CONTRACT[name], limits))
             onnx.save(point_to(trace(traced), weights), beside / f"{name}.onnx")

@@ -120,8 +120,8 @@ FILE = {"bytes": 1, "sha256": "0" * 64}
 UNET_X = ("graphs", "keyframe_unet", "inputs", 0)
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
     "other format": (put("format")("zip"), ["format: expected 'ffrt-bundle'", "'zip'"]),
-    "newer": (put("format_version")(3), ["format_version 3 is newer than 2", "pip install --upgrade ffrt"]),
-    "older": (put("format_version")(0), ["format_version: expected 1 to 2, got 0"]),
+    "newer": (put("format_version")(4), ["format_version 4 is newer than 3", "pip install --upgrade ffrt"]),
+    "older": (put("format_version")(0), ["format_version: expected 1 to 3, got 0"]),
     "version true": (put("format_version")(True), ["format_version", "whole number", "True"]),
     "unknown key": (put("vidoe")({}), ["'vidoe'", "no other keys"]),
     "unknown inner key": (put("video", "heigth")(1), ["video", "'heigth'"]),

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 # floor -> the roots it may import beside the standard library, numpy and itself
 FLOORS = {
     "runtime/ffrt": {"ffrt", "onnxruntime", "tokenizers", "av", "PIL"},
-    "graphs": {"ffrt", "onnx", "onnxruntime"},
+    "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "transformers"},
         *{"safetensors", "tokenizers", "matplotlib"},
@@ -42,12 +42,14 @@ INSIDE = {
     "bundle": {"errors", "contract", "manifest"},
     "sampler": {"errors"},
     "graph": {"errors", "manifest", "bundle"},
-    "request": {"errors", "manifest", "bundle", "sampler", "graph"},
+    "presets": {"errors"},
+    "step_cache": {"errors", "contract", "sampler"},
+    "request": {"errors", "manifest", "bundle", "sampler", "graph", "presets"},
     "text": {"errors", "manifest", "bundle", "graph", "sampler"},
     "image": {"errors"},
     "first_frame": {"errors", "manifest", "bundle", "graph", "sampler"},
-    "keyframes": {"errors", "manifest", "bundle", "graph", "sampler"},
-    "interpolate": {"errors", "manifest", "bundle", "graph", "sampler"},
+    "keyframes": {"errors", "manifest", "bundle", "graph", "sampler", "step_cache"},
+    "interpolate": {"errors", "manifest", "bundle", "graph", "sampler", "step_cache"},
     "decode": {"errors", "manifest", "bundle", "graph", "sampler"},
     "video_writers": {"errors"},
     "video_file": {"errors", "video_writers"},
@@ -55,11 +57,11 @@ INSIDE = {
     "step": {"errors", "sampler"},
     "stages": {
         *{"errors", "manifest", "bundle", "sampler", "graph", "request", "image"},
-        *{"text", "first_frame", "keyframes", "interpolate", "decode"},
+        *{"text", "first_frame", "keyframes", "interpolate", "decode", "step_cache"},
     },
     "pipeline": {
         *{"errors", "manifest", "bundle", "sampler", "graph", "request", "image", "stages", "step", "video"},
-        *{"text", "first_frame", "interpolate", "decode", "__version__"},
+        *{"text", "first_frame", "interpolate", "decode", "presets", "step_cache", "__version__"},
     },
     "report": {"errors", "manifest", "bundle", "graph", "video_file", "__version__"},
     "cli": {"errors", "pipeline", "report", "video_file", "__version__"},

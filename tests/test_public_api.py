@@ -47,6 +47,8 @@ def test_the_generator_form_takes_the_same_arguments(name: str) -> None:
         "height",
         "width",
         "sampler",
+        "preset",
+        "cache_interval",
     ]
     kinds = {p.kind for p in list(signature.parameters.values())[2:]}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}

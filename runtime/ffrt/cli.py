@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--interpolation-guidance", type=float, metavar="W", help="guidance scale of the frames between them")
     add("--size", type=_size, default=(None, None), metavar="HxW", help="height x width in pixels, or one number")
     add("--sampler", metavar="NAME", help="ddpm, ddim or dpm++ (default: the bundle's)")
+    add("--preset", metavar="NAME", help="quality (the bundle's own steps, the default) or fast (fewer)")
+    add("--cache-interval", type=int, metavar="N", help="run the deep levels of the networks in every N-th step")
     add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda, tensorrt or openvino (default: auto)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime chooses)")
     add("--memory", default="fast", metavar="NAME", help="fast, or low for networks larger than memory (default: fast)")
@@ -120,6 +122,8 @@ def _generate(args: argparse.Namespace) -> int:
         height=height,
         width=width,
         sampler=args.sampler,
+        preset=args.preset,
+        cache_interval=args.cache_interval,
     )
     num_frames = pipe.bundle.keyframes.num_frames
     for one_pass in pipe.bundle.interpolation.passes:

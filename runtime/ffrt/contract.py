@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,5 +112,28 @@ IMAGE_CONTRACT: Mapping[str, Signature] = {
 }
 """The same for a bundle that makes a first frame of text, or is given one, and keyframes of both (1.1)."""
 
-OPTIONAL_GRAPHS = frozenset({"masked_interpolation_unet"})
+DEEP = "deep"
+SHALLOW: Mapping[str, str] = {
+    "keyframe_unet": "keyframe_unet_shallow",
+    "interpolation_unet": "interpolation_unet_shallow",
+}
+"""For step caching: a U-Net -> the graph of its outermost level alone, which takes `deep` from the whole one."""
+
+OPTIONAL_GRAPHS = frozenset({"masked_interpolation_unet", *SHALLOW.values()})
 """Graphs that a bundle may leave out."""
+
+
+def deep_of(signature: Signature) -> TensorSpec:
+    """What the outermost level of the U-Net with this signature gets from below, `deep`: an item for each of `x`."""
+    return TensorSpec(DEEP, "float32", (signature[0][0].shape[0], "C", "h_deep", "w_deep"))
+
+
+def with_shallow(contract: Mapping[str, Signature], graphs: Collection[str]) -> Mapping[str, Signature]:
+    """`contract` with what step caching changes in it where the shallow graph of a U-Net is one of `graphs`."""
+    changed = dict(contract)
+    for name, shallow in SHALLOW.items():
+        if shallow in graphs:
+            inputs, outputs = contract[name]
+            deep = deep_of(contract[name])
+            changed |= {name: (inputs, (*outputs, deep)), shallow: ((*inputs, deep), outputs)}
+    return changed

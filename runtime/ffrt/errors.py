@@ -1,9 +1,11 @@
-"""Every error that ffrt raises on purpose, and the two warnings.
+"""Every error that ffrt raises on purpose, and its warnings.
 
 ```
 FfrtError
 ├── BundleError        the bundle is missing, damaged, newer than this ffrt, or breaks its own manifest
+├── Cancelled          a call was ended by Pipeline.cancel(), perhaps in the middle of a step
 ├── GraphInputError    a graph was given arrays that its contract does not allow, or could not run them
+├── OutOfMemoryError   a request needs more memory than is free
 ├── ProviderError      the execution provider that was asked for cannot be had
 ├── RequestError       an argument of the caller is outside what the bundle or the sampler allows
 └── VideoWriteError    a video could not be written; no partial file is left behind
@@ -21,8 +23,16 @@ class BundleError(FfrtError):
     """The bundle is missing, damaged, newer than this ffrt, or breaks its own manifest."""
 
 
+class Cancelled(FfrtError):
+    """The call was ended by `Pipeline.cancel()`; the pipeline can be used again."""
+
+
 class GraphInputError(FfrtError):
     """A graph was given arrays that its contract does not allow, or could not run them."""
+
+
+class OutOfMemoryError(FfrtError):
+    """A request needs more memory than is free; says how much, and what would fit."""
 
 
 class ProviderError(FfrtError):
@@ -43,3 +53,7 @@ class PromptTruncated(UserWarning):
 
 class ImageTooSmall(UserWarning):
     """The picture given for the first frame is smaller than the video; black was put around it."""
+
+
+class EngineRebuilt(UserWarning):
+    """An engine of the user's cache folder could not be read; it was removed and is built again."""

@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 from ffrt.bundle import InterpolationConfig, InterpolationPass
 from ffrt.errors import RequestError
-from ffrt.graph import Graph
 from ffrt.sampler import Array, Denoised, denoise, guide_rows
+from ffrt.step_cache import Network
 
 MIDDLE = 3
 """Frames that one pass puts between two neighbours."""
+
+WINDOW_GROUPS = 16
+HALO_GROUPS = 2
+"""Groups that the network sees at once, and how many of them on either side are only context."""
 
 Method = Literal["group", "masked", "masked_sequence"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -40,6 +44,24 @@ def method_of(value: object, graphs: Collection[str]) -> Method:
         has = [method for method in METHODS if GRAPHS[method] in graphs]
         raise RequestError(f"method: {value!r} needs the graph {GRAPHS[value]}; this bundle has what {has} needs")
     return value
+
+
+def windows(groups: int, window: int | None, halo: int) -> list[tuple[slice, slice]]:
+    """How `groups` are seen `window` at a time: pairs (groups that the network sees, those of them it predicts for).
+
+    All windows have the same size and lie evenly; every group but those at the ends has at least `halo` neighbours on
+    either side in its window. None, or no more groups than that, is one window of all.
+    Raises RequestError unless `window` is more than twice the `halo`.
+    """
+    if window is not None and not 0 <= 2 * halo < window:
+        raise RequestError(f"window: expected more than 2 halos of {halo} groups, got {window}")
+    if window is None or groups <= window:
+        return [(slice(0, groups), slice(0, groups))]
+    count = -(-(groups - 2 * halo) // (window - 2 * halo))
+    starts = [i * (groups - window) // (count - 1) for i in range(count)]
+    edges = [(before + window + after) // 2 for before, after in zip(starts, starts[1:], strict=False)]
+    cores = zip([0, *edges], [*edges, groups], strict=True)
+    return [(slice(start, start + window), slice(*core)) for start, core in zip(starts, cores, strict=True)]
 
 
 def noise_shape(method: Method, latents: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -70,7 +92,7 @@ def merge(method: Method, latents: Array, x: Array) -> Array:
 
 
 def interpolation_steps(
-    graph: Graph,
+    graph: Network,
     config: InterpolationConfig,
     one_pass: InterpolationPass,
     latents: Array,
@@ -81,16 +103,20 @@ def interpolation_steps(
     num_inference_steps: int,
     guidance_scale: float,
     sampler: str,
+    window: int | None = WINDOW_GROUPS,
+    halo: int = HALO_GROUPS,
 ) -> Generator[Denoised, None, Array]:
-    """Denoise the frames between latents [T, 4, h, w], all of them in one batch; returns [4T-3, 4, h, w].
+    """Denoise the frames between latents [T, 4, h, w]; returns [4T-3, 4, h, w].
 
     `noise` yields float32 of `noise_shape`, which is also what every yield holds. The unconditional row, left out with
     guidance 0, sees zeros in place of the given frames. `prompt` is for a network that sees text: context [2, L, D] and
     mask [2, L], the conditional row first; the other row then runs without its temporal layers, as released in 1.1.
+
+    "group" sees at most `window` groups at a time (:func:`windows`; None: all), stitched in every step, so that memory
+    does not grow with the video.
     """
     rows = 1 if guidance_scale == 0 else 2
     given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
-    feed = graph_feed(method, given, one_pass.skip_frames)
     told: dict[str, NDArray[np.generic]] = {}
     if prompt is not None:
         context, mask = prompt
@@ -100,9 +126,23 @@ def interpolation_steps(
             "temporal_mask": np.array([1, 0][:rows], np.float32),
         }
 
+    items = noise_shape(method, latents.shape)[0]
+    if method == "group":
+        views = [
+            (seen, core, graph_feed(method, given[:, seen.start : seen.stop + 1], one_pass.skip_frames))
+            for seen, core in windows(items, window, halo)
+        ]
+    else:
+        views = [(slice(0, items), slice(0, items), graph_feed(method, given, one_pass.skip_frames))]
+
     def predict(x: Array, time: float) -> Array:
-        prediction: Array = graph({**feed(np.concatenate([x] * rows), time), **told})["prediction"]
-        return guide_rows(prediction.reshape(rows * len(x), *x.shape[1:]), guidance_scale)
+        parts = []
+        for seen, core, feed in views:
+            part = x[seen]
+            prediction: Array = graph({**feed(np.concatenate([part] * rows), time), **told})["prediction"]
+            guided = guide_rows(prediction.reshape(rows * len(part), *x.shape[1:]), guidance_scale)
+            parts.append(guided[core.start - seen.start : core.stop - seen.start])
+        return np.concatenate(parts)
 
     x = yield from denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)
     return merge(method, latents, x)

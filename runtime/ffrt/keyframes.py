@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import KeyframeConfig
-from ffrt.graph import Graph
 from ffrt.sampler import Array, Denoised, add_noise, denoise, guide_rows
+from ffrt.step_cache import Network
 
 
 def temporal_positions(num_frames: int, position_range: int) -> NDArray[np.int64]:
@@ -19,7 +19,7 @@ def temporal_positions(num_frames: int, position_range: int) -> NDArray[np.int64
 
 
 def keyframe_steps(
-    graph: Graph,
+    graph: Network,
     config: KeyframeConfig,
     context: Array,
     mask: NDArray[np.bool_],
@@ -52,7 +52,7 @@ def keyframe_steps(
 
 
 def image_keyframe_steps(
-    graph: Graph,
+    graph: Network,
     config: KeyframeConfig,
     context: Array,
     mask: NDArray[np.bool_],

@@ -14,12 +14,22 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
-from ffrt.contract import CONTRACT, IMAGE_CONTRACT, OPTIONAL_GRAPHS, Signature, TensorSpec, require
+from ffrt.contract import (
+    CONTRACT,
+    IMAGE_CONTRACT,
+    OPTIONAL_GRAPHS,
+    SHALLOW,
+    Signature,
+    TensorSpec,
+    require,
+    with_shallow,
+)
 from ffrt.errors import BundleError
 
 FORMAT = "ffrt-bundle"
-FORMAT_VERSION = 2
-"""The newest that is read. Version 2 added the fields that have a default; a bundle without them is of version 1."""
+FORMAT_VERSION = 3
+"""The newest that is read. Version 2 added the fields that have a default, 3 the graphs of step caching; a bundle is of
+the oldest version that has what it needs."""
 MANIFEST = "manifest.json"
 
 Prediction = Literal["epsilon", "v"]
@@ -216,7 +226,7 @@ class Manifest:
     @property
     def contract(self) -> Mapping[str, Signature]:
         """What the graphs of this bundle take and give."""
-        return CONTRACT if self.keyframes.image is None else IMAGE_CONTRACT
+        return with_shallow(CONTRACT if self.keyframes.image is None else IMAGE_CONTRACT, self.graphs)
 
 
 def from_json(raw: bytes) -> Manifest:
@@ -231,7 +241,8 @@ def from_json(raw: bytes) -> Manifest:
 def to_json(manifest: Manifest) -> bytes:
     """The manifest as indented UTF-8 JSON."""
     members = _plain(manifest, whole=True)
-    version = 1 if members == _plain(manifest, whole=False) else FORMAT_VERSION
+    version = 1 if members == _plain(manifest, whole=False) else 2
+    version = FORMAT_VERSION if set(SHALLOW.values()) & set(manifest.graphs) else version
     value = {"format": FORMAT, "format_version": version, **members}
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 

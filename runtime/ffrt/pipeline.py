@@ -15,10 +15,12 @@ from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.graph import Graph, check_provider
 from ffrt.image import open_image
+from ffrt.presets import preset_of
 from ffrt.request import Sampling
 from ffrt.sampler import Array, drain, normal_noise, uniform_noise
 from ffrt.stages import Stages
 from ffrt.step import Step, report_steps
+from ffrt.step_cache import cache_interval_of
 from ffrt.text import Context
 from ffrt.video import Video
 
@@ -83,6 +85,8 @@ class Pipeline:
         height: int | None = None,
         width: int | None = None,
         sampler: str | None = None,
+        preset: str | None = None,
+        cache_interval: int | None = None,
     ) -> Video:
         """Make a video of `prompt`. `None` means the bundle's default; 0 means 0.
 
@@ -90,6 +94,10 @@ class Pipeline:
         and `sampler` ("ddpm" as released; "ddim" or "dpm++" for few steps) hold for keyframes and interpolation.
         `guidance_scale` w enters as `(w + 1) c - w u`. `seed` is 0 to 2**63 - 1: the same bundle, seed and request draw
         the same noise on any provider. `height` and `width` are in pixels. Frames are decoded when they are used.
+
+        `preset` "fast" takes fewer steps where the request says nothing of them (see `ffrt.presets`); None and
+        "quality" are the bundle's own. `cache_interval` n runs the deep levels of the U-Nets in every n-th step only,
+        with a bundle that `python -m graphs.deep_cache` wrote; None and 1 are off. A first frame is made without it.
 
         A bundle of Kandinsky Video 1.1 first makes a first frame of the prompt, or takes `image` for it: a file, uint8
         [H, W, 3] or a PIL image, shrunk and cut to the size of the video. `motion` is how much moves, by name (inspect
@@ -109,6 +117,8 @@ class Pipeline:
             height=height,
             width=width,
             sampler=sampler,
+            preset=preset,
+            cache_interval=cache_interval,
         )
         return drain(steps)
 
@@ -128,6 +138,8 @@ class Pipeline:
         height: int | None = None,
         width: int | None = None,
         sampler: str | None = None,
+        preset: str | None = None,
+        cache_interval: int | None = None,
     ) -> Generator[Step, None, Video]:
         """`pipe(...)` one step at a time: yields a Step after every denoising step and returns the Video.
 
@@ -140,7 +152,17 @@ class Pipeline:
         config = self.bundle
         fps = request.rate_of(fps, [config.keyframes.fps, *(p.fps for p in config.interpolation.passes)])
         seed = request.seed_of(seed)
-        first = request.sampling_of(config.keyframes, num_inference_steps, guidance_scale, sampler)
+        chosen = preset_of(preset)
+        unets = ["keyframe_unet"] if fps == config.keyframes.fps else ["keyframe_unet", "interpolation_unet"]
+        interval = cache_interval_of(cache_interval, unets, config.graphs)
+        first = request.sampling_of(
+            config.keyframes,
+            num_inference_steps,
+            guidance_scale,
+            sampler,
+            few=chosen.keyframes,
+            cache_interval=interval,
+        )
         follow = request.follow_of(config.keyframes, image, motion, image_guidance_scale, None)
         then = request.sampling_of(
             config.interpolation,
@@ -148,6 +170,8 @@ class Pipeline:
             interpolation_guidance_scale,
             sampler,
             guidance_name="interpolation_guidance_scale",
+            few=chosen.interpolation,
+            cache_interval=interval,
         )
         shape = self._keyframe_shape(height, width)
         picture = None if image is None else open_image(image)
@@ -243,17 +267,19 @@ class Pipeline:
         height: int | None = None,
         width: int | None = None,
         sampler: str | None = None,
+        cache_interval: int | None = None,
     ) -> Array:
         """Keyframe latents float32 [T, 4, h, w] of a context.
 
         `noise` float32 [K, T, 4, h, w] takes the place of the seed: the start, then for "ddpm" one draw for every step
         but the last. Where keyframes follow a first frame (Kandinsky Video 1.1), `image` is that frame, else made by
         `first_frame` with the seed; it is noised up to level `noise_augmentation` (0 to 999) with `frame_noise`
-        [4, h, w] or a uniform draw.
+        [4, h, w] or a uniform draw. `cache_interval` as in the call of the pipeline.
         """
         _check_context(context)
         config = self.bundle.keyframes
-        sampling = request.sampling_of(config, num_inference_steps, guidance_scale, sampler)
+        interval = cache_interval_of(cache_interval, ["keyframe_unet"], self.bundle.graphs)
+        sampling = request.sampling_of(config, num_inference_steps, guidance_scale, sampler, cache_interval=interval)
         follow = request.follow_of(config, image, motion, image_guidance_scale, noise_augmentation)
         shape = self._keyframe_shape(height, width)
         draws = _draws(noise, seed, 0, sampling, shape)
@@ -283,6 +309,7 @@ class Pipeline:
         noise: Array | None = None,
         sampler: str | None = None,
         method: str = "group",
+        cache_interval: int | None = None,
     ) -> Array:
         """One pass: latents float32 [T, 4, h, w] -> [4T-3, 4, h, w] at the rate `fps` of one of the bundle's passes.
 
@@ -294,8 +321,11 @@ class Pipeline:
         passes = self.bundle.interpolation.passes
         rate = request.rate_of(fps, [p.fps for p in passes])
         index = [p.fps for p in passes].index(rate)
-        sampling = request.sampling_of(self.bundle.interpolation, num_inference_steps, guidance_scale, sampler)
         way = interpolate.method_of(method, self.bundle.graphs)
+        interval = cache_interval_of(cache_interval, [interpolate.GRAPHS[way]], self.bundle.graphs)
+        sampling = request.sampling_of(
+            self.bundle.interpolation, num_inference_steps, guidance_scale, sampler, cache_interval=interval
+        )
         latents = self._latents(latents, least=2)
         rows = None
         if self.bundle.keyframes.image is not None and way == "group":

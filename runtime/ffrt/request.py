@@ -11,6 +11,7 @@ import numpy as np
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
 from ffrt.graph import MEMORY, Memory
+from ffrt.presets import Steps
 from ffrt.sampler import MAX_STEPS, SAMPLERS, levels
 
 MAX_SEED = 2**63 - 1
@@ -91,11 +92,13 @@ def _told(value: object) -> str:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one stage denoises: steps, guidance scale and sampler, no default left open."""
+    """How one stage denoises: steps, guidance scale and sampler, no default left open; the deep levels of its network
+    run in every `cache_interval`-th step."""
 
     steps: int
     guidance_scale: float
     sampler: str
+    cache_interval: int = 1
 
     @property
     def draws(self) -> int:
@@ -109,12 +112,17 @@ def sampling_of(
     guidance_scale: object,
     sampler: object,
     guidance_name: str = "guidance_scale",
+    *,
+    few: Steps | None = None,
+    cache_interval: int = 1,
 ) -> Sampling:
-    """The request with the defaults of a stage's `config` in place of None."""
+    """The request with the defaults of a stage's `config`, or the `few` steps of a preset, in place of None."""
+    default = Steps(config.sampler, config.num_inference_steps).at_most(few)
     sampling = Sampling(
-        steps_of(num_inference_steps, config.num_inference_steps),
+        steps_of(num_inference_steps, default.num_inference_steps),
         guidance_of(guidance_name, guidance_scale, config.guidance_scale),
-        sampler_of(sampler, config.sampler),
+        sampler_of(sampler, default.sampler),
+        cache_interval,
     )
     levels(config.schedule, sampling.steps, sampling.sampler)  # refuses a number of steps that this schedule has not
     return sampling
@@ -193,6 +201,8 @@ def settings_of(
         settings["interpolation_num_inference_steps"] = then.steps
         settings["interpolation_guidance_scale"] = then.guidance_scale
         settings["interpolation_sampler"] = then.sampler
+    if first.cache_interval > 1:
+        settings["cache_interval"] = first.cache_interval
     return {key: str(value) for key, value in settings.items()}
 
 

@@ -19,6 +19,7 @@ from ffrt.interpolate import GRAPHS, Method, Prompt, interpolation_steps
 from ffrt.keyframes import image_keyframe_steps, keyframe_steps
 from ffrt.request import Follow, Sampling
 from ffrt.sampler import Array, Denoised
+from ffrt.step_cache import SHALLOW, Network, StepCache
 from ffrt.text import Context, encode, open_tokenizer
 
 
@@ -44,6 +45,11 @@ class Stages:
                 self.bundle, name, provider=self._provider, threads=self._threads, memory=self._memory
             )
         return self._graphs[name]
+
+    def unet(self, name: str, interval: int) -> Network:
+        """The U-Net `name` for one run of a stage that has its deep levels run in every `interval`-th step."""
+        whole = self.graph(name)
+        return whole if interval == 1 else StepCache(whole, self.graph(SHALLOW[name]), interval)
 
     def text(self, prompt: str, negative_prompt: str | None) -> Context:
         """Text context of a prompt and, if there is one, a negative prompt."""
@@ -81,7 +87,7 @@ class Stages:
     ) -> Generator[Denoised, None, Array]:
         rows, mask = context.rows()
         return keyframe_steps(
-            self.graph("keyframe_unet"),
+            self.unet("keyframe_unet", sampling.cache_interval),
             self.bundle.keyframes,
             rows,
             mask,
@@ -102,7 +108,7 @@ class Stages:
     ) -> Generator[Denoised, None, Array]:
         rows, mask = context.rows()
         return image_keyframe_steps(
-            self.graph("keyframe_unet"),
+            self.unet("keyframe_unet", sampling.cache_interval),
             self.bundle.keyframes,
             rows,
             mask,
@@ -127,7 +133,7 @@ class Stages:
         method: Method,
     ) -> Generator[Denoised, None, Array]:
         return interpolation_steps(
-            self.graph(GRAPHS[method]),
+            self.unet(GRAPHS[method], sampling.cache_interval),
             self.bundle.interpolation,
             one_pass,
             latents,

@@ -1,0 +1,99 @@
+"""Execution providers in the words that `provider=` takes: their names, options and packages, and the folder that keeps
+the engines which some of them build."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+PROVIDER_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+"""What ONNX Runtime calls each provider."""
+PROVIDERS = ("auto", *PROVIDER_NAMES)
+AUTOMATIC = ("cuda", "cpu")
+"""What "auto" tries, the best first."""
+PLUGINS = {"openvino": "onnxruntime_ep_openvino", "tensorrt-rtx": "onnxruntime_ep_nv_tensorrt_rtx"}
+"""Providers that a package of their own brings to any build of ONNX Runtime: its module has `get_library_path()`."""
+ENGINES = ("tensorrt", "tensorrt-rtx")
+"""Providers that build an engine for a graph, which takes minutes, and keep it in a file."""
+ON_GPU = ("cuda", "tensorrt", "tensorrt-rtx")
+INSTALL = {
+    "cpu": 'pip install "ffrt[cpu]"',
+    "cuda": 'pip install "ffrt[cuda]", with an NVIDIA driver for CUDA 13',
+    "tensorrt": 'pip install "ffrt[cuda]" tensorrt',
+    "tensorrt-rtx": "pip install onnxruntime-ep-nv-tensorrt-rtx, for a GeForce or RTX GPU",
+    "openvino": "pip install onnxruntime-ep-openvino",
+}
+RUNS = {"cpu": ("cpu", "openvino"), "cuda": ("cuda", "tensorrt")}
+"""Who can run a bundle that was optimised for one provider: the first is meant, the rest take what is not theirs to it.
+A provider that is not named here runs only its own."""
+
+
+def runners(optimised_for: str | None) -> tuple[str, ...]:
+    """The providers that can run graphs optimised for one of them, None being for none."""
+    return tuple(PROVIDER_NAMES) if optimised_for is None else RUNS.get(optimised_for, (optimised_for,))
+
+
+def plugged_in(word: str) -> bool:
+    """Whether the package that brings this provider is installed."""
+    return word in PLUGINS and importlib.util.find_spec(PLUGINS[word]) is not None
+
+
+def chain(word: str) -> list[str]:
+    """The provider and those that take what it cannot run, in that order."""
+    return {"cpu": ["cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"], "tensorrt-rtx": ["tensorrt-rtx", "cuda", "cpu"]}.get(
+        word, [word, "cpu"]
+    )
+
+
+def options_of(
+    word: str, *, threads: int | None, engines: Path | None, nhwc: bool, cuda_graph: bool
+) -> Mapping[str, str]:
+    """Provider options, all in text as ONNX Runtime takes them.
+
+    `engines` is the folder for what the provider builds, None for none; `nhwc` is for graphs whose normalisations and
+    convolutions were fused for channels last, without that it is slower; `cuda_graph` records the launches of a run and
+    plays them back, for fixed shapes and device arrays that stay where they are.
+    """
+    if word == "cuda":
+        return {
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": "1",
+            "prefer_nhwc": str(int(nhwc)),
+            "enable_cuda_graph": str(int(cuda_graph)),
+        }
+    if word == "tensorrt":
+        options = {"trt_cuda_graph_enable": str(int(cuda_graph))}
+        if engines is not None:
+            options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
+            options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(engines)}
+        return options
+    if word == "tensorrt-rtx":
+        options = {"enable_cuda_graph": str(int(cuda_graph))}
+        return options if engines is None else {**options, "nv_runtime_cache_path": str(engines)}
+    if word == "openvino":  # left alone it computes in bfloat16 where the processor can, several per cent off
+        asked = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            asked["INFERENCE_NUM_THREADS"] = str(threads)
+        return {"load_config": json.dumps({"CPU": asked})}
+    return {}
+
+
+def engines_folder() -> Path:
+    """Where engines are kept: `ffrt/engines` in the user's cache folder, below it a folder for each bundle digest."""
+    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (asked if asked.is_absolute() else Path.home() / ".cache") / "ffrt" / "engines"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file in a folder and below; none where there is no such folder."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())

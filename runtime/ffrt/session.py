@@ -1,0 +1,377 @@
+"""One ONNX file as a function of named arrays, on the host or on the device. The only module that imports onnxruntime.
+
+ONNX Runtime falls back to the CPU without an error; here a provider is what was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt.errors import BundleError, Cancelled, EngineRebuilt, GraphInputError, OutOfMemoryError, ProviderError
+from ffrt.providers import (
+    AUTOMATIC,
+    ENGINES,
+    INSTALL,
+    ON_GPU,
+    PLUGINS,
+    PROVIDER_NAMES,
+    PROVIDERS,
+    chain,
+    files_below,
+    options_of,
+    plugged_in,
+    runners,
+)
+from ffrt.stop import Stop
+
+try:
+    import onnxruntime as ort  # type: ignore[import-untyped]
+except ImportError as error:
+    raise ImportError(
+        'ffrt needs ONNX Runtime: type pip install "ffrt[cpu]" for the processor or pip install "ffrt[cuda]" for an '
+        f"NVIDIA GPU ({error})"
+    ) from error
+
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(bool)": "bool",
+}
+_NO_MEMORY = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
+
+Memory = Literal["fast", "low"]
+MEMORY: tuple[Memory, ...] = get_args(Memory)
+"""What is traded: "fast" keeps float32 copies of the weights, laid out for their kernels, and all sessions of a
+pipeline; "low" leaves weights in the bundle's file, which the system maps, converts each where it is used, so that a
+network larger than memory runs, and has one stage's session at a time, opened again for the next request."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output as the file has it: a size that is not fixed is a name or None, an unknown rank is None."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+
+class DeviceArray:
+    """An array in the memory of a session's device, uploaded or computed there; on the CPU it shares memory."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value  # an OrtValue
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        found = self._value.data_type()
+        return np.dtype(_TYPES.get(found, found))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._value.shape())
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda"."""
+        return str(self._value.device_name()).lower()
+
+    def numpy(self) -> NDArray[Any]:
+        """The array on the host: a copy of a device's, a view of the CPU's."""
+        found: NDArray[Any] = self._value.numpy()
+        return found
+
+    def update(self, array: NDArray[Any]) -> None:
+        """Write `array`, of the same shape and dtype, in the same place, as CUDA graphs need it."""
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise GraphInputError(
+                f"device array: expected {self.dtype} {list(self.shape)}, got {array.dtype} {list(array.shape)}"
+            )
+        self._value.update_inplace(np.ascontiguousarray(array))
+
+
+Feed = Mapping[str, NDArray[Any] | DeviceArray]
+
+
+def available_providers() -> list[str]:
+    """The providers that this build of ONNX Runtime has or that are plugged in, in the words that `provider=` takes."""
+    built = ort.get_available_providers()
+    return [
+        word for word, name in PROVIDER_NAMES.items() if plugged_in(word) or (name in built and word != "openvino")
+    ]
+
+
+def runtime_version() -> str:
+    """Version of ONNX Runtime."""
+    return str(ort.__version__)
+
+
+def check_provider(provider: str, optimised_for: str | None = None) -> str:
+    """The provider to use, "auto" being the best that is there and can run graphs optimised for `optimised_for`.
+
+    Raises ProviderError if `provider` is unknown, not in this build of ONNX Runtime, or cannot run such graphs.
+    """
+    if provider not in PROVIDERS:
+        raise ProviderError(f"provider: expected one of {list(PROVIDERS)}, got {provider!r}")
+    there, can = available_providers(), runners(optimised_for)
+    if provider != "auto" and provider not in there:
+        raise ProviderError(
+            f"provider {provider!r} is not in this build of ONNX Runtime {ort.__version__}, which has "
+            f"{there}; {INSTALL[provider]}"
+        )
+    best = [word for word in AUTOMATIC if word in there]
+    chosen = [word for word in (best if provider == "auto" else [provider]) if word in can]
+    if not chosen:
+        word = best[0] if provider == "auto" else provider
+        raise ProviderError(
+            f"provider {provider!r}: this bundle was optimised for {optimised_for!r} and runs on {list(can)} alone; "
+            f"python -m graphs optimise BUNDLE --provider {word} --out FOLDER makes one for {word!r}"
+        )
+    return chosen[0]
+
+
+class Session:
+    """An ONNX file opened for one provider.
+
+    `provider` is a word of PROVIDERS, "auto" for CUDA if it can be had, else CPU; `threads` the number of CPU threads
+    inside an operator, None for ONNX Runtime's own choice. `optimised_for` is the provider that the graph was rewritten
+    for; `engines` a folder for what TensorRT builds (a damaged one is removed and built again, once, with a warning);
+    `cuda_graph` is for fixed shapes and `run_on_device` with output arrays. `stop` ends a run, or the opening.
+    Raises ProviderError, or BundleError for a file that is no graph; `name` is what errors call it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        memory: Memory = "fast",
+        optimised_for: str | None = None,
+        engines: Path | None = None,
+        cuda_graph: bool = False,
+        stop: Stop | None = None,
+    ) -> None:
+        self.name = name
+        self._word = check_provider(provider, optimised_for)
+        self._stop = Stop() if stop is None else stop
+        self._cuda_graph = cuda_graph
+        self._open = functools.partial(
+            _open,
+            path,
+            name,
+            threads=threads,
+            memory=memory,
+            nhwc=optimised_for == "cuda",
+            cuda_graph=cuda_graph,
+            stop=self._stop,
+        )
+        self._engines = _folder(engines) if self._word in ENGINES else None
+        self._doubtful = self._engines is not None and len(files_below(self._engines)) > 0
+        try:
+            self._session = self._open(self._word, self._engines)
+        except ProviderError as error:
+            if self._doubtful:
+                self._rebuild(error)
+            elif provider == "auto" and "cpu" in runners(optimised_for):
+                self._session = self._open("cpu", None)
+            else:
+                raise
+        self.inputs = [_tensor(node) for node in self._session.get_inputs()]
+        self.outputs = [_tensor(node) for node in self._session.get_outputs()]
+
+    @property
+    def provider(self) -> str:
+        """The provider that the session really got, in the words that `provider=` takes."""
+        first = self._session.get_providers()[0]
+        return next((word for word, name in PROVIDER_NAMES.items() if name == first), str(first))
+
+    @property
+    def device(self) -> str:
+        """Where device arrays lie: "cuda" or "cpu"."""
+        return "cuda" if self.provider in ON_GPU else "cpu"
+
+    def device_array(self, array: NDArray[Any]) -> DeviceArray:
+        """`array` uploaded to the session's device; on the CPU it is the same memory, to be left alone meanwhile."""
+        return DeviceArray(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0))
+
+    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """All outputs on the host. Raises GraphInputError, OutOfMemoryError, and Cancelled where `stop` ended it."""
+        if any(isinstance(value, DeviceArray) for value in feed.values()):
+            names = [tensor.name for tensor in self.outputs]
+            return {name: value.numpy() for name, value in self.run_on_device(feed, names).items()}
+        names = [tensor.name for tensor in self.outputs]
+        values = self._ended(feed, False, lambda options: self._session.run(names, dict(feed), options))
+        return dict(zip(names, values, strict=True))
+
+    def run_on_device(self, feed: Feed, outputs: Sequence[str] | Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+        """The named outputs, left on the device; a mapping says into which arrays they are written. Raises as `run`."""
+        given = outputs if isinstance(outputs, Mapping) else {}
+
+        def bound(options: Any) -> list[Any]:
+            binding = self._session.io_binding()
+            for name, value in feed.items():
+                if isinstance(value, DeviceArray):
+                    binding.bind_ortvalue_input(name, value._value)
+                else:
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            for name in outputs:
+                if name in given:
+                    binding.bind_ortvalue_output(name, given[name]._value)
+                else:
+                    binding.bind_output(name, self.device, 0)
+            self._session.run_with_iobinding(binding, options)
+            return list(binding.get_outputs())
+
+        values = self._ended(feed, len(given) > 0, bound)
+        return {name: DeviceArray(value) for name, value in zip(outputs, values, strict=True)}
+
+    def _ended(self, feed: Feed, in_place: bool, call: Any) -> Any:
+        """`call(options)` under the stop; a first run that fails on engines from the cache is tried without them."""
+        options = ort.RunOptions()
+        if self._cuda_graph and not in_place:
+            options.add_run_config_entry("gpu_graph_id", "-1")  # a recording holds the addresses of its arrays
+        try:
+            with self._stop.ends(lambda: setattr(options, "terminate", True), f"graph {self.name}"):
+                values = call(options)
+        except Cancelled:
+            raise
+        except Exception as error:
+            if self._doubtful:
+                self._rebuild(error)
+                return self._ended(feed, in_place, call)
+            shapes = {key: list(value.shape) for key, value in feed.items()}
+            if any(words in str(error) for words in _NO_MEMORY):
+                raise OutOfMemoryError(
+                    f"graph {self.name} ran out of memory on inputs {shapes}: {error}; a smaller height and width needs "
+                    'less, and so does memory="low"'
+                ) from error
+            raise GraphInputError(f"graph {self.name}: ONNX Runtime failed on inputs {shapes}: {error}") from error
+        self._doubtful = False
+        return values
+
+    def _rebuild(self, error: Exception) -> None:
+        assert self._engines is not None
+        warnings.warn(
+            f"{self._engines} was removed, since graph {self.name} fails with the engine there ({error}); it is built "
+            "again",
+            EngineRebuilt,
+            stacklevel=3,
+        )
+        self._doubtful = False
+        shutil.rmtree(self._engines)
+        self._session = self._open(self._word, _folder(self._engines))
+
+
+def _tensor(node: Any) -> Tensor:
+    shape = None if node.shape is None else tuple(node.shape)
+    return Tensor(node.name, _TYPES.get(node.type, str(node.type)), shape)
+
+
+def _folder(engines: Path | None) -> Path | None:
+    """The folder, made where there is none; None where that is not allowed: engines are then not kept."""
+    if engines is not None:
+        try:
+            engines.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            warnings.warn(f"{engines}: engines are not kept ({error})", UserWarning, stacklevel=4)
+            return None
+    return engines
+
+
+def _open(
+    path: Path,
+    name: str,
+    word: str,
+    engines: Path | None,
+    *,
+    threads: int | None,
+    memory: Memory,
+    nhwc: bool,
+    cuda_graph: bool,
+    stop: Stop,
+) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    unused = []
+    if memory == "low":
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
+        unused = ["ConstantFolding"]
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if word in ON_GPU and hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+    built = ort.get_available_providers()
+    chosen = [
+        (PROVIDER_NAMES[one], options_of(one, threads=threads, engines=engines, nhwc=nhwc, cuda_graph=cuda_graph))
+        for one in chain(word)
+        if PROVIDER_NAMES[one] in built
+    ]
+    try:
+        if plugged_in(word):
+            own = options_of(word, threads=threads, engines=engines, nhwc=nhwc, cuda_graph=cuda_graph)
+            options.add_provider_for_devices(_devices(word), dict(own))
+            chosen = []
+        elif word in ON_GPU and _shared_arena():
+            options.add_session_config_entry("session.use_env_allocators", "1")
+        with (
+            stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            session = ort.InferenceSession(str(path), options, providers=chosen, disabled_optimizers=unused)
+    except Cancelled:
+        raise
+    except Exception as error:
+        if word != "cpu":
+            raise ProviderError(f"provider {word!r} could not open graph {name}: {error}; {INSTALL[word]}") from error
+        raise BundleError(f"graph {name}: cannot load {path}: {error}; export the bundle again") from error
+    if PROVIDER_NAMES[word] not in session.get_providers():
+        raise ProviderError(
+            f"provider {word!r} did not start for graph {name}: the session got {session.get_providers()}; "
+            f"{INSTALL[word]}"
+        )
+    return session
+
+
+def _devices(word: str) -> list[Any]:
+    """The devices of a provider that a package plugs in; the CPU where OpenVINO offers several."""
+    name = PROVIDER_NAMES[word]
+    if not any(device.ep_name == name for device in ort.get_ep_devices()):
+        ort.register_execution_provider_library(name, importlib.import_module(PLUGINS[word]).get_library_path())
+    found = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not found:
+        raise ProviderError(f"provider {word!r} finds no device here that it can run on")
+    return found[:1]
+
+
+@functools.cache
+def _shared_arena() -> bool:
+    """One arena on the GPU for all sessions of the process; False where ONNX Runtime cannot: each then has its own."""
+    where = ort.OrtMemoryInfo("Cuda", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    as_requested = ort.OrtArenaCfg({"arena_extend_strategy": 1})
+    try:
+        ort.create_and_register_allocator_v2(PROVIDER_NAMES["cuda"], where, {}, as_requested)
+    except Exception:  # its own Fail, which is no class of Python's
+        return False
+    return True
