@@ -31,7 +31,6 @@ LOWEST = float(np.finfo(np.float32).min)
 class Attention:
     """One attention found in a graph: tokens ``[..., n, heads * head_dim]``, and the value that it makes of them."""
 
-    softmax: ir.Node
     result: ir.Value
     query: ir.Value
     key: ir.Value
@@ -102,13 +101,12 @@ def find_attention(softmax: ir.Node) -> Attention | None:
     query, keys, values = m.taken(first, 0), m.taken(first, 1), m.taken(product, 1)
     split_heads = [_without_heads(query, False), _without_heads(keys, True), _without_heads(values, False)]
     if None not in split_heads:
-        return _with_heads(softmax, product, split_heads, scale, mask, bias)
-    return None if mask is not None or bias is not None else _one_head(softmax, product, query, keys, values, scale)
+        return _with_heads(product, split_heads, scale, mask, bias)
+    return None if mask is not None or bias is not None else _one_head(product, query, keys, values, scale)
 
 
 def _with_heads(
-    softmax: ir.Node, product: ir.Node, split: Sequence[_Heads | None], scale: float,
-    mask: ir.Value | None, bias: ir.Value | None,
+    product: ir.Node, split: Sequence[_Heads | None], scale: float, mask: ir.Value | None, bias: ir.Value | None
 ) -> Attention | None:  # fmt: skip
     query, key, value = split
     assert query is not None and key is not None and value is not None
@@ -122,20 +120,18 @@ def _with_heads(
     if (mask is not None or bias is not None) and rank != 4:
         return None
     return Attention(
-        softmax, join.outputs[0], query.tokens, key.tokens, value.tokens, query.heads, scale, rank - 1, query.sizes,
+        join.outputs[0], query.tokens, key.tokens, value.tokens, query.heads, scale, rank - 1, query.sizes,
         mask, bias, m.taken(join, 1), over_time=rank > 4,
     )  # fmt: skip
 
 
-def _one_head(
-    softmax: ir.Node, product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value, scale: float
-) -> Attention | None:
+def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value, scale: float) -> Attention | None:
     """Attention without heads, of queries that are transposed to ``[B, n, C]``."""
     tokens, turned = m.source(query, "Transpose"), m.source(keys, "Transpose")
     if tokens is None or turned is None or len(_perm(tokens)) != 3 or _perm(turned) != [0, 2, 1]:
         return None
     return Attention(
-        softmax, product.outputs[0], query, m.taken(turned, 0), value, 1, scale, 3, [], None, None, None,
+        product.outputs[0], query, m.taken(turned, 0), value, 1, scale, 3, [], None, None, None,
         over_time=_perm(tokens)[0] == 2,
     )  # fmt: skip
 
@@ -263,10 +259,12 @@ def width(value: ir.Value) -> int | None:
 
 
 def _fuse(graph: ir.Graph, attention: Attention, provider: Provider) -> None:
-    before = attention.softmax
+    before = attention.result.producer()
+    assert before is not None
     inputs: list[ir.Value | None] = [attention.query, attention.key, attention.value, None]
     if attention.rank > 3:
-        shape = _flat_shape(graph, attention)
+        every, last = m.constant(graph, np.array([-1])), m.emit(before, "Shape", [attention.query], {"start": -2})
+        shape = m.emit(before, "Concat", [every, last], {"axis": 0})  # [-1, n, C]
         inputs = [m.emit(before, "Reshape", [one, shape]) for one in inputs[:3] if one is not None] + [None]
     mask = None
     attributes: dict[str, object] = {"num_heads": attention.heads, "scale": attention.scale}
@@ -283,14 +281,6 @@ def _fuse(graph: ir.Graph, attention: Attention, provider: Provider) -> None:
     if attention.joined is not None and not _same_tokens(attention):
         result = m.emit(before, "Reshape", [result, attention.joined], {"allowzero": 1})
     m.replace(graph, attention.result, result)
-
-
-def _flat_shape(graph: ir.Graph, attention: Attention) -> ir.Value:
-    """``[-1, n, C]``."""
-    every = m.constant(graph, np.array([-1]))
-    before = attention.softmax
-    last = m.emit(before, "Shape", [attention.query], {"start": -2})
-    return m.emit(before, "Concat", [every, last], {"axis": 0})
 
 
 def _same_tokens(attention: Attention) -> bool:

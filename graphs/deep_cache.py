@@ -18,8 +18,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ffrt.bundle import Bundle, find_bundle, open_bundle, write_manifest
-from ffrt.contract import DEEP, SHALLOW, deep_of
+from ffrt.bundle import DEEP, SHALLOW, Bundle, deep_of, find_bundle, open_bundle, write_manifest
 from ffrt.errors import BundleError, FfrtError
 
 _SIZES = ("Shape", "Size")

@@ -6,6 +6,7 @@ disk: a pass that needs others makes a :class:`onnx_ir.LazyTensor`, whose number
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -14,15 +15,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 from numpy.typing import NDArray
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    RemoveUnusedNodesPass,
+)
 
-LARGEST_CONSTANT = 1 << 12
+LARGEST_CONSTANT = 1 << 16
 """Bytes of a constant that a graph file keeps; what is larger lies in the weights' file."""
 _CODES = {
     ir.DataType.FLOAT16: "F16", ir.DataType.FLOAT: "F32", ir.DataType.INT64: "I64", ir.DataType.INT32: "I32",
     ir.DataType.INT8: "I8", ir.DataType.UINT8: "U8", ir.DataType.BOOL: "BOOL",
 }  # fmt: skip
+_FEW = 64
+"""Numbers up to which two constants are compared."""
 _SAME = ("Cast", "CastLike", "Identity")
 
 Numbers = NDArray[np.float32]
@@ -102,7 +109,8 @@ def _name(value: ir.Value) -> str:
 
 
 def tidy(model: ir.Model) -> ir.Model:
-    """Without nodes and weights that nothing uses, and with every node once."""
+    """Without nodes and weights that nothing uses, and with every node and small constant once."""
+    DeduplicateInitializersPass(size_limit=_FEW)(model)
     CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     return model
@@ -180,12 +188,13 @@ def new_weight(graph: ir.Graph, name: str, shape: Sequence[int], compute: Callab
 
 def constant(graph: ir.Graph, array: NDArray[np.generic]) -> ir.Value:
     """A small constant, shared by all that ask for the same."""
-    digest = f"const.{array.dtype.name}.{'x'.join(map(str, array.shape))}.{array.tobytes().hex()[:96]}"
-    if digest not in graph.initializers:
-        value = ir.val(digest, dtype=ir.DataType.from_numpy(array.dtype), shape=array.shape)
-        value.const_value = ir.tensor(array, name=digest)
+    told = f"{array.dtype.name} {array.shape}".encode() + array.tobytes()
+    name = f"constant.{hashlib.sha256(told).hexdigest()[:16]}"
+    if name not in graph.initializers:
+        value = ir.val(name, dtype=ir.DataType.from_numpy(array.dtype), shape=array.shape)
+        value.const_value = ir.tensor(array, name=name)
         graph.register_initializer(value)
-    return graph.initializers[digest]
+    return graph.initializers[name]
 
 
 def emit(

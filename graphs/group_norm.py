@@ -1,0 +1,183 @@
+"""GroupNorm as the one operator that CUDA has for it, com.microsoft GroupNorm on ``[N, h, w, C]``.
+
+An exporter writes Reshape to groups, InstanceNormalization, Reshape back, scale and shift for every channel. Here that
+is one node between two Transposes: ONNX Runtime's layout pass (``prefer_nhwc``) lays out convolutions the same way,
+and the Transposes of neighbours meet and cancel. A SiLU that follows directly is part of the node. Scale and shift of a
+conditional norm differ from row to row, which the operator cannot do: they stay a product and a sum behind it.
+
+The kernel sums x and x^2 in float32 and reads two channels at a time: a norm with an odd number of channels in a group
+stays as it is. The CPU has no such kernel, so this is for graphs that run on CUDA alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs import model as m
+
+DOMAIN = "com.microsoft"
+MOST_PER_GROUP = 512
+"""Channels in a group that a block of the kernel takes."""
+_VIEWS: dict[int, tuple[int, ...]] = {3: (0, 0, 1, -1), 5: (0, 0, 0, -1)}
+"""How ``[N, C, n]`` and ``[N, C, T, h, w]`` are seen as ``[N, C, h, w]``: a norm does not ask where in a row it is."""
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """One GroupNorm found in a graph; gamma and beta are None where they are one and zero."""
+
+    x: ir.Value
+    rank: int
+    channels: int
+    groups: int
+    epsilon: float
+    gamma: ir.TensorProtocol | None
+    beta: ir.TensorProtocol | None
+    back: ir.Node
+    """The Reshape that puts channels apart again."""
+    last: ir.Node
+    silu: bool
+
+
+def fuse_group_norm(model: ir.Model) -> ir.Model:
+    """Every GroupNorm that the CUDA kernel takes as one operator; the result is the same up to rounding."""
+    model = model.clone()
+    found = [norm for norm in map(_find, m.nodes_of(model, "InstanceNormalization")) if norm is not None]
+    for norm in found:
+        _fuse(model.graph, norm)
+    if any(node.domain == DOMAIN for node in model.graph):
+        model.opset_imports[DOMAIN] = 1
+    return m.tidy(model)
+
+
+def count_group_norms(model: ir.Model) -> tuple[int, int]:
+    """How many GroupNorms are one operator, and how many are plain ones."""
+    return tuple(sum(1 for _ in m.nodes_of(model, op)) for op in ("GroupNorm", "InstanceNormalization"))  # type: ignore[return-value]
+
+
+def _find(node: ir.Node) -> _Norm | None:
+    split = m.source(node.inputs[0], "Reshape")
+    shape = None if split is None else m.weight(split.inputs[1])
+    back = m.only_user(node.outputs[0], "Reshape")
+    if split is None or shape is None or back is None or not (_is(node.inputs[1], 1.0) and _is(node.inputs[2], 0.0)):
+        return None
+    sizes = [int(size) for size in shape.numpy().reshape(-1)]
+    if len(sizes) != 3 or sizes[0] != 0 or sizes[2] != -1:
+        return None
+    x, groups, last = m.taken(split, 0), sizes[1], back
+    gamma = beta = None
+    known = _channels(x)
+    scale = _then(back.outputs[0], "Mul")
+    shift = None if scale is None else _then(scale.outputs[0], "Add")
+    if scale is not None and shift is not None:
+        per_channel = _per_channel(scale, back.outputs[0]), _per_channel(shift, scale.outputs[0])
+        if per_channel[0] is not None and per_channel[1] is not None:
+            (gamma, rank), (beta, _) = per_channel  # type: ignore[misc]
+            known, last = (gamma.size, rank + 1), shift
+    if known is None:
+        return None
+    channels, rank = known
+    each, odd = divmod(channels, groups)
+    if odd or each % 2 or each > MOST_PER_GROUP or (rank != 4 and rank not in _VIEWS):
+        return None
+    multiplied = _silu(last.outputs[0])
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    assert epsilon is not None
+    return _Norm(
+        x, rank, channels, groups, epsilon, gamma, beta, back, last if multiplied is None else multiplied,
+        multiplied is not None,
+    )  # fmt: skip
+
+
+def _is(value: ir.Value | None, number: float) -> bool:
+    """Whether ``value`` is a constant that is ``number`` throughout."""
+    tensor = m.weight(value)
+    return tensor is not None and bool((m.numbers(tensor) == number).all())
+
+
+def _then(value: ir.Value, op: str) -> ir.Node | None:
+    """The one node that uses the numbers of ``value``, if it is ``op``; a CastLike asks for its dtype alone."""
+    found = [node for node in m.users(value) if node.op_type != "CastLike"]
+    return found[0] if len(found) == 1 and found[0].op_type == op and not value.is_graph_output() else None
+
+
+def _per_channel(node: ir.Node, value: ir.Value) -> tuple[ir.TensorProtocol, int] | None:
+    """The other input of ``node``, if that is a constant ``[C, 1, ...]``, and how many axes it has."""
+    other: ir.Value | None = m.taken(node, 1 if node.inputs[0] is value else 0)
+    new = 0
+    while (unsqueeze := m.source(other, "Unsqueeze")) is not None:
+        axes = m.weight(unsqueeze.inputs[1])
+        if axes is None:
+            return None
+        other, new = unsqueeze.inputs[0], new + axes.size
+    tensor = m.weight(other)
+    if tensor is None or len(tensor.shape) == 0 or tensor.size != tensor.shape[0] or len(tensor.shape) + new < 2:
+        return None
+    return tensor, len(tensor.shape) + new
+
+
+def _channels(value: ir.Value | None) -> tuple[int, int] | None:
+    """Channels and axes of what convolutions made; None where that is not known."""
+    node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize")
+    if node is None:
+        return None
+    if node.op_type in ("Conv", "ConvTranspose"):
+        kernel = m.weight(node.inputs[1])
+        if kernel is None or (node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1):
+            return None
+        return int(kernel.shape.numpy()[0 if node.op_type == "Conv" else 1]), len(kernel.shape)
+    if node.op_type != "Concat":
+        return next((found for found in map(_channels, node.inputs) if found is not None and found[1] > 2), None)
+    parts = [_channels(part) for part in node.inputs]
+    if node.attributes.get_int("axis", 0) != 1 or any(part is None for part in parts):
+        return None
+    known = [part for part in parts if part is not None]
+    return sum(channels for channels, _ in known), known[0][1]
+
+
+def _silu(value: ir.Value) -> ir.Node | None:
+    """The product of ``value`` with its sigmoid, where nothing else uses ``value``."""
+    found = {node.op_type: node for node in m.users(value)}
+    if set(found) != {"Sigmoid", "Mul"} or len(m.users(value)) != 2 or value.is_graph_output():
+        return None
+    product, share = found["Mul"], found["Sigmoid"].outputs[0]
+    return product if set(product.inputs) == {value, share} and m.only_user(share, "Mul") is product else None
+
+
+def _fuse(graph: ir.Graph, norm: _Norm) -> None:
+    x = norm.x
+    if norm.rank != 4:
+        x = m.emit(norm.last, "Reshape", [x, m.constant(graph, np.array(_VIEWS[norm.rank]))])
+    name = f"{x.name}.norm" if norm.gamma is None else f"{norm.gamma.name}.norm"
+    gamma = _parameter(graph, f"{name}.gamma", norm.channels, norm.gamma, 1.0)
+    beta = _parameter(graph, f"{name}.beta", norm.channels, norm.beta, 0.0)
+    rows = m.emit(norm.last, "Transpose", [x], {"perm": [0, 2, 3, 1]})
+    attributes: dict[str, object] = {
+        "groups": norm.groups, "epsilon": norm.epsilon, "channels_last": 1, "activation": int(norm.silu),
+    }  # fmt: skip
+    normed = m.emit(norm.last, "GroupNorm", [rows, gamma, beta], attributes, DOMAIN)
+    out = m.emit(norm.last, "Transpose", [normed], {"perm": [0, 3, 1, 2]})
+    if norm.rank != 4:
+        out = m.emit(norm.last, "Reshape", [out, m.taken(norm.back, 1)])
+    m.replace(graph, norm.last.outputs[0], out)
+
+
+def _parameter(
+    graph: ir.Graph, name: str, channels: int, tensor: ir.TensorProtocol | None, otherwise: float
+) -> ir.Value:
+    """float32 ``[C]``: the numbers of ``tensor``, or the same one for every channel."""
+    if tensor is None or _all(tensor, otherwise):
+        return m.constant(graph, np.full(channels, otherwise, np.float32))
+    return m.new_weight(graph, name, [channels], _flat(tensor))
+
+
+def _all(tensor: ir.TensorProtocol, number: float) -> bool:
+    return not isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) and bool((m.numbers(tensor) == number).all())
+
+
+def _flat(tensor: ir.TensorProtocol) -> Callable[[], m.Numbers]:
+    return lambda: m.numbers(tensor).reshape(-1)

@@ -1,0 +1,99 @@
+"""One graph becomes several, by how often what they work out changes: once a request, once a noise level, every step.
+
+Text keys and values are the same in all steps, tables of scale and shift follow from the time alone
+(:mod:`graphs.modulation`); only what depends on ``x`` is left in the step. The parts are run in order, each fed with
+inputs of the whole graph and with what earlier parts gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from graphs.model import emit, nodes_of, replace, source, taken, tidy
+from graphs.modulation import TABLE, attribute_of
+
+FREE = -1
+"""What follows from constants and sizes of inputs is worked out wherever it is used."""
+
+
+def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] = ("x",)) -> list[ir.Model]:
+    """The parts in order; what depends on no input of ``slow`` or ``fast`` is the first, what on none of ``fast`` the
+    second. A part that would give nothing is left out, so a graph that cannot be split comes back alone."""
+    model = sizes_of_inputs(model)
+    ShapeInferencePass()(model)
+    graph = model.graph
+    when = {value: 0 for value in graph.inputs}
+    when.update({value: 1 for value in graph.inputs if value.name in set(slow)})
+    when.update({value: 2 for value in graph.inputs if value.name in set(fast)})
+    for node in graph:
+        if node.op_type == "Shape" and node.inputs[0] in graph.inputs:
+            level = FREE
+        else:
+            level = max((_level(value, when) for value in node.inputs if value is not None), default=FREE)
+        when.update(dict.fromkeys(node.outputs, level))
+    crossing: dict[int, list[ir.Value]] = {0: [], 1: []}
+    for node in graph:
+        for value in node.outputs:
+            level = when[value]
+            later = any(when[user.outputs[0]] > level for user, _ in value.uses()) or value.is_graph_output()
+            if level in crossing and later:
+                crossing[level].append(value)
+    known = [value for values in crossing.values() for value in values]
+    parts = []
+    for level, outputs in ((0, crossing[0]), (1, crossing[1]), (2, list(graph.outputs))):
+        if outputs:
+            parts.append(_part(model, outputs, [value for value in known if when[value] < level]))
+    return parts
+
+
+def _level(value: ir.Value, when: dict[ir.Value, int]) -> int:
+    """When what uses ``value`` is worked out; tables are cut apart in the step, so that they cross whole."""
+    return 2 if value.name is not None and value.name.startswith(TABLE) else when.get(value, FREE)
+
+
+def sizes_of_inputs(model: ir.Model) -> ir.Model:
+    """Sizes of an input that was taken apart, ``[B*G, ...]`` to ``[B, G, ...]``, are read from the inputs themselves:
+    then what needs ``B`` alone does not wait for ``x`` (:func:`export.trace.take_apart`)."""
+    model = model.clone()
+    graph = model.graph
+    alone = {
+        str(axis): (value, at)
+        for value in graph.inputs
+        for at, axis in enumerate(() if value.shape is None else value.shape)
+        if not isinstance(axis, int)
+    }
+    for node in nodes_of(model, "Shape"):
+        start, end = attribute_of(node, "start"), attribute_of(node, "end")
+        apart = source(node.inputs[0], "Reshape")
+        whole = None if apart is None else taken(apart, 0)
+        if whole is None or whole.shape is None or whole not in graph.inputs or end != start + 1:
+            continue
+        letters = str(whole.shape[0]).split("*")
+        if len(letters) < 2:
+            continue
+        value, at = (whole, start - len(letters) + 1) if start >= len(letters) else alone.get(letters[start], (whole, -1))
+        if at >= 0:
+            replace(graph, node.outputs[0], emit(node, "Shape", [value], {"start": at, "end": at + 1}))
+    return tidy(model)
+
+
+def _part(model: ir.Model, outputs: list[ir.Value], known: list[ir.Value]) -> ir.Model:
+    """What works out ``outputs``, fed with as few inputs and ``known`` values as it takes."""
+    ends = {*model.graph.inputs, *known}
+    waiting, seen, fed = list(outputs), set(outputs), []
+    while waiting:
+        value = waiting.pop()
+        node = value.producer()
+        if value in ends and value not in outputs:
+            fed.append(value)
+        elif node is not None:
+            fresh = [given for given in node.inputs if given is not None and given not in seen]
+            seen.update(fresh)
+            waiting += fresh
+    order = [value for value in [*model.graph.inputs, *known] if value in fed]
+    graph = ir.convenience.extract(model.graph, order, outputs)
+    graph.opset_imports.update(model.graph.opset_imports)
+    return ir.Model(graph, ir_version=model.ir_version)
