@@ -1,4 +1,4 @@
-"""The networks of `export/` in PyTorch, eager or compiled, sampled as `ffrt` samples: what its graphs are measured against.
+"""The networks of `export/` in PyTorch, eager or compiled, sampled as `ffrt` samples.
 
 The same weights, the same noise and the same sampler arithmetic; only the networks run elsewhere.
 """
@@ -40,9 +40,7 @@ def networks_of(kind: str, weights: Path) -> dict[str, nn.Module]:
         "keyframe_unet": KeyframeUNet(KEYFRAME_SHAPES_SMALL),
         "interpolation_unet": untexted(INTERPOLATION_SHAPES[kind]),
     }
-    return {name: load_half(module, weights / f"{name}.safetensors") for name, module in own.items()} | {
-        name: module for name, module in shared(weights).items()
-    }
+    return {name: load_half(module, weights / f"{name}.safetensors") for name, module in own.items()} | shared(weights)
 
 
 def shared(weights: Path) -> dict[str, nn.Module]:
@@ -141,10 +139,11 @@ class Eager:
     def video(self, fps: int) -> int:
         """A whole video with the released sampling and the bundle's guidance; returns its frames, none kept."""
         scale = scale_of(self.bundle)
-        given = Given(self.encode(PROMPT), np.empty((0, 4, scale.side, scale.side), np.float32), np.empty(0, np.float32))
+        nothing = np.empty((0, self.bundle.video.latent_channels, scale.side, scale.side), np.float32)
+        given = Given(self.encode(PROMPT), nothing, nothing)
         latents = drain(self.keyframes(scale, given))
         for one_pass in self.bundle.interpolation.passes:
             if one_pass.fps <= fps:
-                given = Given(given.context, latents, given.pictures)
+                given = Given(given.context, latents, nothing)
                 latents = merge("group", latents, drain(self.interpolation(scale, given)))
         return sum(len(frames) for frames in self.decode(latents))

@@ -22,7 +22,7 @@ from bench.interp_report import plot, table
 from bench.machine import product_rate
 from bench.sheet import write_png
 from ffrt import Bundle, FfrtError, Pipeline, open_bundle
-from ffrt.graph import MEMORY
+from ffrt.session import MEMORY
 from ffrt.interpolate import GRAPHS, METHODS
 
 SCALES = ("demo", "small", "full")

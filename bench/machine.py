@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
-from ffrt.graph import PROVIDER_NAMES
+from ffrt.providers import PROVIDER_NAMES
 
 SIDE = 1024
 PRODUCTS = 8

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import export_memory, interp_report, real_footage, skip_values
+from bench import export_memory, interp_report, real_footage, skip_values, speed_report, step_report
 from bench.harness import ROOT
 
 BLOCK = re.compile(r"<!-- bench:(\w+) -->\n(.*?)<!-- /bench -->", re.DOTALL)
@@ -102,6 +102,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "export_memory": export_memory.table,
     "real_footage": real_footage.table,
     "skip_values": skip_values.table,
+    "pipeline_speed": speed_report.table,
+    "step_quality": step_report.table,
 }
 """What makes the table of a record, by the record's `bench`."""
 

@@ -25,7 +25,7 @@ STAGES: tuple[Stage, ...] = ("keyframe_step", "interpolation_step", "decode_fram
 PROMPT = "a red circle moving right on a black background"
 STEPS, SAMPLER = 50, "ddpm"
 """Sampling as released, for keyframes and interpolation alike (paper section 5; `t2v_pipeline.py` of 1.0)."""
-DECODED = 16
+DECODED = 8
 """Frames that are decoded together where decoding is timed."""
 
 Steps = Generator[Denoised, None, Array]

@@ -155,9 +155,9 @@ def _hidden(where: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     condition = m.taken(where, 0)
     negated = m.source(condition, "Not")
     scores, lowest = (m.taken(where, i) for i in ((2, 1) if negated is not None else (1, 2)))
-    number = m.scalar(lowest)
+    filled = m.scalar(lowest)
     mask = _key_mask(condition if negated is None else m.taken(negated, 0))
-    return None if number is None or number > HIDES or mask is None else (scores, mask)
+    return None if filled is None or filled > HIDES or mask is None else (scores, mask)
 
 
 def _key_mask(value: ir.Value) -> ir.Value | None:
@@ -214,11 +214,11 @@ def _without_heads(value: ir.Value, turned: bool) -> _Heads | None:
     sizes = pieces(m.taken(node, 1))
     if perm != wanted or len(sizes) != len(perm):
         return None
-    heads, head_dim = (m.scalar(one) if isinstance(one, ir.Value) else one for one in sizes[-2:])
+    heads, head_dim = map(number, sizes[-2:])
     tokens = m.taken(node, 0)
     if heads is None or head_dim is None or heads < 1 or width(tokens) != heads * head_dim:
         return None
-    return _Heads(tokens, int(heads), len(perm), sizes[:-2])
+    return _Heads(tokens, heads, len(perm), sizes[:-2])
 
 
 def _heads_first(rank: int) -> list[int]:
@@ -237,6 +237,14 @@ def pieces(shape: ir.Value) -> list[ir.Value | int]:
         return [int(size) for size in known.numpy().reshape(-1)]
     concat = m.source(shape, "Concat")
     return [shape] if concat is None else [m.taken(concat, index) for index in range(len(concat.inputs))]
+
+
+def number(size: ir.Value | int) -> int | None:
+    """A part of a shape, where it is a constant."""
+    if isinstance(size, int):
+        return size
+    known = m.scalar(size)
+    return None if known is None else int(known)
 
 
 def width(value: ir.Value) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from ffrt.bundle import Bundle
 from ffrt.contract import TensorSpec
 from ffrt.errors import FfrtError
 from ffrt.pipeline import Pipeline
+from graphs.model import open_graph
 
 FLOOR = 35.0
 """Decibels below which a bundle is refused."""
-_SIZES = {"B": 2, "T": 4, "G": 3, "F": 5, "L": 8, "N": 2, "h": 8, "w": 8, "H": 64, "W": 64}
+SIZES: Mapping[str, int] = {"B": 2, "T": 4, "G": 3, "F": 5, "L": 8, "N": 2, "h": 8, "w": 8, "H": 64, "W": 64}
+"""Sizes of the axes in :func:`random_inputs`; a width ``D`` of the bundle's own is to be added."""
 
 
 class FidelityError(FfrtError):
@@ -30,11 +33,11 @@ class FidelityError(FfrtError):
 
 @dataclass(frozen=True)
 class Request:
-    """A video that both bundles make: `fps` None stands for the first pass of interpolation, a side for the bundle's."""
+    """A video that both bundles make: `fps` None is the first pass of interpolation, a side None the bundle's."""
 
     prompt: str
     seed: int = 0
-    steps: int = 8
+    steps: int = 4
     fps: int | None = None
     height: int | None = None
     width: int | None = None
@@ -98,10 +101,17 @@ def graph_errors(
     before, after = (Pipeline(plain, provider=provider), Pipeline(other, provider=other_provider))
     errors = {}
     for name in names:
-        feed = random_inputs(plain.graphs[name].inputs)
+        spec = plain.graphs[name]
+        feed = random_inputs(spec.inputs, {"D": _width(plain.path(spec.file)), **SIZES})
         want, got = before.graph(name)(feed), after.graph(name)(feed)
         errors[name] = max(relative_rms(got[key], want[key]) for key in want)
     return errors
+
+
+def _width(graph: Path) -> int:
+    """Size of the context that a graph file says, where the manifest has only a letter."""
+    widths = [value.shape[-1] for value in open_graph(graph).graph.inputs if value.name == "context" and value.shape]
+    return next((width for width in widths if isinstance(width, int)), 8)
 
 
 def relative_rms(got: NDArray[Any], want: NDArray[Any]) -> float:
@@ -109,7 +119,7 @@ def relative_rms(got: NDArray[Any], want: NDArray[Any]) -> float:
     return float(np.sqrt(np.square(got - want).mean() / np.square(want).mean()))
 
 
-def random_inputs(specs: Sequence[TensorSpec], sizes: Mapping[str, int] = _SIZES) -> dict[str, NDArray[Any]]:
+def random_inputs(specs: Sequence[TensorSpec], sizes: Mapping[str, int] = SIZES) -> dict[str, NDArray[Any]]:
     """Arrays that a graph of the bundle format takes: normal noise, the middle of the schedule, whole prompts."""
     rng = np.random.default_rng(0)
     return {spec.name: _random(rng, spec, sizes) for spec in specs}

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs import model as m
+from graphs.attention import number, pieces
 
 DOMAIN = "com.microsoft"
 MOST_PER_GROUP = 512
@@ -39,6 +40,17 @@ class _Norm:
     beta: ir.TensorProtocol | None
     back: ir.Node
     """The Reshape that puts channels apart again."""
+    last: ir.Node
+    silu: bool
+    modulation: _Modulation | None
+
+
+@dataclass(frozen=True)
+class _Modulation:
+    """``x * scale + shift``, both ``[N, C, 1, 1]`` or ``[N, C, h, w]``, and the SiLU behind it if there is one."""
+
+    scale: ir.Value
+    shift: ir.Value
     last: ir.Node
     silu: bool
 
@@ -85,11 +97,12 @@ def _find(node: ir.Node) -> _Norm | None:
     if odd or each % 2 or each > MOST_PER_GROUP or (rank != 4 and rank not in _VIEWS):
         return None
     multiplied = _silu(last.outputs[0])
+    modulation = _modulation(last.outputs[0]) if multiplied is None and rank == 4 else None
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     assert epsilon is not None
     return _Norm(
         x, rank, channels, groups, epsilon, gamma, beta, back, last if multiplied is None else multiplied,
-        multiplied is not None,
+        multiplied is not None, modulation,
     )  # fmt: skip
 
 
@@ -122,9 +135,13 @@ def _per_channel(node: ir.Node, value: ir.Value) -> tuple[ir.TensorProtocol, int
 
 def _channels(value: ir.Value | None) -> tuple[int, int] | None:
     """Channels and axes of what convolutions made; None where that is not known."""
-    node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize")
+    node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize", "Reshape")
     if node is None:
         return None
+    if node.op_type == "Reshape":
+        sizes = pieces(m.taken(node, 1))
+        channels = None if len(sizes) not in (3, 4, 5) else number(sizes[1])
+        return None if channels is None or channels < 1 else (channels, len(sizes))
     if node.op_type in ("Conv", "ConvTranspose"):
         kernel = m.weight(node.inputs[1])
         if kernel is None or (node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1):
@@ -148,22 +165,69 @@ def _silu(value: ir.Value) -> ir.Node | None:
     return product if set(product.inputs) == {value, share} and m.only_user(share, "Mul") is product else None
 
 
+def _modulation(value: ir.Value) -> _Modulation | None:
+    product = m.only_user(value, "Mul")
+    total = None if product is None else m.only_user(product.outputs[0], "Add")
+    if product is None or total is None:
+        return None
+    scale = m.taken(product, 1 if product.inputs[0] is value else 0)
+    shift = m.taken(total, 1 if total.inputs[0] is product.outputs[0] else 0)
+    multiplied = _silu(total.outputs[0])
+    return _Modulation(scale, shift, total if multiplied is None else multiplied, multiplied is not None)
+
+
+def _is_row(value: ir.Value) -> bool:
+    """Whether ``value`` is surely ``[N, C, 1, 1]``: a linear layer's, with two axes put behind its own."""
+    add = m.source(value, "Add")
+    if add is not None:
+        tables = [m.taken(add, i) for i in (0, 1) if m.scalar(add.inputs[1 - i]) is not None]
+        return len(tables) == 1 and _is_row(tables[0])
+    node = m.source(value, "Split", "Unsqueeze")
+    if node is not None and node.op_type == "Split":
+        node = m.source(node.inputs[0], "Unsqueeze")
+    new: set[int] = set()
+    linear = value
+    while node is not None and node.op_type == "Unsqueeze":
+        axes, linear = m.weight(node.inputs[1]), m.taken(node, 0)
+        if axes is None:
+            return False
+        new |= {int(axis) for axis in axes.numpy().reshape(-1)}
+        node = m.source(linear, "Unsqueeze")
+    return (
+        new in ({2, 3}, {-1}, {-1, -2})
+        and m.source(linear, "Gemm", "Concat", "MatMul", "GatherND", "Gather") is not None
+    )
+
+
+def _channels_last(graph: ir.Graph, before: ir.Node, value: ir.Value) -> ir.Value:
+    """``[N, C, h, w]`` -> ``[N, h, w, C]``; a row needs no Transpose for it."""
+    if _is_row(value):
+        return m.emit(before, "Reshape", [value, m.constant(graph, np.array([0, 1, 1, -1]))])
+    return m.emit(before, "Transpose", [value], {"perm": [0, 2, 3, 1]})
+
+
 def _fuse(graph: ir.Graph, norm: _Norm) -> None:
-    x = norm.x
+    x, modulation = norm.x, norm.modulation
+    last = norm.last if modulation is None else modulation.last
     if norm.rank != 4:
-        x = m.emit(norm.last, "Reshape", [x, m.constant(graph, np.array(_VIEWS[norm.rank]))])
+        x = m.emit(last, "Reshape", [x, m.constant(graph, np.array(_VIEWS[norm.rank]))])
     name = f"{x.name}.norm" if norm.gamma is None else f"{norm.gamma.name}.norm"
     gamma = _parameter(graph, f"{name}.gamma", norm.channels, norm.gamma, 1.0)
     beta = _parameter(graph, f"{name}.beta", norm.channels, norm.beta, 0.0)
-    rows = m.emit(norm.last, "Transpose", [x], {"perm": [0, 2, 3, 1]})
+    rows = m.emit(last, "Transpose", [x], {"perm": [0, 2, 3, 1]})
     attributes: dict[str, object] = {
         "groups": norm.groups, "epsilon": norm.epsilon, "channels_last": 1, "activation": int(norm.silu),
     }  # fmt: skip
-    normed = m.emit(norm.last, "GroupNorm", [rows, gamma, beta], attributes, DOMAIN)
-    out = m.emit(norm.last, "Transpose", [normed], {"perm": [0, 3, 1, 2]})
+    out = m.emit(last, "GroupNorm", [rows, gamma, beta], attributes, DOMAIN)
+    if modulation is not None:
+        out = m.emit(last, "Mul", [out, _channels_last(graph, last, modulation.scale)])
+        out = m.emit(last, "Add", [out, _channels_last(graph, last, modulation.shift)])
+        if modulation.silu:
+            out = m.emit(last, "Mul", [out, m.emit(last, "Sigmoid", [out])])
+    out = m.emit(last, "Transpose", [out], {"perm": [0, 3, 1, 2]})
     if norm.rank != 4:
-        out = m.emit(norm.last, "Reshape", [out, m.taken(norm.back, 1)])
-    m.replace(graph, norm.last.outputs[0], out)
+        out = m.emit(last, "Reshape", [out, m.taken(norm.back, 1)])
+    m.replace(graph, last.outputs[0], out)
 
 
 def _parameter(

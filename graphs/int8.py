@@ -66,13 +66,14 @@ def _replace(
             tensor.release()  # its mapping
         return cut_blocks(found if rows else found.T, block)
 
-    quantised = ir.val(f"{name}.int8", dtype=ir.DataType.UINT8, shape=(outputs, blocks, block))
+    key = f"{name}.int8"
+    quantised = ir.val(key, dtype=ir.DataType.UINT8, shape=(outputs, blocks, block))
     quantised.const_value = ir.LazyTensor(
         lambda: ir.tensor(quantise(cut())[0]), ir.DataType.UINT8, ir.Shape((outputs, blocks, block)),
-        name=quantised.name,
+        name=key,
     )  # fmt: skip
-    if quantised.name in graph.initializers:  # a matrix that two products share
-        quantised = graph.initializers[quantised.name]
+    if key in graph.initializers:  # a matrix that two products share
+        quantised = graph.initializers[key]
         scales = graph.initializers[f"{name}.scale"]
     else:
         graph.register_initializer(quantised)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
+from graphs.half import dtypes
 from graphs.model import emit, nodes_of, replace, source, taken, tidy
 from graphs.modulation import TABLE, attribute_of
 
@@ -21,10 +21,14 @@ FREE = -1
 
 def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] = ("x",)) -> list[ir.Model]:
     """The parts in order; what depends on no input of ``slow`` or ``fast`` is the first, what on none of ``fast`` the
-    second. A part that would give nothing is left out, so a graph that cannot be split comes back alone."""
+    second. A part that would give nothing is left out. A graph comes back alone where it has no input of ``fast``, or
+    its slow parts need one for a size, as in bundles exported before version 0.2."""
+    if not any(value.name in set(fast) for value in model.graph.inputs):
+        return [model]
     model = sizes_of_inputs(model)
-    ShapeInferencePass()(model)
     graph = model.graph
+    for value, dtype in dtypes(graph).items():
+        value.type = ir.TensorType(dtype)
     when = {value: 0 for value in graph.inputs}
     when.update({value: 1 for value in graph.inputs if value.name in set(slow)})
     when.update({value: 2 for value in graph.inputs if value.name in set(fast)})
@@ -46,7 +50,8 @@ def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] 
     for level, outputs in ((0, crossing[0]), (1, crossing[1]), (2, list(graph.outputs))):
         if outputs:
             parts.append(_part(model, outputs, [value for value in known if when[value] < level]))
-    return parts
+    needless = any(value.name in set(fast) for part in parts[:-1] for value in part.graph.inputs)
+    return [model] if needless else parts
 
 
 def _level(value: ir.Value, when: dict[ir.Value, int]) -> int:

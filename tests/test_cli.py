@@ -197,13 +197,19 @@ def test_inspect_says_how_a_video_was_made(tiny: Bundle, tmp_path: Path, capsys:
 
 
 def test_doctor_names_versions_providers_and_the_next_step(
-    tiny: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ffrt.report.find_bundle", lambda name: tiny.folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    engine = tmp_path / "ffrt" / "engines" / "digest" / "tensorrt" / "graph.engine"
+    engine.parent.mkdir(parents=True)
+    engine.write_bytes(bytes(3000))
     assert cli.main(["doctor"]) == 0
     printed = capsys.readouterr().out
-    for name in ("ffrt", "python", "numpy", "onnxruntime", "tokenizers", "av", "demo bundle", "cuda"):
+    for name in ("ffrt", "python", "numpy", "onnxruntime", "tokenizers", "av", "demo bundle", "cuda", "threads"):
         assert re.search(rf"^{name} ", printed, re.MULTILINE)
+    assert re.search(r"^auto +cpu ", printed, re.MULTILINE) or re.search(r"^cuda +ok ", printed, re.MULTILINE)
+    assert re.search(rf"^engines +3.0 kB +{tmp_path}/ffrt/engines$", printed, re.MULTILINE)
     assert "providers" in printed
     assert printed.splitlines()[-1].startswith("next: ffrt generate ")
 

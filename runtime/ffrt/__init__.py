@@ -31,9 +31,12 @@ __version__ = "0.1.0"
 from ffrt.bundle import Bundle, open_bundle
 from ffrt.errors import (
     BundleError,
+    Cancelled,
+    EngineRebuilt,
     FfrtError,
     GraphInputError,
     ImageTooSmall,
+    OutOfMemoryError,
     PromptTruncated,
     ProviderError,
     RequestError,
@@ -47,10 +50,13 @@ from ffrt.video import Video
 __all__ = [
     "Bundle",
     "BundleError",
+    "Cancelled",
     "Context",
+    "EngineRebuilt",
     "FfrtError",
     "GraphInputError",
     "ImageTooSmall",
+    "OutOfMemoryError",
     "Pipeline",
     "PromptTruncated",
     "ProviderError",

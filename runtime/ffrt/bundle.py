@@ -1,6 +1,6 @@
 """A bundle: a folder of graphs, tokenizer and `manifest.json`; found, opened, checked and written here.
 
-With `ffrt.manifest` and `ffrt.contract`, whose names it re-exports, the one place that knows the format (described in
+With `ffrt.manifest`, `ffrt.specs` and `ffrt.contract`, whose names it re-exports, the one place that knows the format (described in
 graphs/README.md). A bundle comes from outside, so it is read as hostile input: sizes are checked before memory is
 taken, names may not leave the folder, nothing is executed.
 """
@@ -14,30 +14,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ffrt.contract import CONTRACT, IMAGE_CONTRACT, OPTIONAL_GRAPHS, Signature, TensorSpec
+from ffrt.contract import CONTRACT, DEEP, IMAGE_CONTRACT, OPTIONAL_GRAPHS, SHALLOW, Signature, TensorSpec, deep_of
 from ffrt.errors import BundleError
 from ffrt.manifest import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
-    FileSpec,
-    GraphSpec,
     ImageConfig,
     InterpolationConfig,
     InterpolationPass,
     KeyframeConfig,
     Manifest,
-    Parity,
     Schedule,
     TextConfig,
     VideoConfig,
     from_json,
     to_json,
 )
+from ffrt.specs import FileSpec, GraphSpec, Optimised, Parity, PartSpec
 
 __all__ = [
     "Bundle",
     "CONTRACT",
+    "DEEP",
     "FORMAT",
     "FORMAT_VERSION",
     "FileSpec",
@@ -50,13 +49,17 @@ __all__ = [
     "MANIFEST",
     "Manifest",
     "OPTIONAL_GRAPHS",
+    "Optimised",
     "Parity",
+    "PartSpec",
+    "SHALLOW",
     "Schedule",
     "Signature",
     "TensorSpec",
     "TextConfig",
     "VideoConfig",
     "check_files",
+    "deep_of",
     "find_bundle",
     "open_bundle",
     "write_manifest",
@@ -150,6 +153,7 @@ def write_manifest(
     keyframes: KeyframeConfig,
     interpolation: InterpolationConfig,
     known: Mapping[str, FileSpec] | None = None,
+    optimised: Optimised | None = None,
 ) -> Bundle:
     """List every file now in `folder` and write its manifest in one rename; returns the bundle as read back.
 
@@ -172,6 +176,7 @@ def write_manifest(
         video=video,
         keyframes=keyframes,
         interpolation=interpolation,
+        optimised=optimised,
     )
     raw = to_json(manifest)
     if len(raw) > MAX_MANIFEST_BYTES:

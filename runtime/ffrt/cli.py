@@ -7,19 +7,22 @@ SIGTERM. An error is one message on stderr; the result goes to stdout.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import signal
+import socket
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
 from ffrt import __version__
-from ffrt.errors import FfrtError, ImageTooSmall, PromptTruncated, RequestError, VideoWriteError
+from ffrt.errors import Cancelled, FfrtError, ImageTooSmall, PromptTruncated, RequestError, VideoWriteError
 
 BAR_WIDTH = 24
 RATES_HELP = "frames per second, one of the rates of the bundle: 2, 8 or 30 for the demo (default: 8)"
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text, status = report.doctor() if args.command == "doctor" else (report.inspect(args.what, args.json), 0)
         print(text, flush=True)
         return status
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Cancelled):
         print("ffrt: stopped, nothing was written", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of stdout has seen enough
@@ -74,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampler", metavar="NAME", help="ddpm, ddim or dpm++ (default: the bundle's)")
     add("--preset", metavar="NAME", help="quality (the bundle's own steps, the default) or fast (fewer)")
     add("--cache-interval", type=int, metavar="N", help="run the deep levels of the networks in every N-th step")
-    add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda, tensorrt or openvino (default: auto)")
+    add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda or another of ffrt doctor (default: auto)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime chooses)")
     add("--memory", default="fast", metavar="NAME", help="fast, or low for networks larger than memory (default: fast)")
     add("-q", "--quiet", action="store_true", help="print only warnings and errors")
@@ -129,7 +132,7 @@ def _generate(args: argparse.Namespace) -> int:
     for one_pass in pipe.bundle.interpolation.passes:
         num_frames = 4 * num_frames - 3 if one_pass.fps <= args.fps else num_frames
     check_target(args.output, num_frames=num_frames)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _cancelled_by_signals(pipe.cancel):
         for told in (PromptTruncated, ImageTooSmall):
             warnings.simplefilter("always", told)
         warnings.showwarning = progress.warn  # type: ignore[assignment]
@@ -152,6 +155,29 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)  # unwinds the stack, so that the temporary folder is removed
+
+
+@contextlib.contextmanager
+def _cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
+    """Call `cancel` when Ctrl-C or SIGTERM comes: Python's own handlers wait until a graph has run to its end."""
+    ours, signals = socket.socketpair()
+    signals.setblocking(False)
+    before = signal.set_wakeup_fd(signals.fileno(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while number := ours.recv(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                cancel()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        signals.close()  # the thread then reads an end
+        thread.join()
+        ours.close()
 
 
 class Progress:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.arrays import DeviceArray, Feed, Tensor
 from ffrt.bundle import Bundle, TensorSpec
 from ffrt.errors import BundleError, GraphInputError
+from ffrt.parts import Parts
 from ffrt.providers import engines_folder
-from ffrt.session import DeviceArray, Feed, Memory, Session, Tensor, check_provider
+from ffrt.session import Memory, Session, check_provider
 from ffrt.stop import Stop
 
 Axis = int | str
@@ -44,16 +47,21 @@ class Graph:
             raise BundleError(f"{bundle.folder} has no graph {name!r}; it has {sorted(bundle.graphs)}")
         spec = bundle.graphs[name]
         self.name = name
-        self.session = Session(
-            bundle.path(spec.file),
-            name,
-            provider=provider,
-            threads=threads,
-            memory=memory,
-            optimised_for=optimised_for(bundle),
-            engines=engines_folder() / bundle.digest / word / name,
-            stop=stop,
-        )
+
+        def opened(file: str) -> Session:
+            return Session(
+                bundle.path(file),
+                name,
+                provider=provider,
+                threads=threads,
+                memory=memory,
+                optimised_for=optimised_for(bundle),
+                engines=engines_folder() / bundle.digest / word / Path(file).stem,
+                stop=stop,
+            )
+
+        parts = [(part, opened(part.file)) for part in spec.parts]
+        self.session = Parts(name, spec.inputs, parts) if parts else opened(spec.file)
         self._inputs = _agree(name, "input", spec.inputs, self.session.inputs)
         self._outputs = _agree(name, "output", spec.outputs, self.session.outputs)
 
@@ -122,7 +130,7 @@ class Graph:
 
 def optimised_for(bundle: Bundle) -> str | None:
     """The provider that the bundle's graphs were rewritten for, None for none."""
-    return None
+    return None if bundle.optimised is None else bundle.optimised.provider
 
 
 def bind_axes(axes: Sequence[tuple[str, Axis, int]]) -> dict[str, int]:

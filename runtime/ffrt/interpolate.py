@@ -19,7 +19,11 @@ MIDDLE = 3
 
 WINDOW_GROUPS = 16
 HALO_GROUPS = 2
-"""Groups that the network sees at once, and how many of them on either side are only context."""
+"""Groups that the network sees at once, and how many of them on either side are at the least only context.
+
+Layers over time cross groups, so a cut is felt. Measured on the demo, 61 -> 241 frames in 10 steps of "ddim", against
+all groups at once: halo 0 1.3e-5 (relative RMS of the new latents) and 86 dB (PSNR of the video), 2 1.1e-6 and 98 dB,
+4 1.6e-8 and 102 dB. On random weights, 73 M of them, one prediction differs by 2.8 %, 0.25 % and 0.011 %."""
 
 Method = Literal["group", "masked", "masked_sequence"]
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -25,11 +25,12 @@ from ffrt.contract import (
     with_shallow,
 )
 from ffrt.errors import BundleError
+from ffrt.specs import FileSpec, GraphSpec, Optimised
 
 FORMAT = "ffrt-bundle"
 FORMAT_VERSION = 3
-"""The newest that is read. Version 2 added the fields that have a default, 3 the graphs of step caching; a bundle is of
-the oldest version that has what it needs."""
+"""The newest that is read. Version 2 added the fields that have a default, 3 the graphs of step caching and optimised
+ones; a bundle is of the oldest version that has what it needs."""
 MANIFEST = "manifest.json"
 
 Prediction = Literal["epsilon", "v"]
@@ -39,38 +40,6 @@ Schedule = Literal["cosine", "zero-snr-leading", "zero-snr-trailing"]
 pure noise, those at the beginning or at the end of every interval (Lin et al. 2024)."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    """Size in bytes and sha256 (64 hex digits) of one file of the bundle."""
-
-    bytes: int
-    sha256: str
-
-    def __post_init__(self) -> None:
-        require(self.bytes >= 0, "bytes", "0 or more", self.bytes)
-        require(_DIGEST.fullmatch(self.sha256) is not None, "sha256", "64 hex digits", self.sha256)
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Measured difference from the PyTorch module, and the relative RMS floor it had to stay under."""
-
-    max_abs: float
-    relative_rms: float
-    floor: float
-
-
-@dataclass(frozen=True)
-class GraphSpec:
-    """One ONNX graph: its file, its contract and how close it is to the module it was exported from."""
-
-    file: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    parity: Parity
 
 
 @dataclass(frozen=True)
@@ -204,6 +173,7 @@ class Manifest:
     video: VideoConfig
     keyframes: KeyframeConfig
     interpolation: InterpolationConfig
+    optimised: Optimised | None = None
 
     def __post_init__(self) -> None:
         require(0 < len(self.name) <= 200, "name", "1 to 200 characters", self.name[:200])
@@ -218,7 +188,8 @@ class Manifest:
             for side, want, got in zip(("inputs", "outputs"), contract[name], (spec.inputs, spec.outputs), strict=True):
                 rows = [[(t.name, t.dtype, len(t.shape)) for t in tensors] for tensors in (want, got)]
                 require(rows[0] == rows[1], f"graphs.{name}.{side}", f"(name, dtype, rank) {rows[0]}", rows[1])
-        for file in [self.text.tokenizer, *(g.file for g in self.graphs.values())]:
+        parts = [part.file for graph in self.graphs.values() for part in graph.parts]
+        for file in [self.text.tokenizer, *(g.file for g in self.graphs.values()), *parts]:
             require(file in self.files, "files", f"an entry for {file!r}", sorted(self.files))
         rates = [self.keyframes.fps, *(p.fps for p in self.interpolation.passes)]
         require(rates == sorted(set(rates)), "passes", "frame rates above that of the keyframes", rates)
@@ -242,7 +213,8 @@ def to_json(manifest: Manifest) -> bytes:
     """The manifest as indented UTF-8 JSON."""
     members = _plain(manifest, whole=True)
     version = 1 if members == _plain(manifest, whole=False) else 2
-    version = FORMAT_VERSION if set(SHALLOW.values()) & set(manifest.graphs) else version
+    if manifest.optimised is not None or set(SHALLOW.values()) & set(manifest.graphs):
+        version = FORMAT_VERSION
     value = {"format": FORMAT, "format_version": version, **members}
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 

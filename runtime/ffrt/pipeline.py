@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from ffrt import __version__, decode, first_frame, interpolate, request, text
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
-from ffrt.graph import Graph, check_provider
+from ffrt.graph import Graph
 from ffrt.image import open_image
 from ffrt.presets import preset_of
 from ffrt.request import Sampling
 from ffrt.sampler import Array, drain, normal_noise, uniform_noise
+from ffrt.session import check_provider
 from ffrt.stages import Stages
 from ffrt.step import Step, report_steps
 from ffrt.step_cache import cache_interval_of
@@ -58,12 +59,21 @@ class Pipeline:
 
         `provider` is "auto" (CUDA if it can be had, else CPU), "cpu", "cuda", "tensorrt" or "openvino"; `threads` the
         number of CPU threads inside an operator (None: ONNX Runtime chooses). With `memory` "low" weights stay in the
-        bundle's files and are converted where they are used: a network may then be larger than memory, at a cost in
-        speed; "fast" holds float32 copies. Raises BundleError if a file is missing or was changed, ProviderError if the
-        provider cannot be had: here, or when its first graph loads.
+        bundle's files and are converted where they are used, and one stage's graph is open at a time: a network may
+        then be larger than memory, at a cost in speed and in opening every graph again for every request; "fast" holds
+        float32 copies and keeps all graphs. Raises BundleError if a file is missing or was changed, ProviderError if
+        the provider cannot be had: here, or when its first graph loads.
         """
         check_provider(provider)
         return cls(open_bundle(find_bundle(bundle)), provider=provider, threads=threads, memory=memory)
+
+    def cancel(self) -> None:
+        """End what this pipeline has under way, in the middle of a step: it raises Cancelled, within one operator.
+
+        For another thread, a signal handler or the loop over `generate`. The pipeline can be used again at once; with
+        `memory` "low" it holds no session afterwards. With nothing under way this does nothing.
+        """
+        self._stages.stop.cancel()
 
     def graph(self, name: str) -> Graph:
         """The graph `name` of the bundle, loaded at the first call."""
@@ -174,6 +184,7 @@ class Pipeline:
             cache_interval=interval,
         )
         shape = self._keyframe_shape(height, width)
+        self._stages.check_memory(shape, fps, first, then)
         picture = None if image is None else open_image(image)
         told = request.settings_of(
             prompt,
@@ -217,7 +228,7 @@ class Pipeline:
                 latents = yield from report_steps(name, done, overall, stage, merge, decoded)
             return self._video(latents, fps, told)
 
-        return run()
+        return self._stages.during(run())
 
     def encode(self, prompt: str, negative_prompt: str | None = None) -> Context:
         """Text context of a prompt, and of a negative one if given. Warns with PromptTruncated if one is too long."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 PROVIDER_NAMES = {
@@ -49,41 +51,49 @@ def plugged_in(word: str) -> bool:
 
 def chain(word: str) -> list[str]:
     """The provider and those that take what it cannot run, in that order."""
-    return {"cpu": ["cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"], "tensorrt-rtx": ["tensorrt-rtx", "cuda", "cpu"]}.get(
-        word, [word, "cpu"]
-    )
+    below = ["cuda", "cpu"] if word in ENGINES else ["cpu"]
+    return list(dict.fromkeys([word, *below]))
 
 
-def options_of(
-    word: str, *, threads: int | None, engines: Path | None, nhwc: bool, cuda_graph: bool
-) -> Mapping[str, str]:
-    """Provider options, all in text as ONNX Runtime takes them.
+@dataclass(frozen=True)
+class Wanted:
+    """What a session asks of its providers.
 
-    `engines` is the folder for what the provider builds, None for none; `nhwc` is for graphs whose normalisations and
-    convolutions were fused for channels last, without that it is slower; `cuda_graph` records the launches of a run and
-    plays them back, for fixed shapes and device arrays that stay where they are.
+    `engines` is the folder for what they build, None for none; `nhwc` is for graphs whose normalisations and
+    convolutions were fused for channels last, others get slower; `cuda_graph` records the launches of a run and plays
+    them back, for fixed shapes and device arrays that stay where they are.
     """
+
+    threads: int | None = None
+    engines: Path | None = None
+    nhwc: bool = False
+    cuda_graph: bool = False
+
+
+def options_of(word: str, wanted: Wanted) -> Mapping[str, str]:
+    """Options of one provider, all in text as ONNX Runtime takes them."""
+    engines, cuda_graph = wanted.engines, str(int(wanted.cuda_graph))
     if word == "cuda":
         return {
             "cudnn_conv_algo_search": "HEURISTIC",
             "arena_extend_strategy": "kSameAsRequested",
             "use_tf32": "1",
-            "prefer_nhwc": str(int(nhwc)),
-            "enable_cuda_graph": str(int(cuda_graph)),
+            "prefer_nhwc": str(int(wanted.nhwc)),
+            "enable_cuda_graph": cuda_graph,
         }
     if word == "tensorrt":
-        options = {"trt_cuda_graph_enable": str(int(cuda_graph))}
+        options = {"trt_cuda_graph_enable": cuda_graph}
         if engines is not None:
             options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
             options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(engines)}
         return options
     if word == "tensorrt-rtx":
-        options = {"enable_cuda_graph": str(int(cuda_graph))}
+        options = {"enable_cuda_graph": cuda_graph}
         return options if engines is None else {**options, "nv_runtime_cache_path": str(engines)}
     if word == "openvino":  # left alone it computes in bfloat16 where the processor can, several per cent off
         asked = {"INFERENCE_PRECISION_HINT": "f32"}
-        if threads is not None:
-            asked["INFERENCE_NUM_THREADS"] = str(threads)
+        if wanted.threads is not None:
+            asked["INFERENCE_NUM_THREADS"] = str(wanted.threads)
         return {"load_config": json.dumps({"CPU": asked})}
     return {}
 
@@ -92,6 +102,17 @@ def engines_folder() -> Path:
     """Where engines are kept: `ffrt/engines` in the user's cache folder, below it a folder for each bundle digest."""
     asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (asked if asked.is_absolute() else Path.home() / ".cache") / "ffrt" / "engines"
+
+
+def made(engines: Path | None) -> Path | None:
+    """The folder, made where there is none; None, with a warning, where that is not allowed: engines are not kept."""
+    try:
+        if engines is not None:
+            engines.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warnings.warn(f"{engines}: engines are not kept ({error})", UserWarning, stacklevel=4)
+        return None
+    return engines
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,10 @@ from typing import Any
 from ffrt import __version__
 from ffrt.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, TensorSpec, find_bundle, open_bundle
 from ffrt.errors import BundleError, FfrtError
-from ffrt.graph import Graph, available_providers, runtime_version
+from ffrt.graph import Graph
+from ffrt.memory import free_bytes
+from ffrt.providers import PLUGINS, engines_folder, files_below, plugged_in
+from ffrt.session import available_providers, check_provider, runtime_version
 from ffrt.video_file import SUFFIXES, read_metadata
 
 TRY = 'ffrt generate "a red circle moving right on a black background" --seed 7 -o circle.mp4'
@@ -41,19 +45,39 @@ def doctor() -> tuple[str, int]:
         ("numpy", importlib.metadata.version("numpy"), ""),
         ("tokenizers", importlib.metadata.version("tokenizers"), ""),
         ("av", importlib.metadata.version("av"), "writes mp4, webm and gif"),
-        ("onnxruntime", runtime_version(), f"has the providers {', '.join(available_providers())}"),
+        ("onnxruntime", runtime_version(), f"has the providers {', '.join(map(_provided, available_providers()))}"),
+        *_machine_rows(),
     ]
     try:
         bundle = open_bundle(find_bundle("demo"))
     except BundleError as error:
         rows += [("demo bundle", "no", "see below"), ("cuda", "?", "tried with the demo bundle")]
+        rows += [("auto", check_provider("auto"), "unless it does not start")]
         return f"{_columns(rows)}\n\nnext: {error}", 1
     cuda, why = _cuda(bundle)
     rows += [
         ("demo bundle", "ok", f"{bundle.folder}, {_readable(_size_of(bundle))}, every digest verified"),
         ("cuda", cuda, why),
+        ("auto", "cuda" if cuda == "ok" else "cpu", "the provider of a request that names none"),
     ]
     return f"{_columns(rows)}\n\nnext: {TRY}", 0
+
+
+def _provided(word: str) -> str:
+    return f"{word} (plugged in by {PLUGINS[word]})" if plugged_in(word) else word
+
+
+def _machine_rows() -> list[Sequence[str]]:
+    """Processors, free memory, and what is kept in the cache folder."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    folder = engines_folder()
+    engines = files_below(folder)
+    told = str(folder) if engines else f"{folder} is empty; TensorRT keeps its engines there"
+    rows: list[Sequence[str]] = [("threads", str(cores), "processors here; ONNX Runtime takes a thread for each core")]
+    for name, free in (("memory", free_bytes(on_gpu=False)), ("gpu memory", free_bytes(on_gpu=True))):
+        if free is not None:
+            rows.append((name, f"{free / 1e9:.1f} GB", "free"))
+    return [*rows, ("engines", _readable(sum(file.stat().st_size for file in engines)), told)]
 
 
 def _cuda(bundle: Bundle) -> tuple[str, str]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
-from ffrt.graph import MEMORY, Memory
 from ffrt.presets import Steps
 from ffrt.sampler import MAX_STEPS, SAMPLERS, levels
+from ffrt.session import MEMORY, Memory
 
 MAX_SEED = 2**63 - 1
 

@@ -12,13 +12,13 @@ import io
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.arrays import DTYPES, DeviceArray, Feed, Tensor
 from ffrt.errors import BundleError, Cancelled, EngineRebuilt, GraphInputError, OutOfMemoryError, ProviderError
 from ffrt.providers import (
     AUTOMATIC,
@@ -28,8 +28,10 @@ from ffrt.providers import (
     PLUGINS,
     PROVIDER_NAMES,
     PROVIDERS,
+    Wanted,
     chain,
     files_below,
+    made,
     options_of,
     plugged_in,
     runners,
@@ -44,13 +46,6 @@ except ImportError as error:
         f"NVIDIA GPU ({error})"
     ) from error
 
-_TYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(int64)": "int64",
-    "tensor(int32)": "int32",
-    "tensor(bool)": "bool",
-}
 _NO_MEMORY = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
 
 Memory = Literal["fast", "low"]
@@ -60,62 +55,10 @@ pipeline; "low" leaves weights in the bundle's file, which the system maps, conv
 network larger than memory runs, and has one stage's session at a time, opened again for the next request."""
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output as the file has it: a size that is not fixed is a name or None, an unknown rank is None."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str | None, ...] | None
-
-
-class DeviceArray:
-    """An array in the memory of a session's device, uploaded or computed there; on the CPU it shares memory."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value  # an OrtValue
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        found = self._value.data_type()
-        return np.dtype(_TYPES.get(found, found))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self._value.shape())
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def device(self) -> str:
-        """ "cpu" or "cuda"."""
-        return str(self._value.device_name()).lower()
-
-    def numpy(self) -> NDArray[Any]:
-        """The array on the host: a copy of a device's, a view of the CPU's."""
-        found: NDArray[Any] = self._value.numpy()
-        return found
-
-    def update(self, array: NDArray[Any]) -> None:
-        """Write `array`, of the same shape and dtype, in the same place, as CUDA graphs need it."""
-        if array.shape != self.shape or array.dtype != self.dtype:
-            raise GraphInputError(
-                f"device array: expected {self.dtype} {list(self.shape)}, got {array.dtype} {list(array.shape)}"
-            )
-        self._value.update_inplace(np.ascontiguousarray(array))
-
-
-Feed = Mapping[str, NDArray[Any] | DeviceArray]
-
-
 def available_providers() -> list[str]:
     """The providers that this build of ONNX Runtime has or that are plugged in, in the words that `provider=` takes."""
     built = ort.get_available_providers()
-    return [
-        word for word, name in PROVIDER_NAMES.items() if plugged_in(word) or (name in built and word != "openvino")
-    ]
+    return [word for word, name in PROVIDER_NAMES.items() if plugged_in(word) or (name in built and word != "openvino")]
 
 
 def runtime_version() -> str:
@@ -173,26 +116,17 @@ class Session:
         self.name = name
         self._word = check_provider(provider, optimised_for)
         self._stop = Stop() if stop is None else stop
-        self._cuda_graph = cuda_graph
-        self._open = functools.partial(
-            _open,
-            path,
-            name,
-            threads=threads,
-            memory=memory,
-            nhwc=optimised_for == "cuda",
-            cuda_graph=cuda_graph,
-            stop=self._stop,
-        )
-        self._engines = _folder(engines) if self._word in ENGINES else None
+        self._open = functools.partial(_open, path, name, memory=memory, stop=self._stop)
+        self._engines = made(engines) if self._word in ENGINES else None
+        self._wanted = Wanted(threads, self._engines, optimised_for == "cuda", cuda_graph)
         self._doubtful = self._engines is not None and len(files_below(self._engines)) > 0
         try:
-            self._session = self._open(self._word, self._engines)
+            self._session = self._open(self._word, self._wanted)
         except ProviderError as error:
             if self._doubtful:
                 self._rebuild(error)
             elif provider == "auto" and "cpu" in runners(optimised_for):
-                self._session = self._open("cpu", None)
+                self._session = self._open("cpu", self._wanted)
             else:
                 raise
         self.inputs = [_tensor(node) for node in self._session.get_inputs()]
@@ -247,7 +181,7 @@ class Session:
     def _ended(self, feed: Feed, in_place: bool, call: Any) -> Any:
         """`call(options)` under the stop; a first run that fails on engines from the cache is tried without them."""
         options = ort.RunOptions()
-        if self._cuda_graph and not in_place:
+        if self._wanted.cuda_graph and not in_place:
             options.add_run_config_entry("gpu_graph_id", "-1")  # a recording holds the addresses of its arrays
         try:
             with self._stop.ends(lambda: setattr(options, "terminate", True), f"graph {self.name}"):
@@ -261,8 +195,8 @@ class Session:
             shapes = {key: list(value.shape) for key, value in feed.items()}
             if any(words in str(error) for words in _NO_MEMORY):
                 raise OutOfMemoryError(
-                    f"graph {self.name} ran out of memory on inputs {shapes}: {error}; a smaller height and width needs "
-                    'less, and so does memory="low"'
+                    f"graph {self.name} ran out of memory on inputs {shapes}: {error}; a smaller height and width "
+                    'needs less, and so does memory="low"'
                 ) from error
             raise GraphInputError(f"graph {self.name}: ONNX Runtime failed on inputs {shapes}: {error}") from error
         self._doubtful = False
@@ -278,37 +212,16 @@ class Session:
         )
         self._doubtful = False
         shutil.rmtree(self._engines)
-        self._session = self._open(self._word, _folder(self._engines))
+        made(self._engines)
+        self._session = self._open(self._word, self._wanted)
 
 
 def _tensor(node: Any) -> Tensor:
     shape = None if node.shape is None else tuple(node.shape)
-    return Tensor(node.name, _TYPES.get(node.type, str(node.type)), shape)
+    return Tensor(node.name, DTYPES.get(node.type, str(node.type)), shape)
 
 
-def _folder(engines: Path | None) -> Path | None:
-    """The folder, made where there is none; None where that is not allowed: engines are then not kept."""
-    if engines is not None:
-        try:
-            engines.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            warnings.warn(f"{engines}: engines are not kept ({error})", UserWarning, stacklevel=4)
-            return None
-    return engines
-
-
-def _open(
-    path: Path,
-    name: str,
-    word: str,
-    engines: Path | None,
-    *,
-    threads: int | None,
-    memory: Memory,
-    nhwc: bool,
-    cuda_graph: bool,
-    stop: Stop,
-) -> Any:
+def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     unused = []
@@ -317,29 +230,24 @@ def _open(
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
         unused = ["ConstantFolding"]
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    if wanted.threads is not None:
+        options.intra_op_num_threads = wanted.threads
     if word in ON_GPU and hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
     built = ort.get_available_providers()
-    chosen = [
-        (PROVIDER_NAMES[one], options_of(one, threads=threads, engines=engines, nhwc=nhwc, cuda_graph=cuda_graph))
-        for one in chain(word)
-        if PROVIDER_NAMES[one] in built
-    ]
+    names = [(one, PROVIDER_NAMES[one]) for one in chain(word) if PROVIDER_NAMES[one] in built]
+    providers = [] if plugged_in(word) else [(name, options_of(one, wanted)) for one, name in names]
     try:
         if plugged_in(word):
-            own = options_of(word, threads=threads, engines=engines, nhwc=nhwc, cuda_graph=cuda_graph)
-            options.add_provider_for_devices(_devices(word), dict(own))
-            chosen = []
+            options.add_provider_for_devices(_devices(word), dict(options_of(word, wanted)))
         elif word in ON_GPU and _shared_arena():
             options.add_session_config_entry("session.use_env_allocators", "1")
         with (
             stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
             contextlib.redirect_stdout(io.StringIO()),
         ):
-            session = ort.InferenceSession(str(path), options, providers=chosen, disabled_optimizers=unused)
+            session = ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=unused)
     except Cancelled:
         raise
     except Exception as error:

@@ -6,21 +6,30 @@ The pipeline says what runs and in which order; here is how each stage gets at i
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.bundle import Bundle, InterpolationPass
+from ffrt.bundle import SHALLOW, Bundle, InterpolationPass
 from ffrt.decode import CHUNK_FRAMES, clip_frames, decode_chunks, encode_image, to_frames
+from ffrt.errors import Cancelled
 from ffrt.first_frame import first_frame_steps
-from ffrt.graph import Graph, Memory, check_provider
+from ffrt.graph import Graph, optimised_for
 from ffrt.image import fit_image
 from ffrt.interpolate import GRAPHS, Method, Prompt, interpolation_steps
 from ffrt.keyframes import image_keyframe_steps, keyframe_steps
+from ffrt.memory import Need, check_memory, free_bytes
+from ffrt.providers import ON_GPU
 from ffrt.request import Follow, Sampling
 from ffrt.sampler import Array, Denoised
-from ffrt.step_cache import SHALLOW, Network, StepCache
+from ffrt.session import Memory, check_provider
+from ffrt.step_cache import Network, StepCache
+from ffrt.stop import Stop
 from ffrt.text import Context, encode, open_tokenizer
+
+Yielded = TypeVar("Yielded")
+Returned = TypeVar("Returned")
 
 
 class Stages:
@@ -30,21 +39,51 @@ class Stages:
     """
 
     def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory) -> None:
-        check_provider(provider)
+        self._on_gpu = check_provider(provider, optimised_for(bundle)) in ON_GPU
         self.bundle = bundle
         self._provider = provider
         self._threads = threads
         self._memory = memory
         self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
+        self.stop = Stop()
         self._graphs: dict[str, Graph] = {}
+        self._free: int | None = None
 
     def graph(self, name: str) -> Graph:
-        """The graph `name` of the bundle, loaded at the first call."""
+        """The graph `name` of the bundle, loaded at the first call; with memory "low" in place of the one before."""
         if name not in self._graphs:
+            if self._memory == "low":
+                self._graphs.clear()
             self._graphs[name] = Graph(
-                self.bundle, name, provider=self._provider, threads=self._threads, memory=self._memory
+                self.bundle,
+                name,
+                provider=self._provider,
+                threads=self._threads,
+                memory=self._memory,
+                stop=self.stop,
             )
         return self._graphs[name]
+
+    def check_memory(self, shape: tuple[int, ...], fps: int, first: Sampling, then: Sampling) -> None:
+        """Raise OutOfMemoryError if a request for keyframes of `shape` [T, 4, h, w] cannot fit.
+
+        What is free counts as it was when no graph was open, since what the pipeline holds it can use.
+        """
+        if not self._graphs:
+            self._free = free_bytes(self._on_gpu)
+        height, width = (side * self.bundle.video.downscale for side in shape[2:])
+        rows = (1 if first.guidance_scale == 0 else 2, 1 if then.guidance_scale == 0 else 2)
+        need = Need(height, width, fps, rows, self._memory, self._on_gpu)
+        check_memory(self.bundle, need, self._free)
+
+    def during(self, steps: Generator[Yielded, None, Returned]) -> Generator[Yielded, None, Returned]:
+        """The same steps, which `stop.cancel()` ends from the first to the last; with memory "low" no graph stays."""
+        try:
+            return (yield from self.stop.during(steps))
+        except Cancelled:
+            if self._memory == "low":
+                self._graphs.clear()
+            raise
 
     def unet(self, name: str, interval: int) -> Network:
         """The U-Net `name` for one run of a stage that has its deep levels run in every `interval`-th step."""
@@ -59,7 +98,7 @@ class Stages:
         self, context: Context, sampling: Sampling, noise: Iterator[Array]
     ) -> Generator[Denoised, None, Array]:
         rows, mask = context.rows()
-        return first_frame_steps(
+        steps = first_frame_steps(
             self.graph("image_unet"),
             self.bundle.keyframes,
             rows,
@@ -69,6 +108,7 @@ class Stages:
             guidance_scale=sampling.guidance_scale,
             sampler=sampling.sampler,
         )
+        return self.during(steps)
 
     def picture(self, latent: Array) -> NDArray[np.uint8]:
         """The latent [1, 4, 2h, 2w] of a first frame as uint8 [2H, 2W, 3]."""
@@ -86,7 +126,7 @@ class Stages:
         self, context: Context, sampling: Sampling, noise: Iterator[Array]
     ) -> Generator[Denoised, None, Array]:
         rows, mask = context.rows()
-        return keyframe_steps(
+        steps = keyframe_steps(
             self.unet("keyframe_unet", sampling.cache_interval),
             self.bundle.keyframes,
             rows,
@@ -96,6 +136,7 @@ class Stages:
             guidance_scale=sampling.guidance_scale,
             sampler=sampling.sampler,
         )
+        return self.during(steps)
 
     def image_keyframes(
         self,
@@ -107,7 +148,7 @@ class Stages:
         noise: Iterator[Array],
     ) -> Generator[Denoised, None, Array]:
         rows, mask = context.rows()
-        return image_keyframe_steps(
+        steps = image_keyframe_steps(
             self.unet("keyframe_unet", sampling.cache_interval),
             self.bundle.keyframes,
             rows,
@@ -122,6 +163,7 @@ class Stages:
             noise_augmentation=follow.noise_augmentation,
             sampler=sampling.sampler,
         )
+        return self.during(steps)
 
     def interpolation(
         self,
@@ -132,7 +174,7 @@ class Stages:
         noise: Iterator[Array],
         method: Method,
     ) -> Generator[Denoised, None, Array]:
-        return interpolation_steps(
+        steps = interpolation_steps(
             self.unet(GRAPHS[method], sampling.cache_interval),
             self.bundle.interpolation,
             one_pass,
@@ -144,6 +186,7 @@ class Stages:
             guidance_scale=sampling.guidance_scale,
             sampler=sampling.sampler,
         )
+        return self.during(steps)
 
     def decode(self, latents: Array, graph: str = "movq_decoder") -> Iterator[NDArray[np.uint8]]:
         """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order; "image_decoder" is the other graph that can."""

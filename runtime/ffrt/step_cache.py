@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.contract import DEEP, SHALLOW
+from ffrt.bundle import DEEP, SHALLOW
 from ffrt.errors import RequestError
 from ffrt.sampler import MAX_STEPS
 

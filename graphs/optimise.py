@@ -1,0 +1,196 @@
+"""A bundle rewritten for one provider: passes over every graph, each compared with what it was before.
+
+``python -m graphs optimise BUNDLE --provider cpu --out FOLDER``
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ffrt.bundle import DEEP, SHALLOW, Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle, write_manifest
+from ffrt.errors import BundleError, FfrtError
+from ffrt.graph import Graph
+from graphs.fidelity import check, measure, random_inputs, relative_rms
+from graphs.half import rounded, to_half
+from graphs.model import open_graph, write_graph
+from graphs.passes import PASSES, PROVIDERS, SPLIT, apply, names_of
+from graphs.split import split
+
+Dtype = Literal["float32", "float16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "float16")
+FLOORS: Mapping[Dtype, float] = {"float32": 1e-3, "float16": 5e-2}
+"""Largest relative RMS error of a graph against the one it was made of."""
+_WHOLE = ("text_encoder",)
+"""Stays in float32: T5's activations leave the range of float16."""
+_ONCE = ("skip_frames", "perturbation")
+"""The same number for every group when sampling: parts that run once take one."""
+_PARTS = ("request", "schedule")
+
+
+class PassError(FfrtError):
+    """A rewritten graph does not compute what it did; no bundle was written."""
+
+
+def optimise(
+    bundle: Bundle, out: Path, *, provider: str = "cpu", dtype: Dtype = "float32", without: Collection[str] = (),
+    report: Callable[[str], None] = lambda line: None, verify: bool = True,
+) -> Bundle:  # fmt: skip
+    """Write the bundle ``out``, which appears when every graph of it agrees with the one it was made of.
+
+    ``without`` names passes to leave out. With ``dtype`` float16 graphs compute in float16 but for named islands, and
+    both bundles' videos are compared (:mod:`graphs.fidelity`). ``verify`` False skips all comparisons.
+
+    Raises BundleError where ``out`` exists or ``bundle`` was optimised before, ValueError for an unknown provider, pass
+    or dtype, PassError or FidelityError where the results differ.
+    """
+    names = _chosen(provider, dtype, without)
+    if bundle.optimised is not None:
+        raise BundleError(f"{bundle.folder} was optimised for {bundle.optimised.provider!r}; give the one it is made of")
+    if out.exists():
+        raise BundleError(f"{out} exists; remove it, or give another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside, trial = (out.parent / f".{out.name}.{word}.{os.getpid()}" for word in ("writing", "trial"))
+    try:
+        told = Optimised(provider, tuple(names), dtype)
+        made = _write(bundle, beside, provider, dtype, names, told, report)
+        if verify:
+            portable = [one.name for one in PASSES if one.portable]
+            alike = set(names) <= {*portable, SPLIT} and dtype == "float32" and provider == "cpu"
+            emulated = replace(told, provider="cpu")  # what this machine can run of it
+            tried = made if alike else _write(
+                bundle, trial, provider, dtype, [n for n in names if n in (*portable, SPLIT)], emulated, lambda line: None,
+                emulate=True,
+            )  # fmt: skip
+            graphs = {name: _compared(bundle, tried, name, made.graphs[name], FLOORS[dtype], report) for name in made.graphs}
+            told = replace(told, psnr=_fidelity(bundle, tried, report) if dtype == "float16" else None)
+            made = _manifest(bundle, beside, graphs, told, made)
+        os.replace(beside, out)
+    finally:
+        for folder in (beside, trial):
+            shutil.rmtree(folder, ignore_errors=True)
+    return open_bundle(out, verify=False)
+
+
+def _chosen(provider: str, dtype: str, without: Collection[str]) -> list[str]:
+    if provider not in PROVIDERS:
+        raise ValueError(f"provider: expected one of {list(PROVIDERS)}, got {provider!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}")
+    known = names_of(provider)
+    for name in without:
+        if name not in known:
+            raise ValueError(f"pass: expected some of {known}, the passes for {provider!r}, got {name!r}")
+    return [name for name in known if name not in without]
+
+
+def _write(
+    bundle: Bundle, folder: Path, provider: str, dtype: Dtype, names: Collection[str], told: Optimised,
+    report: Callable[[str], None], emulate: bool = False,
+) -> Bundle:  # fmt: skip
+    """All graphs rewritten into ``folder``, everything else copied; ``emulate`` rounds to float16 what computes in it."""
+    folder.mkdir()
+    written = {spec.file for spec in bundle.graphs.values()}
+    stems = {Path(file).stem for file in written}
+    for file in bundle.files:
+        if Path(file).stem not in stems:
+            shutil.copyfile(bundle.path(file), folder / file)
+    graphs = {}
+    for name, spec in bundle.graphs.items():
+        began = time.perf_counter()
+        model = open_graph(bundle.path(spec.file))
+        before = len(model.graph)
+        model = apply(model, provider, list(names))
+        parts = split(model) if SPLIT in names else [model]
+        if len(parts) == 1:
+            parts = [model]
+        half = dtype == "float16" and name not in _WHOLE
+        if half:
+            parts = [rounded(part) if emulate else to_half(part) for part in parts]
+        graphs[name] = _written(folder, name, spec, parts, dtype == "float16" or provider == "cuda")
+        after = " + ".join(str(len(part.graph)) for part in parts)
+        report(f"{name}: {before} -> {after} nodes, {time.perf_counter() - began:.1f} s")
+    return _manifest(bundle, folder, graphs, told, None)
+
+
+def _written(folder: Path, name: str, spec: GraphSpec, parts: list[ir.Model], half: bool) -> GraphSpec:
+    """The files of one graph, and what the manifest tells of them."""
+    told = []
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        file = f"{name}.onnx" if last else f"{name}_{_PARTS[index]}.onnx"
+        if not last:
+            for value in part.graph.inputs:
+                if value.name in _ONCE:
+                    value.shape = ir.Shape([1])
+        write_graph(part, folder / file, half)
+        names = [[str(value.name) for value in values] for values in (part.graph.inputs, part.graph.outputs)]
+        told.append(PartSpec(file, *map(tuple, names)))
+    return replace(spec, file=told[-1].file, parts=tuple(told) if len(told) > 1 else ())
+
+
+def _manifest(
+    bundle: Bundle, folder: Path, graphs: Mapping[str, GraphSpec], told: Optimised, known: Bundle | None
+) -> Bundle:
+    return write_manifest(
+        folder, name=bundle.name, license=bundle.license, created_with=bundle.created_with, graphs=graphs,
+        text=bundle.text, video=bundle.video, keyframes=bundle.keyframes, interpolation=bundle.interpolation,
+        known=None if known is None else known.files, optimised=told,
+    )  # fmt: skip
+
+
+def _compared(
+    plain: Bundle, other: Bundle, name: str, spec: GraphSpec, floor: float, report: Callable[[str], None]
+) -> GraphSpec:
+    """``spec`` with the parity that the manifest tells: the plain graph's, and what came on top of it."""
+    feed = _inputs(plain, name)
+    want = Graph(plain, name, provider="cpu")(feed)  # one at a time: two of the released size are more than memory
+    got = Graph(other, name, provider="cpu")(feed)
+    largest = max(float(np.abs(got[key] - want[key]).max()) for key in want)
+    relative = max(relative_rms(got[key], want[key]) for key in want)
+    if not relative <= floor:
+        raise PassError(
+            f"{name}: expected a relative RMS error of at most {floor} against the graph it was made of, got "
+            f"{relative:.3g}; nothing was written. Leave passes out with --without to find the one"
+        )
+    report(f"{name}: relative RMS {relative:.1e} against the plain graph")
+    before = spec.parity
+    return replace(
+        spec, parity=Parity(before.max_abs + largest, before.relative_rms + relative, max(before.floor, floor))
+    )
+
+
+def _inputs(bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:
+    """Random inputs of a few frames; the deep features that step caching hands on are those of the whole network."""
+    specs = [spec for spec in bundle.graphs[name].inputs if spec.name != DEEP]
+    cell = bundle.video.size_multiple // bundle.video.downscale
+    side = 2 * max(cell, 4)
+    sizes = {"B": 2, "N": 2, "T": 4, "G": 3, "F": 5, "L": 8, "h": side, "w": side}
+    sizes |= {axis: side * bundle.video.downscale for axis in ("H", "W")}
+    given = open_graph(bundle.path(bundle.graphs[name].file)).graph.inputs
+    shapes = {value.name: value.shape for value in given if value.shape is not None}
+    for spec in specs:
+        fixed = zip(spec.shape, shapes.get(spec.name, ()), strict=False)
+        sizes |= {axis: size for axis, size in fixed if isinstance(axis, str) and isinstance(size, int)}
+    feed = random_inputs(specs, sizes)
+    for whole, small in SHALLOW.items():
+        if small == name:
+            feed[DEEP] = Graph(bundle, whole, provider="cpu")(feed)[DEEP]
+    return feed
+
+
+def _fidelity(plain: Bundle, other: Bundle, report: Callable[[str], None]) -> float:
+    decibels = measure(plain, other)
+    report(f"videos: PSNR {decibels:.1f} dB of float16 against float32")
+    check(decibels)
+    return decibels if math.isfinite(decibels) else 200.0

@@ -1,0 +1,65 @@
+"""The passes in the order in which they run, and for which provider each is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from graphs.attention import fuse_attention
+from graphs.constant_attention import constant_attention
+from graphs.group_norm import fuse_group_norm
+from graphs.modulation import join_modulation
+from graphs.norm import drop_neutral
+from graphs.temporal_conv import fold_merge, merge_pointwise
+
+SPLIT = "split"
+"""The last step, which makes several graphs of one (:mod:`graphs.split`)."""
+PROVIDERS = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One rewrite: what it is called, a pure function Model -> Model, and the providers it is meant for.
+
+    ``portable`` says that the CPU can run what it makes, so that it can be compared with the plain graph anywhere.
+    """
+
+    name: str
+    apply: Callable[[ir.Model], ir.Model]
+    providers: tuple[str, ...] = PROVIDERS
+    portable: bool = True
+
+
+def _for_cpu(model: ir.Model) -> ir.Model:
+    return fuse_attention(model, "cpu")
+
+
+def _for_cuda(model: ir.Model) -> ir.Model:
+    return fuse_attention(model, "cuda")
+
+
+PASSES = (
+    Pass("fold_merge", fold_merge),
+    Pass("merge_pointwise", merge_pointwise),
+    Pass("constant_attention", constant_attention),
+    Pass("join_modulation", join_modulation),
+    Pass("drop_neutral", drop_neutral),
+    Pass("fuse_attention", _for_cpu, ("cpu",)),
+    Pass("fuse_attention", _for_cuda, ("cuda",)),
+    Pass("fuse_group_norm", fuse_group_norm, ("cuda",), portable=False),
+)
+
+
+def names_of(provider: str) -> list[str]:
+    """The passes of a provider, the split last."""
+    return [*(one.name for one in PASSES if provider in one.providers), SPLIT]
+
+
+def apply(model: ir.Model, provider: str, names: Sequence[str]) -> ir.Model:
+    """The graph after the passes of ``names`` that are meant for ``provider``, in their order."""
+    for one in PASSES:
+        if provider in one.providers and one.name in names:
+            model = one.apply(model)
+    return model

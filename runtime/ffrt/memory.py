@@ -1,0 +1,137 @@
+"""How much memory a request needs at the least, how much is free, and what would fit."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ffrt.bundle import Bundle
+from ffrt.decode import CHUNK_FRAMES
+from ffrt.errors import OutOfMemoryError
+from ffrt.interpolate import WINDOW_GROUPS
+from ffrt.session import Memory
+
+
+@dataclass(frozen=True)
+class Need:
+    """What decides how much memory a request takes: size in pixels, rate, guidance rows of both U-Nets, device."""
+
+    height: int
+    width: int
+    fps: int
+    rows: tuple[int, int]
+    memory: Memory
+    on_gpu: bool
+
+
+def wanted_bytes(bundle: Bundle, need: Need) -> int:
+    """A lower bound, so that nothing is refused that fits: weights as large as their files, and activations.
+
+    Activations take sqrt(P) bytes for every item of a batch and latent pixel of a U-Net, or pixel of the decoder, P
+    being the parameters in float32. The demo's measured peak is 1.5 to 3.5 times that, a network of 73 M parameters'
+    8 times. "fast" holds the weights of all graphs and the activations of the largest; "low" one graph, whose weights
+    the CPU maps from the file.
+    """
+    video = bundle.video
+    pixels = need.height * need.width
+    latent = pixels // video.downscale**2
+    largest = [bundle.keyframes.num_frames]
+    for one_pass in bundle.interpolation.passes:
+        if one_pass.fps <= need.fps:
+            largest.append(4 * largest[-1] - 3)
+    groups = min(largest[-2] - 1, WINDOW_GROUPS) if len(largest) > 1 else 0
+    items = {
+        "text_encoder": 0,
+        "keyframe_unet": need.rows[0] * largest[0] * latent,
+        "interpolation_unet": need.rows[1] * groups * latent,
+        "movq_decoder": min(CHUNK_FRAMES, largest[-1]) * pixels,
+    }
+    if len(largest) == 1:
+        del items["interpolation_unet"]
+    weights = {name: _weight_bytes(bundle, name) for name in items}
+    activations = {name: int(math.sqrt(weights[name] / 4) * count) for name, count in items.items()}
+    if need.memory == "fast":
+        return sum(weights.values()) + max(activations.values())
+    return max(activations[name] + (weights[name] if need.on_gpu else 0) for name in items)
+
+
+def check_memory(bundle: Bundle, need: Need, free: int | None) -> None:
+    """Raise OutOfMemoryError, which says what would fit, where a request wants more than is `free`; None is unknown."""
+    wanted = wanted_bytes(bundle, need)
+    if free is None or wanted <= free:
+        return
+    fits = [told for told, other in _simpler(bundle, need) if wanted_bytes(bundle, other) <= free]
+    sizes = (told for told, other in _smaller(bundle, need) if wanted_bytes(bundle, other) <= free)
+    fits += [told for told in [next(sizes, None)] if told is not None]
+    advice = f"what would fit: {' or '.join(fits)}" if fits else "no smaller request of this bundle would fit"
+    device = "the GPU" if need.on_gpu else "this machine"
+    raise OutOfMemoryError(
+        f"{need.height}x{need.width} at {need.fps} fps with memory={need.memory!r} needs at least {_readable(wanted)}, "
+        f"and {device} has {_readable(free)} free; {advice}"
+    )
+
+
+def free_bytes(on_gpu: bool) -> int | None:
+    """Memory free on the first GPU in use, as its driver says, or available on this machine; None where that is not
+    known."""
+    if on_gpu:
+        return _gpu_free_bytes()
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) << 10 for line in lines if line.startswith(("MemAvailable:", "SwapFree:"))]
+    return sum(found) if found else None
+
+
+def _gpu_free_bytes() -> int | None:
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+        return None
+    try:
+        if driver.cuCtxPushCurrent_v2(context):
+            return None
+        failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+        return None if failed else free.value
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+
+
+def _simpler(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
+    """Requests of the same size that need less, each with how it is asked for."""
+    if need.memory == "fast":
+        yield 'memory="low"', replace(need, memory="low")
+    for fps in [*(p.fps for p in reversed(bundle.interpolation.passes)), bundle.keyframes.fps]:
+        if fps < need.fps:
+            yield f"fps={fps}", replace(need, fps=fps)
+
+
+def _smaller(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
+    """Requests of smaller pictures of about the same shape, the largest first."""
+    multiple = bundle.video.size_multiple
+    for height in range(need.height - multiple, 0, -multiple):
+        width = max(multiple, need.width * height // need.height // multiple * multiple)
+        yield f"height={height}, width={width}", replace(need, height=height, width=width)
+
+
+def _weight_bytes(bundle: Bundle, name: str) -> int:
+    spec = bundle.graphs[name]
+    files = {spec.file, *(part.file for part in spec.parts)}
+    own = files | {f"{Path(file).stem}.safetensors" for file in files}
+    return sum(bundle.files[one].bytes for one in own if one in bundle.files)
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

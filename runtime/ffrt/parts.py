@@ -1,0 +1,120 @@
+"""A graph that was split in several sessions, run as one: what stays the same from step to step is worked out once.
+
+Text keys and values change once a request and the tables of scale and shift once a noise level (``graphs.split``); what
+such a part gave stays on the device, and parts that saw the same inputs before are not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt.arrays import DeviceArray, Feed, Tensor
+from ffrt.bundle import PartSpec, TensorSpec
+from ffrt.errors import BundleError, GraphInputError
+from ffrt.session import Session
+
+KEPT_BYTES = 1 << 28
+"""How much is kept of what parts gave: the tables of a schedule of 50 levels take 105 MB in float16 at released size."""
+
+Given = dict[str, DeviceArray]
+
+
+class Parts:
+    """The sessions of one graph, with what a :class:`ffrt.session.Session` has.
+
+    Raises BundleError where a file takes or gives something else than its part of the manifest says.
+    """
+
+    def __init__(
+        self, name: str, inputs: Sequence[TensorSpec], parts: Sequence[tuple[PartSpec, Session]]
+    ) -> None:
+        for part, session in parts:
+            for side, want, got in (
+                ("inputs", part.inputs, session.inputs),
+                ("outputs", part.outputs, session.outputs),
+            ):
+                names = [tensor.name for tensor in got]
+                if sorted(names) != sorted(want):
+                    raise BundleError(f"graph {name}, {part.file}: the manifest has the {side} {want}, the file {names}")
+        self.name = name
+        self._slow = list(parts[:-1])
+        self._step = parts[-1][1]
+        self._kept: OrderedDict[bytes, Given] = OrderedDict()
+        step = {tensor.name: tensor for tensor in self._step.inputs}
+        self.inputs = [step.get(spec.name, Tensor(spec.name, spec.dtype, None)) for spec in inputs]
+        self.outputs = self._step.outputs
+
+    @property
+    def provider(self) -> str:
+        """The provider that the step got, in the words that `provider=` takes."""
+        return self._step.provider
+
+    @property
+    def device(self) -> str:
+        """Where device arrays lie: "cuda" or "cpu"."""
+        return self._step.device
+
+    def device_array(self, array: NDArray[Any]) -> DeviceArray:
+        """`array` uploaded to the device, as a session does it."""
+        return self._step.device_array(array)
+
+    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """All outputs on the host; raises as a session does."""
+        return self._step.run(self._fed(feed))
+
+    def run_on_device(self, feed: Feed, outputs: Sequence[str] | Mapping[str, DeviceArray]) -> Given:
+        """The named outputs, left on the device; raises as a session does."""
+        return self._step.run_on_device(self._fed(feed), outputs)
+
+    def _fed(self, feed: Feed) -> Feed:
+        """What the step takes: inputs of the graph, and what the other parts give for them."""
+        known: dict[str, NDArray[Any] | DeviceArray] = dict(feed)
+        came_from: dict[str, bytes] = {}
+        for part, session in self._slow:
+            given = {tensor.name: self._fitted(tensor, known[tensor.name]) for tensor in session.inputs}
+            key = _key(part.file, given, came_from)
+            if key not in self._kept:
+                self._kept[key] = session.run_on_device(given, list(part.outputs))
+            self._kept.move_to_end(key)
+            known.update(self._kept[key])
+            came_from.update(dict.fromkeys(part.outputs, key))
+        while len(self._kept) > len(self._slow) and sum(map(_size, self._kept.values())) > KEPT_BYTES:
+            self._kept.popitem(last=False)
+        return {tensor.name: known[tensor.name] for tensor in self._step.inputs}
+
+    def _fitted(self, tensor: Tensor, value: NDArray[Any] | DeviceArray) -> NDArray[Any] | DeviceArray:
+        """`value`, its one number where the part takes one for all groups. Raises GraphInputError where they differ."""
+        if tensor.shape != (1,) or value.shape == (1,):
+            return value
+        numbers = value.numpy() if isinstance(value, DeviceArray) else value
+        if (numbers != numbers[:1]).any():
+            raise GraphInputError(
+                f"graph {self.name}, input {tensor.name}: expected the same number {value.shape[0]} times, since this "
+                f"bundle was optimised for that, got {numbers.tolist()!r:.200}; use the bundle that it was made of"
+            )
+        return numbers[:1]
+
+
+def _key(file: str, given: Feed, came_from: Mapping[str, bytes]) -> bytes:
+    """The same for the same part and inputs: of what another part gave, that part's own key counts."""
+    digest = hashlib.sha256(file.encode())
+    for name, value in sorted(given.items()):
+        digest.update(name.encode())
+        if name in came_from:
+            digest.update(came_from[name])
+        else:
+            array = np.ascontiguousarray(value.numpy() if isinstance(value, DeviceArray) else value)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.data)
+    return digest.digest()
+
+
+def _size(given: Given) -> int:
+    return sum(math.prod(value.shape) * value.dtype.itemsize for value in given.values())
