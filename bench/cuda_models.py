@@ -156,7 +156,7 @@ def build(argument: Mapping[str, Any]) -> None:
 
     `argument`: `part`, `scale`, `folder` (the bundles stand below it), `demo`, `provider`.
     """
-    from graphs.optimise import optimise
+    from graphs.optimise import Dtype, optimise
 
     part, shapes = argument["part"], SHAPES[argument["scale"]]
     folder, provider = Path(argument["folder"]), argument["provider"]
@@ -165,8 +165,6 @@ def build(argument: Mapping[str, Any]) -> None:
         device = "cuda" if provider == "cuda" else "cpu"
         write_part(part, shapes, open_bundle(Path(argument["demo"])), plain, device)
     optimised = folder / f"{part}-{provider}"
-    if not optimised.is_dir():
-        beside = folder / f".{part}-{provider}.writing"
-        shutil.rmtree(beside, ignore_errors=True)
-        optimise(open_bundle(plain), beside, provider=provider)
-        os.replace(beside, optimised)
+    if not optimised.is_dir():  # not verified: random networks have no video, and the run compares with eager itself
+        dtype: Dtype = "float16" if provider == "cuda" else "float32"
+        optimise(open_bundle(plain), optimised, provider=provider, dtype=dtype, verify=False)

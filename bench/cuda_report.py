@@ -10,10 +10,15 @@ __all__ = ["plot", "table"]
 plot = stage_plot
 
 
+def flops(count: float) -> str:
+    """A number of operations with the prefix that fits a whole step or a tiny one."""
+    return f"{count / 1e12:.2f} T" if count >= 1e11 else f"{count / 1e9:.2f} G"
+
+
 def table(record: Mapping[str, Any]) -> str:
     """All that a summary holds, as Markdown."""
     lines = [
-        "| stage | contender | s | TFLOP | of the machine's matrix rate | device memory | eager over it |",
+        "| stage | contender | s | FLOPs | of the machine's matrix rate | device memory | eager over it |",
         "|---|---|---|---|---|---|---|",
     ]
     for found in record["scales"].values():
@@ -24,7 +29,7 @@ def table(record: Mapping[str, Any]) -> str:
                     STAGES[stage],
                     CONTENDERS[name],
                     seconds(own["seconds"]),
-                    f"{own['flops'] / 1e12:.2f}",
+                    flops(own["flops"]),
                     f"{100 * own['flops_share']:.0f} %",
                     "" if memory is None else f"{memory / 1e9:.1f} GB",
                     ratio(rows, name),
@@ -34,7 +39,7 @@ def table(record: Mapping[str, Any]) -> str:
     device = around["cpu"] if around["gpu"] is None else around["gpu"]
     runtime = [f"{name} {around[name]}" for name in ("onnxruntime", "onnxruntime-gpu", "torch") if around.get(name)]
     parts = [f"scale {', '.join(record['scales'])}", device, *runtime]
-    parts.append(f"matrix products {record['product_flops_per_s'] / 1e12:.1f} TFLOP/s")
+    parts.append(f"matrix products {flops(record['product_flops_per_s'])} FLOP/s")
     lines += ["", f"{'; '.join(parts)}. FLOPs are those of eager. ± is the quartile distance."]
     if record["host_overhead"] is not None:
         lines.append(f"Beside the graphs: at most {100 * record['host_overhead']:.1f} % of a denoising loop.")

@@ -19,7 +19,6 @@ from ffrt.interpolate import GRAPHS, METHODS, Method
 from ffrt.sampler import Array
 
 PROMPT = "a large purple square shrinking on a brown background"
-ALPHA_BAR, ALPHA_BAR_NEXT = 0.5, 0.6  # in the middle of denoising
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +81,8 @@ def test_decoder(benchmark: BenchmarkFixture, pipe: Pipeline, keyframes: Array) 
 
 
 ARITHMETIC: dict[str, Callable[[Array, Array], Array]] = {
-    "clean_estimate": lambda x, other: sampler.clean_estimate(x, other, ALPHA_BAR, "v"),
     "dynamic_threshold": lambda x, other: sampler.dynamic_threshold(x, 0.98),
     "guide": lambda x, other: sampler.guide(x, other, 3.0),
-    "ddim_step": lambda x, other: sampler.ddim_step(x, other, ALPHA_BAR, ALPHA_BAR_NEXT),
-    "dpm_solver_step": lambda x, other: sampler.dpm_solver_step(
-        x, other, other, ALPHA_BAR, ALPHA_BAR_NEXT, step=0.2, before=0.2
-    ),
     "normal_noise": lambda x, other: next(sampler.normal_noise(0, 0, x.shape)),
 }
 

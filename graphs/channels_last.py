@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs import model as m
-from graphs.attention import number, pieces
+from graphs.attention import number, pieces, width
+from graphs.group_norm import channels_of
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _AFTER: dict[tuple[int, ...], int] = {(0, 2, 1): 1, (0, 2, 1, 3): 2, (0, 3, 1, 2): 2}
@@ -36,7 +37,8 @@ def channels_last_views(model: ir.Model) -> ir.Model:
                 continue
         made = m.taken(node, 0).producer()
         if made is not None and made.op_type == "Transpose" and (at := _BEFORE.get(_perm(made))) is not None:
-            if len(sizes) == 4 and number(sizes[1]) is not None:
+            channels = number(sizes[1]) if len(sizes) == 4 else None
+            if channels is not None and _axis(m.taken(made, 0), _perm(made)[at]) == channels:
                 _to_images(graph, node, made, sizes, at)
     return m.tidy(model)
 
@@ -71,22 +73,30 @@ def _perm(node: ir.Node) -> tuple[int, ...]:
 
 
 def _images(value: ir.Value, channels: ir.Value | int) -> bool:
-    """Whether ``value`` can be ``[N, C, h, w]``: what is known of a convolution's or a Reshape's result says so."""
-    wanted = number(channels)
-    if wanted is None or wanted < 1:
+    """Whether ``value`` is ``[N, C, h, w]`` with that many channels."""
+    wanted, turned = number(channels), m.source(value, "Transpose")
+    if wanted is None:
         return False
-    node = m.source(value, "Conv", "ConvTranspose", "Reshape", "Transpose", "Add", "Mul")
-    if node is None:
-        return False
-    if node.op_type == "Transpose":
-        return _perm(node) == FIRST
-    if node.op_type == "Reshape":
-        sizes = pieces(m.taken(node, 1))
-        return len(sizes) == 4 and number(sizes[1]) == wanted
-    if node.op_type in ("Conv", "ConvTranspose"):
-        kernel = m.weight(node.inputs[1])
-        return kernel is not None and len(kernel.shape) == 4
-    return any(_images(m.taken(node, i), channels) for i in (0, 1))
+    return channels_of(value) == (wanted, 4) if turned is None else _perm(turned) == FIRST
+
+
+def _axis(value: ir.Value, at: int) -> int | None:
+    """The size of channels in ``value``: a convolution's at axis 1, or the last of tokens."""
+    if at == 1:
+        found = channels_of(value)
+        return None if found is None else found[0]
+    known = width(value)
+    node = m.source(value, "Reshape", "Transpose", "MultiHeadAttention")
+    if known is not None or node is None:
+        return known
+    if node.op_type == "MultiHeadAttention":
+        return _axis(m.taken(node, 2), at)
+    shaped = node if node.op_type == "Reshape" else m.source(node.inputs[0], "Reshape")
+    if shaped is None:
+        return None
+    sizes = pieces(m.taken(shaped, 1))
+    last = len(sizes) - 1 if shaped is node else _perm(node)[-1]
+    return number(sizes[last]) if last < len(sizes) else None
 
 
 def _shape(graph: ir.Graph, before: ir.Node, sizes: Sequence[ir.Value | int]) -> ir.Value:

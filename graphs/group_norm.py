@@ -82,7 +82,7 @@ def _find(node: ir.Node) -> _Norm | None:
         return None
     x, groups, last = m.taken(split, 0), sizes[1], back
     gamma = beta = None
-    known = _channels(x)
+    known = channels_of(x)
     scale = _then(back.outputs[0], "Mul")
     shift = None if scale is None else _then(scale.outputs[0], "Add")
     if scale is not None and shift is not None:
@@ -133,7 +133,7 @@ def _per_channel(node: ir.Node, value: ir.Value) -> tuple[ir.TensorProtocol, int
     return tensor, len(tensor.shape) + new
 
 
-def _channels(value: ir.Value | None) -> tuple[int, int] | None:
+def channels_of(value: ir.Value | None) -> tuple[int, int] | None:
     """Channels and axes of what convolutions made; None where that is not known."""
     node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize", "Reshape")
     if node is None:
@@ -148,8 +148,8 @@ def _channels(value: ir.Value | None) -> tuple[int, int] | None:
             return None
         return int(kernel.shape.numpy()[0 if node.op_type == "Conv" else 1]), len(kernel.shape)
     if node.op_type != "Concat":
-        return next((found for found in map(_channels, node.inputs) if found is not None and found[1] > 2), None)
-    parts = [_channels(part) for part in node.inputs]
+        return next((found for found in map(channels_of, node.inputs) if found is not None and found[1] > 2), None)
+    parts = [channels_of(part) for part in node.inputs]
     if node.attributes.get_int("axis", 0) != 1 or any(part is None for part in parts):
         return None
     known = [part for part in parts if part is not None]

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from ffrt.errors import RequestError
 from graphs import model as m
-from graphs.islands import FLOATS, HALF, ISLANDS, MOVES, SINGLE, Typed, dtypes, integers
+from graphs.islands import FLOATS, HALF, ISLANDS, MOVES, SINGLE, Typed, integers
+from graphs.islands import dtypes as dtypes
 
 LARGEST = 65504.0
 _SINGLE_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "GroupNorm": (1, 2), "SkipGroupNorm": (1, 2)}
@@ -46,7 +47,7 @@ def to_half(model: ir.Model, islands: Collection[str] = tuple(ISLANDS)) -> ir.Mo
 
 
 def _spread(g: Typed, single: set[ir.Node]) -> None:
-    """Views between float32 nodes stay float32: they would need a Cast on either side."""
+    """Views between float32 nodes stay float32, since they would need a Cast on either side, and so do joined ones."""
     views: set[ir.Node] = set()
     for node in g.graph:
         made = [source for source in g.sources(node) if source.op_type not in ("Cast", "CastLike", "Constant")]
@@ -54,7 +55,7 @@ def _spread(g: Typed, single: set[ir.Node]) -> None:
             views.add(node)
     for node in reversed(g.graph):
         ahead = [user for value in node.outputs for user in m.users(value)]
-        if node in views and ahead and all(user in single for user in ahead):
+        if node in views and (node.op_type == "Concat" or (ahead and all(user in single for user in ahead))):
             single.add(node)
 
 

@@ -172,8 +172,9 @@ def test_both_predictions_give_back_the_clean_latent(alpha_bar: float, x0: Array
     noise = np.full_like(x0, 0.5)
     signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     x = signal * x0 + sigma * noise
-    np.testing.assert_allclose(sampler.clean_estimate(x, noise, alpha_bar, "epsilon"), x0, atol=1e-4)
-    np.testing.assert_allclose(sampler.clean_estimate(x, signal * noise - sigma * x0, alpha_bar, "v"), x0, atol=1e-5)
+    for kind, prediction, atol in (("epsilon", noise, 1e-4), ("v", signal * noise - sigma * x0, 1e-5)):
+        from_x, from_prediction = sampler.clean_estimate(alpha_bar, kind)
+        np.testing.assert_allclose(from_x * x + from_prediction * prediction, x0, atol=atol)
 
 
 def test_guidance_zero_is_the_conditional_prediction() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bench import harness, report, step_quality, step_report
 from bench.fidelity import held_out
 from bench.prompts import cases
 from bench.step_quality import Plan, Setting
-from ffrt import Bundle, Pipeline
+from ffrt import Bundle, Pipeline, PromptTruncated
 
 FLOPS = {"whole": 100, "shallow": 25}
 
@@ -24,7 +25,9 @@ def record(pipe: Pipeline) -> dict[str, Any]:
     keyframes = (Setting("ddpm", 4), Setting("dpm++", 2), Setting("ddim", 8))
     between = (Setting("ddpm", 4), Setting("ddim", 1))
     plan = Plan(keyframes, between, tuple(cases(2, "tune")), tuple(held_out(1)), references=1, reference_steps=8)
-    rows = step_quality.with_costs(step_quality.measure_keyframes(pipe, plan), FLOPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptTruncated)
+        rows = step_quality.with_costs(step_quality.measure_keyframes(pipe, plan), FLOPS)
     filled = step_quality.with_costs(step_quality.measure_interpolation(pipe, plan), None)
     return {
         "bench": "step_quality",

@@ -89,24 +89,24 @@ def free_bytes(on_gpu: bool) -> int | None:
 
 
 def _gpu_free_bytes() -> int | None:
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return None
     device, context = ctypes.c_int(), ctypes.c_void_p()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
-        return None
     try:
-        if driver.cuCtxPushCurrent_v2(context):
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
             return None
-        failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
-        return None if failed else free.value
-    finally:
-        driver.cuDevicePrimaryCtxRelease_v2(device)
+        if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+            return None
+        try:
+            if driver.cuCtxPushCurrent_v2(context):
+                return None
+            failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+            return None if failed else free.value
+        finally:
+            driver.cuDevicePrimaryCtxRelease_v2(device)
+    except (OSError, AttributeError):  # no driver, or one that is none
+        return None
 
 
 def _simpler(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:

@@ -86,11 +86,79 @@ def add_noise(x: Array, noise: Array, level: int) -> Array:
     return math.sqrt(alpha_bar) * x + math.sqrt(1 - alpha_bar) * noise
 
 
-def clean_estimate(x: Array, prediction: Array, alpha_bar: float, kind: str) -> Array:
-    """`x0` from an "epsilon" (Ho et al. 2020, eq. 15) or a "v" prediction (Salimans and Ho 2022, appendix D)."""
+class Parametrisation(Protocol):
+    """What a network predicts, between which noise levels, and what its clean estimate is held to: the part of a
+    stage's configuration that belongs to sampling (fields as in the manifest)."""
+
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def threshold_max(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Update:
+    """One step as linear combinations: the clean estimate is `from_x x + from_prediction prediction`, held to its
+    threshold; the next latent `keep_x x + keep_x0 x0 + keep_before x0_before + add_noise noise`, where `x0_before` is the
+    estimate of the step before. `time` is what the model is told."""
+
+    time: float
+    from_x: float
+    from_prediction: float
+    keep_x: float
+    keep_x0: float
+    keep_before: float
+    add_noise: float
+
+
+def updates(config: Parametrisation, steps: int, sampler: str) -> list[Update]:
+    """All steps of a sampler in the order in which they run. Raises RequestError as :func:`levels`."""
+    plan, found, before = levels(config.schedule, steps, sampler), [], 0.0
+    for i in reversed(range(steps)):
+        alpha_bar = float(plan.alpha_bars[i])
+        alpha_bar_next = float(plan.alpha_bars[i - 1]) if i > 0 else 1.0
+        estimate = clean_estimate(alpha_bar, config.prediction)
+        if sampler == "ddpm":
+            x, x0 = _posterior_mean(alpha_bar, alpha_bar_next)
+            deviation = _posterior_deviation(alpha_bar, alpha_bar_next) if i > 0 else 0.0
+            found.append(Update(float(plan.times[i]), *estimate, x, x0, 0.0, deviation))
+        elif i == 0:
+            found.append(Update(float(plan.times[i]), *estimate, 0.0, 1.0, 0.0, 0.0))
+        elif sampler == "ddim":
+            found.append(Update(float(plan.times[i]), *estimate, *ddim(alpha_bar, alpha_bar_next), 0.0, 0.0))
+        else:
+            step = _half_log_snr(alpha_bar_next) - _half_log_snr(alpha_bar)
+            combined = dpm_solver(alpha_bar, alpha_bar_next, step, before)
+            found.append(Update(float(plan.times[i]), *estimate, *combined, 0.0))
+            before = step
+    return found
+
+
+def clean_estimate(alpha_bar: float, kind: str) -> tuple[float, float]:
+    """Shares of `x` and the prediction in `x0`: of an "epsilon" (Ho et al. 2020, eq. 15) or a "v" prediction (Salimans
+    and Ho 2022, appendix D)."""
     signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-    x0 = x * signal - prediction * noise if kind == "v" else (x - prediction * noise) / signal
-    return x0.astype(np.float32, copy=False)
+    return (signal, -noise) if kind == "v" else (1 / signal, -noise / signal)
+
+
+def ddim(alpha_bar: float, alpha_bar_next: float) -> tuple[float, float]:
+    """Shares of `x` and `x0` in a deterministic step to the less noised `alpha_bar_next` (Song et al. 2021, eq. 12 with
+    sigma 0)."""
+    keep = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
+    return keep, math.sqrt(alpha_bar_next) - keep * math.sqrt(alpha_bar)
+
+
+def dpm_solver(alpha_bar: float, alpha_bar_next: float, step: float, before: float) -> tuple[float, float, float]:
+    """Shares of `x`, `x0` and the estimate before in DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); `step` and `before`
+    are steps in lambda = log(signal / noise), `before` 0 in the first."""
+    ratio = step / (2 * before) if before else 0.0
+    shrink = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
+    whole = -math.sqrt(alpha_bar_next) * math.expm1(-step)
+    return shrink, (1 + ratio) * whole, -ratio * whole
 
 
 def dynamic_threshold(x0: Array, quantile: float, most: float | None = None) -> Array:
@@ -135,20 +203,6 @@ def _generator(seed: int, stage: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stage,))))
 
 
-class Parametrisation(Protocol):
-    """What a network predicts, between which noise levels, and what its clean estimate is held to: the part of a
-    stage's configuration that belongs to sampling (fields as in the manifest)."""
-
-    @property
-    def prediction(self) -> str: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def threshold(self) -> float: ...
-    @property
-    def threshold_max(self) -> float | None: ...
-
-
 def denoise(
     predict: Callable[[Array, float], Array],
     noise: Iterator[Array],
@@ -164,26 +218,17 @@ def denoise(
     """
     if sampler not in SAMPLERS:
         raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
-    plan = levels(config.schedule, steps, sampler)
-    x, x0_before, step_before = _draw(noise), None, 0.0
-    for i in reversed(range(steps)):
-        alpha_bar, time = float(plan.alpha_bars[i]), float(plan.times[i])
-        alpha_bar_next = float(plan.alpha_bars[i - 1]) if i > 0 else 1.0
-        x0 = clean_estimate(x, predict(x, time), alpha_bar, config.prediction)
-        x0 = dynamic_threshold(x0, config.threshold, config.threshold_max)
-        if sampler == "ddpm":
-            x = _posterior_mean(x, x0, alpha_bar, alpha_bar_next)
-            if i > 0:
-                x = x + _posterior_deviation(alpha_bar, alpha_bar_next) * _draw(noise)
-        elif i == 0:
-            x = x0
-        elif sampler == "ddim":
-            x = ddim_step(x, x0, alpha_bar, alpha_bar_next)
-        else:
-            step = _half_log_snr(alpha_bar_next) - _half_log_snr(alpha_bar)
-            x = dpm_solver_step(x, x0, x0_before, alpha_bar, alpha_bar_next, step, step_before)
-            x0_before, step_before = x0, step
-        yield Denoised(steps - 1 - i, steps, time, x, x0)
+    x, x0_before = take(noise), None
+    for index, update in enumerate(updates(config, steps, sampler)):
+        x0 = update.from_x * x + update.from_prediction * predict(x, update.time)
+        x0 = dynamic_threshold(x0.astype(np.float32, copy=False), config.threshold, config.threshold_max)
+        x = update.keep_x * x + update.keep_x0 * x0
+        if update.keep_before and x0_before is not None:
+            x = x + update.keep_before * x0_before
+        if update.add_noise:
+            x = x + update.add_noise * take(noise)
+        x0_before = x0
+        yield Denoised(index, steps, update.time, x, x0)
     return x
 
 
@@ -197,36 +242,17 @@ def drain(steps: Generator[Any, None, Returned]) -> Returned:
             return returned
 
 
-def ddim_step(x: Array, x0: Array, alpha_bar: float, alpha_bar_next: float) -> Array:
-    """Deterministic step to the less noised `alpha_bar_next` (Song et al. 2021, eq. 12 with sigma 0)."""
-    keep = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
-    return keep * x + (math.sqrt(alpha_bar_next) - keep * math.sqrt(alpha_bar)) * x0
-
-
-def dpm_solver_step(
-    x: Array, x0: Array, x0_before: Array | None, alpha_bar: float, alpha_bar_next: float, step: float, before: float
-) -> Array:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); `step` and `before` are steps in lambda = log(signal / noise)."""
-    direction = x0
-    if x0_before is not None:
-        ratio = step / (2 * before)
-        direction = (1 + ratio) * x0 - ratio * x0_before
-    shrink = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
-    return shrink * x - math.sqrt(alpha_bar_next) * math.expm1(-step) * direction
-
-
 def _half_log_snr(alpha_bar: float) -> float:
     if alpha_bar == 0:
         return -math.inf
     return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
 
 
-def _posterior_mean(x: Array, x0: Array, alpha_bar: float, alpha_bar_next: float) -> Array:
-    """Mean of q(x_{i-1} | x_i, x0) (Ho et al. 2020, eq. 7)."""
+def _posterior_mean(alpha_bar: float, alpha_bar_next: float) -> tuple[float, float]:
+    """Shares of `x` and `x0` in the mean of q(x_{i-1} | x_i, x0) (Ho et al. 2020, eq. 7)."""
     alpha = alpha_bar / alpha_bar_next
     to_x0 = (1 - alpha) * math.sqrt(alpha_bar_next) / (1 - alpha_bar)
-    to_x = (1 - alpha_bar_next) * math.sqrt(alpha) / (1 - alpha_bar)
-    return to_x0 * x0 + to_x * x
+    return (1 - alpha_bar_next) * math.sqrt(alpha) / (1 - alpha_bar), to_x0
 
 
 def _posterior_deviation(alpha_bar: float, alpha_bar_next: float) -> float:
@@ -234,7 +260,8 @@ def _posterior_deviation(alpha_bar: float, alpha_bar_next: float) -> float:
     return math.sqrt((1 - alpha_bar / alpha_bar_next) * (1 - alpha_bar_next) / (1 - alpha_bar))
 
 
-def _draw(noise: Iterator[Array]) -> Array:
+def take(noise: Iterator[Array]) -> Array:
+    """The next draw. Raises RequestError where there is none."""
     try:
         return next(noise)
     except StopIteration:
