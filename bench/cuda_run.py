@@ -26,6 +26,8 @@ PARTS = ("keyframes", "interpolation", "decode")
 SCALES = ("full", "tiny")
 BUILD = "from bench.cuda_models import build\nbuild(argument)\n"
 MEASURE = "from bench.cuda_stage import measure\nresult['record'] = measure(argument)\n"
+COMPILED = {"full": PARTS, "tiny": ("decode",)}
+"""What torch.compile gets at each scale: one part will do for a dry run, where it takes a minute for each network."""
 EXPECTED_S = {"build": 260.0, "measure": 40.0, "compiled": 100.0}
 """What each job takes at the full scale, for the time left; corrected by what the jobs before really took."""
 TARGET = 2.0
@@ -86,10 +88,9 @@ def check(asked: argparse.Namespace) -> None:
         raise ProviderError(f"provider 'cuda': expected an NVIDIA GPU that PyTorch {version('torch')} sees; {dry}")
 
 
-def jobs_of(parts: Sequence[str], compiled: bool) -> list[Job]:
+def jobs_of(parts: Sequence[str], compiled: Sequence[str]) -> list[Job]:
     """What is to be measured, in this order: torch.compile last, since it takes longest and is asked for least."""
-    ways = (False, True) if compiled else (False,)
-    return [Job(part, way) for way in ways for part in parts]
+    return [*(Job(part, False) for part in parts), *(Job(part, True) for part in parts if part in compiled)]
 
 
 def kept(folder: Path, job: Job, scale: str, provider: str) -> bool:
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nothing measured: {error}", file=sys.stderr)
         return 2
     models = asked.models.resolve() / f"cuda-{asked.scale}"
-    jobs = jobs_of(asked.parts, not asked.no_compile)
+    jobs = jobs_of(asked.parts, () if asked.no_compile else COMPILED[asked.scale])
     missing = [job for job in jobs if not kept(asked.folder, job, asked.scale, asked.provider)]
     status = 0
     try:

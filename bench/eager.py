@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.speed_work import PROMPT, SAMPLER, STEPS, Given, Scale, Steps, scale_of
+from bench.speed_work import SAMPLER, STEPS, Given, Scale, Steps, scale_of
 from export.configs import INTERPOLATION_SHAPES, KEYFRAME_SHAPES_SMALL, PRESETS
 from export.demo import load_modules, untexted
 from export.keyframe_unet import KeyframeUNet
@@ -136,11 +136,11 @@ class Eager:
         context, null = self._networks["text_encoder"](self._tensor(row), self._tensor(mask.astype(np.int64)))
         return Context(context.float().cpu().numpy(), mask, null.float().cpu().numpy())
 
-    def video(self, fps: int) -> int:
+    def video(self, fps: int, prompt: str) -> int:
         """A whole video with the released sampling and the bundle's guidance; returns its frames, none kept."""
         scale = scale_of(self.bundle)
         nothing = np.empty((0, self.bundle.video.latent_channels, scale.side, scale.side), np.float32)
-        given = Given(self.encode(PROMPT), nothing, nothing)
+        given = Given(self.encode(prompt), nothing, nothing)
         latents = drain(self.keyframes(scale, given))
         for one_pass in self.bundle.interpolation.passes:
             if one_pass.fps <= fps:

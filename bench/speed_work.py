@@ -23,6 +23,10 @@ Stage = Literal["keyframe_step", "interpolation_step", "decode_frame", "text"]
 STAGES: tuple[Stage, ...] = ("keyframe_step", "interpolation_step", "decode_frame", "text")
 
 PROMPT = "a red circle moving right on a black background"
+PROMPTS = tuple(
+    PROMPT.replace("red", colour) for colour in ("blue", "green", "yellow", "purple", "white", "orange", "pink", "cyan")
+)
+"""What whole videos are made of, one after the other: a pipeline keeps what it worked out of the prompt before."""
 STEPS, SAMPLER = 50, "ddpm"
 """Sampling as released, for keyframes and interpolation alike (paper section 5; `t2v_pipeline.py` of 1.0)."""
 DECODED = 8
@@ -87,7 +91,7 @@ class Contender(Protocol):
     def interpolation(self, scale: Scale, given: Given) -> Steps: ...
     def decode(self, latents: Array) -> Iterator[Any]: ...
     def encode(self, prompt: str) -> Context: ...
-    def video(self, fps: int) -> int: ...
+    def video(self, fps: int, prompt: str) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,13 @@ class Ours:
         """Text context of a prompt."""
         return self.pipe.encode(prompt)
 
-    def video(self, fps: int) -> int:
+    def video(self, fps: int, prompt: str) -> int:
         """A whole video with the released sampling; returns its frames, none of which is kept."""
-        return sum(1 for _ in self.pipe(PROMPT, fps=fps, num_inference_steps=STEPS, sampler=SAMPLER))
+        return sum(1 for _ in self.pipe(prompt, fps=fps, num_inference_steps=STEPS, sampler=SAMPLER))
 
-    def fast_video(self, fps: int) -> int:
+    def fast_video(self, fps: int, prompt: str) -> int:
         """The same with the preset for speed."""
-        return sum(1 for _ in self.pipe(PROMPT, fps=fps, preset="fast"))
+        return sum(1 for _ in self.pipe(prompt, fps=fps, preset="fast"))
 
 
 def runner(contender: Contender, stage: Stage, scale: Scale, given: Given, row: int) -> Callable[[], object]:
@@ -191,9 +195,9 @@ def once(argument: dict[str, Any]) -> None:
         )  # fmt: skip
     if "fps" in argument:
         if isinstance(contender, Ours):
-            contender.fast_video(argument["fps"])
+            contender.fast_video(argument["fps"], PROMPT)
         else:
-            contender.video(argument["fps"])
+            contender.video(argument["fps"], PROMPT)
         return
     given = given_of(scale, bundle, contender.encode)
     runner(contender, argument["stage"], scale, given, 1)()

@@ -66,7 +66,8 @@ def conditions(record: Mapping[str, Any]) -> str:
     return (
         f"{record['prompts']} prompts of the {record['split']} set, the same seeds in every row, in brackets how many "
         f"prompts were won and lost against the default; {record['clips']} held-out clips; the limit is "
-        f"{record['reference_steps']} steps of the same sampler and seed, on {record['references']} prompts; seconds "
+        f"{record['reference_steps']} steps of the same sampler and seed, on {record['references']} prompts; fewer "
+        f"keyframe steps than {record['least_steps']} and cached ones are never chosen for the preset; seconds "
         f"are medians of the denoising alone; a shallow run takes {100 * shallow:.0f} % of the FLOP of a "
         f"whole one. {', '.join(machine)}, bundle digest {digest}."
     )

@@ -10,21 +10,24 @@ from pathlib import Path
 
 from ffrt.bundle import find_bundle, open_bundle
 from ffrt.errors import FfrtError
-from graphs.optimise import DTYPES, optimise
-from graphs.passes import PROVIDERS, names_of
+from graphs.optimise import DTYPES, Dtype, optimise
+from graphs.passes import ON_REQUEST, PROVIDERS, names_of
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m graphs", description=__doc__)
     commands = line.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("optimise", help="rewrite every graph for one provider, and compare it with the plain one")
+    one = commands.add_parser("optimise", help="rewrite every graph for one provider and compare it")
     one.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or 'demo'")
     one.add_argument("--provider", choices=PROVIDERS, default="cpu", help="what it will run on (cpu)")
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the new bundle")
     one.add_argument("--dtype", choices=DTYPES, help="numbers to compute in (float16 for cuda, float32 for cpu)")
     every = list(dict.fromkeys(name for provider in PROVIDERS for name in names_of(provider)))
     one.add_argument("--without", nargs="+", choices=every, default=[], metavar="PASS", help=f"leave out: {every}")
+    one.add_argument(
+        "--also", nargs="+", choices=ON_REQUEST, default=[], metavar="PASS", help=f"add: {list(ON_REQUEST)}"
+    )
     one.add_argument("--no-verify", action="store_true", help="do not compare the results")
     return line
 
@@ -37,11 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def report(told: str) -> None:
         print(f"{time.perf_counter() - began:6.1f} s  {told}", file=sys.stderr, flush=True)
 
-    dtype = ("float16" if asked.provider == "cuda" else "float32") if asked.dtype is None else asked.dtype
+    usual: Dtype = "float16" if asked.provider == "cuda" else "float32"
+    dtype: Dtype = usual if asked.dtype is None else asked.dtype
     try:
         made = optimise(
             open_bundle(find_bundle(asked.bundle)), asked.out, provider=asked.provider, dtype=dtype,
-            without=asked.without, report=report, verify=not asked.no_verify,
+            without=asked.without, also=asked.also, report=report, verify=not asked.no_verify,
         )  # fmt: skip
     except KeyboardInterrupt:
         print("python -m graphs: stopped; no bundle was written", file=sys.stderr)

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs import model as m
+from graphs.sizes import number, pieces, width
 
 Provider = Literal["cpu", "cuda"]
 DOMAIN = "com.microsoft"
@@ -228,42 +229,6 @@ def _heads_first(rank: int) -> list[int]:
 
 def _perm(node: ir.Node) -> list[int]:
     return list(node.attributes.get_ints("perm", ()))
-
-
-def pieces(shape: ir.Value) -> list[ir.Value | int]:
-    """What a shape is made of: numbers where it is a constant, the parts of a Concat otherwise, or just itself."""
-    known = m.weight(shape)
-    if known is not None:
-        return [int(size) for size in known.numpy().reshape(-1)]
-    concat = m.source(shape, "Concat")
-    return [shape] if concat is None else [m.taken(concat, index) for index in range(len(concat.inputs))]
-
-
-def number(size: ir.Value | int) -> int | None:
-    """A part of a shape, where it is a constant."""
-    if isinstance(size, int):
-        return size
-    known = m.scalar(size)
-    return None if known is None else int(known)
-
-
-def width(value: ir.Value) -> int | None:
-    """The last axis of tokens: of a graph's input or of a linear layer's result; None where that is not known."""
-    if value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[-1], int):
-        return value.shape[-1]
-    node = m.source(value, "MatMul", "Add", "Gemm")
-    if node is None:
-        return None
-    if node.op_type == "Add":
-        return next((found for found in (width(m.taken(node, i)) for i in (0, 1)) if found is not None), None)
-    matrix, turned = m.taken(node, 1), bool(node.attributes.get_int("transB", 0))
-    transpose = m.source(matrix, "Transpose")
-    if transpose is not None:
-        matrix, turned = m.taken(transpose, 0), not turned
-    tensor = m.weight(matrix)
-    if tensor is None or len(tensor.shape) != 2:
-        return None
-    return int(tensor.shape.numpy()[0 if turned else 1])
 
 
 def _fuse(graph: ir.Graph, attention: Attention, provider: Provider) -> None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from graphs import model as m
-from graphs.attention import number, pieces, width
-from graphs.group_norm import channels_of
+from graphs.sizes import channels_of, number, pieces, shape_of, width
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _AFTER: dict[tuple[int, ...], int] = {(0, 2, 1): 1, (0, 2, 1, 3): 2, (0, 3, 1, 2): 2}
@@ -25,15 +23,18 @@ _BEFORE: dict[tuple[int, ...], int] = {(0, 2, 1): 1, (0, 2, 1, 3): 2, (0, 2, 3, 
 
 
 def channels_last_views(model: ir.Model) -> ir.Model:
-    """The same numbers exactly, with channels last wherever images are seen as tokens or as frames."""
+    """The same numbers exactly, with channels last wherever images are enlarged or seen as tokens or as frames."""
     model = model.clone()
     graph = model.graph
+    for node in m.nodes_of(model, "Resize"):
+        _enlarged(graph, node)
     for node in m.nodes_of(model, "Reshape"):
         sizes = pieces(m.taken(node, 1))
         turn = m.only_user(node.outputs[0], "Transpose")
         if turn is not None and (at := _AFTER.get(_perm(turn))) is not None and len(sizes) == len(_perm(turn)):
-            if _images(m.taken(node, 0), sizes[at]):
-                _from_images(graph, node, turn, sizes, at)
+            images = _images(m.taken(node, 0), sizes[at])
+            if images is not None and 0 not in sizes:
+                _from_images(graph, images, turn, sizes, at)
                 continue
         made = m.taken(node, 0).producer()
         if made is not None and made.op_type == "Transpose" and (at := _BEFORE.get(_perm(made))) is not None:
@@ -43,11 +44,23 @@ def channels_last_views(model: ir.Model) -> ir.Model:
     return m.tidy(model)
 
 
-def _from_images(graph: ir.Graph, node: ir.Node, turn: ir.Node, sizes: Sequence[ir.Value | int], at: int) -> None:
-    """Reshape ``[N, C, h, w]`` to ``sizes`` with C at ``at``, then ``turn``."""
-    last = m.emit(turn, "Transpose", [m.taken(node, 0)], {"perm": LAST})
+def _enlarged(graph: ir.Graph, node: ir.Node) -> None:
+    """A nearest-neighbour enlargement of ``[N, C, h, w]``; that pass leaves a Resize where it is."""
+    scales = m.weight(node.inputs[2]) if len(node.inputs) == 3 else None
+    if scales is None or scales.size != 4 or node.attributes.get_string("mode", "nearest") != "nearest":
+        return
+    turned = m.constant(graph, m.numbers(scales)[list(LAST)])
+    rows = m.emit(node, "Transpose", [m.taken(node, 0)], {"perm": LAST})
+    attributes = {name: attribute.value for name, attribute in node.attributes.items() if name != "axes"}
+    large = m.emit(node, "Resize", [rows, None, turned], attributes)
+    m.replace(graph, node.outputs[0], m.emit(node, "Transpose", [large], {"perm": FIRST}))
+
+
+def _from_images(graph: ir.Graph, images: ir.Value, turn: ir.Node, sizes: Sequence[ir.Value | int], at: int) -> None:
+    """Reshape ``images`` ``[N, C, h, w]`` to ``sizes`` with C at ``at``, then ``turn``."""
+    last = m.emit(turn, "Transpose", [images], {"perm": LAST})
     order = [axis for axis in range(len(sizes)) if axis != at] + [at]
-    view = m.emit(turn, "Reshape", [last, _shape(graph, turn, [sizes[axis] for axis in order])], {"allowzero": 1})
+    view = m.emit(turn, "Reshape", [last, shape_of(graph, turn, [sizes[axis] for axis in order])], {"allowzero": 1})
     _turned(graph, turn, view, [order.index(axis) for axis in _perm(turn)])
 
 
@@ -57,7 +70,7 @@ def _to_images(graph: ir.Graph, node: ir.Node, made: ir.Node, sizes: Sequence[ir
     order = [axis for axis in range(len(perm)) if axis != at] + [at]
     source, taken_from = m.taken(made, 0), [perm[axis] for axis in order]
     rows = source if taken_from == list(range(len(perm))) else m.emit(node, "Transpose", [source], {"perm": taken_from})
-    shape = _shape(graph, node, [sizes[axis] for axis in LAST])
+    shape = shape_of(graph, node, [sizes[axis] for axis in LAST])
     images = m.emit(node, "Reshape", [rows, shape], {"allowzero": 1})
     m.replace(graph, node.outputs[0], m.emit(node, "Transpose", [images], {"perm": FIRST}))
 
@@ -72,12 +85,18 @@ def _perm(node: ir.Node) -> tuple[int, ...]:
     return tuple(node.attributes.get_ints("perm", ()))
 
 
-def _images(value: ir.Value, channels: ir.Value | int) -> bool:
-    """Whether ``value`` is ``[N, C, h, w]`` with that many channels."""
-    wanted, turned = number(channels), m.source(value, "Transpose")
-    if wanted is None:
-        return False
-    return channels_of(value) == (wanted, 4) if turned is None else _perm(turned) == FIRST
+def _images(value: ir.Value, channels: ir.Value | int) -> ir.Value | None:
+    """The ``[N, C, h, w]`` with that many channels that ``value`` is, perhaps seen in another shape meanwhile."""
+    wanted = number(channels)
+    while wanted is not None:
+        turned = m.source(value, "Transpose")
+        if channels_of(value) == (wanted, 4) or (turned is not None and _perm(turned) == FIRST):
+            return value
+        view = m.source(value, "Reshape")
+        if view is None:
+            return None
+        value = m.taken(view, 0)
+    return None
 
 
 def _axis(value: ir.Value, at: int) -> int | None:
@@ -97,11 +116,3 @@ def _axis(value: ir.Value, at: int) -> int | None:
     sizes = pieces(m.taken(shaped, 1))
     last = len(sizes) - 1 if shaped is node else _perm(node)[-1]
     return number(sizes[last]) if last < len(sizes) else None
-
-
-def _shape(graph: ir.Graph, before: ir.Node, sizes: Sequence[ir.Value | int]) -> ir.Value:
-    known = [size for size in sizes if isinstance(size, int)]
-    if len(known) == len(sizes):
-        return m.constant(graph, np.array(known))
-    values = [m.constant(graph, np.array([size])) if isinstance(size, int) else size for size in sizes]
-    return m.emit(before, "Concat", values, {"axis": 0})

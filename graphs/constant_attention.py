@@ -51,7 +51,7 @@ def constant_attention(model: ir.Model) -> ir.Model:
             token: Numbers = token, v: ir.TensorProtocol = value_kernel, o: ir.TensorProtocol = output_kernel,
             shape: tuple[int, ...] = shape,
         ) -> Numbers:  # fmt: skip
-            return (token @ numbers(v) @ numbers(o)).reshape(shape)
+            return np.asarray(token @ numbers(v) @ numbers(o), np.float32).reshape(shape)
 
         replace(graph, end, new_weight(graph, "attended", shape, made))
     return tidy(model)
@@ -152,9 +152,8 @@ def _evaluate(model: ir.Model, values: list[ir.Value]) -> list[NDArray[np.generi
         if not output.HasField("type"):
             output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     proto.opset_import.extend(onnx.helper.make_opsetid(k, v) for k, v in model.opset_imports.items())
-    feed = {one.name: np.zeros(_sizes(one), _dtype(one)) for one in given}
-    found: list[NDArray[np.generic]] = ReferenceEvaluator(proto).run(None, feed)
-    return found
+    feed = {str(one.name): np.zeros(_sizes(one), _dtype(one)) for one in given}
+    return [np.asarray(found) for found in ReferenceEvaluator(proto).run(None, feed)]
 
 
 def _sizes(value: ir.Value) -> list[int]:

@@ -78,11 +78,13 @@ def shallow(model: ir.Model) -> ir.Model:
 def write_cached(bundle: Bundle, out: Path) -> Bundle:
     """Write `bundle` with the shallow graphs of its U-Nets to `out`, which appears whole or not at all.
 
-    Raises BundleError where it has them already, where `out` exists or a U-Net has a single level.
+    Raises BundleError where it has them already or was optimised, where `out` exists or a U-Net has a single level.
     """
     has = sorted(set(SHALLOW.values()) & set(bundle.graphs))
     if has:
         raise BundleError(f"{bundle.folder}: it has {has} already; give a bundle without them")
+    if bundle.optimised is not None:
+        raise BundleError(f"{bundle.folder}: it was optimised; give the bundle it was made of, and optimise the result")
     if out.exists():
         raise BundleError(f"{out} exists; remove it, or give --out another folder")
     changed = {bundle.graphs[name].file for name in SHALLOW}

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs import model as m
-from graphs.attention import number, pieces
+from graphs.sizes import channels_of, pieces, shape_of
 
 DOMAIN = "com.microsoft"
 MOST_PER_GROUP = 512
@@ -47,10 +47,15 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _Modulation:
-    """``x * scale + shift``, both ``[N, C, 1, 1]`` or ``[N, C, h, w]``, and the SiLU behind it if there is one."""
+    """``x * scale + shift``, both ``[N, C, 1, 1]`` or ``[N, C, h, w]``, and the SiLU behind it if there is one.
+
+    ``frames`` is the shape ``[B, T, C, h, w]`` that x is seen with meanwhile, ``images`` the one that it gets back.
+    """
 
     scale: ir.Value
     shift: ir.Value
+    frames: list[ir.Value | int] | None
+    images: list[ir.Value | int] | None
     last: ir.Node
     silu: bool
 
@@ -133,29 +138,6 @@ def _per_channel(node: ir.Node, value: ir.Value) -> tuple[ir.TensorProtocol, int
     return tensor, len(tensor.shape) + new
 
 
-def channels_of(value: ir.Value | None) -> tuple[int, int] | None:
-    """Channels and axes of what convolutions made; None where that is not known."""
-    node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize", "Reshape")
-    if node is None:
-        return None
-    if node.op_type == "Reshape":
-        sizes = pieces(m.taken(node, 1))
-        channels = None if len(sizes) not in (3, 4, 5) else number(sizes[1])
-        return None if channels is None or channels < 1 else (channels, len(sizes))
-    if node.op_type in ("Conv", "ConvTranspose"):
-        kernel = m.weight(node.inputs[1])
-        if kernel is None or (node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1):
-            return None
-        return int(kernel.shape.numpy()[0 if node.op_type == "Conv" else 1]), len(kernel.shape)
-    if node.op_type != "Concat":
-        return next((found for found in map(channels_of, node.inputs) if found is not None and found[1] > 2), None)
-    parts = [channels_of(part) for part in node.inputs]
-    if node.attributes.get_int("axis", 0) != 1 or any(part is None for part in parts):
-        return None
-    known = [part for part in parts if part is not None]
-    return sum(channels for channels, _ in known), known[0][1]
-
-
 def _silu(value: ir.Value) -> ir.Node | None:
     """The product of ``value`` with its sigmoid, where nothing else uses ``value``."""
     found = {node.op_type: node for node in m.users(value)}
@@ -166,44 +148,78 @@ def _silu(value: ir.Value) -> ir.Node | None:
 
 
 def _modulation(value: ir.Value) -> _Modulation | None:
-    product = m.only_user(value, "Mul")
+    view = m.only_user(value, "Reshape")  # older bundles see [B, T, C, h, w] meanwhile, with scale [B, 1, C, 1, 1]
+    frames = None if view is None else pieces(m.taken(view, 1))
+    seen = value if view is None else view.outputs[0]
+    product = m.only_user(seen, "Mul")
     total = None if product is None else m.only_user(product.outputs[0], "Add")
-    if product is None or total is None:
+    if product is None or total is None or (frames is not None and len(frames) != 5):
         return None
-    scale = m.taken(product, 1 if product.inputs[0] is value else 0)
+    scale = m.taken(product, 1 if product.inputs[0] is seen else 0)
     shift = m.taken(total, 1 if total.inputs[0] is product.outputs[0] else 0)
-    multiplied = _silu(total.outputs[0])
-    return _Modulation(scale, shift, total if multiplied is None else multiplied, multiplied is not None)
+    last, images = total, None
+    if frames is not None:
+        back = m.only_user(total.outputs[0], "Reshape")
+        images = None if back is None else pieces(m.taken(back, 1))
+        if back is None or images is None or len(images) != 4:
+            return None
+        last = back
+    if not all(_is_row(one, frames is not None) or (frames is None and _is_map(one)) for one in (scale, shift)):
+        return None
+    multiplied = _silu(last.outputs[0])
+    return _Modulation(
+        scale, shift, frames, images, last if multiplied is None else multiplied, multiplied is not None
+    )  # fmt: skip
 
 
-def _is_row(value: ir.Value) -> bool:
-    """Whether ``value`` is surely ``[N, C, 1, 1]``: a linear layer's, with two axes put behind its own."""
+def _is_row(value: ir.Value, frames: bool) -> bool:
+    """Whether ``value`` is ``[N, C, 1, 1]``, or ``[B, 1, C, 1, 1]`` for frames: of a linear layer, with axes put in."""
     add = m.source(value, "Add")
     if add is not None:
         tables = [m.taken(add, i) for i in (0, 1) if m.scalar(add.inputs[1 - i]) is not None]
-        return len(tables) == 1 and _is_row(tables[0])
+        return len(tables) == 1 and _is_row(tables[0], frames)
     node = m.source(value, "Split", "Unsqueeze")
     if node is not None and node.op_type == "Split":
         node = m.source(node.inputs[0], "Unsqueeze")
-    new: set[int] = set()
+    new: list[int] = []
     linear = value
     while node is not None and node.op_type == "Unsqueeze":
         axes, linear = m.weight(node.inputs[1]), m.taken(node, 0)
         if axes is None:
             return False
-        new |= {int(axis) for axis in axes.numpy().reshape(-1)}
+        new += [int(axis) for axis in axes.numpy().reshape(-1)]
         node = m.source(linear, "Unsqueeze")
-    return (
-        new in ({2, 3}, {-1}, {-1, -2})
-        and m.source(linear, "Gemm", "Concat", "MatMul", "GatherND", "Gather") is not None
+    known = ([1, 3, 4],) if frames else ([2, 3], [-1, -1], [-2, -1])
+    table = m.source(linear, "Gemm", "Concat", "MatMul", "GatherND", "Gather", "Slice")
+    return sorted(new) in known and (table is not None or _axes(linear) == 2)
+
+
+def _is_map(value: ir.Value) -> bool:
+    """Whether ``value`` is ``[N, C, h, w]``."""
+    known = channels_of(value)
+    return _axes(value) == 4 or (known is not None and known[1] == 4)
+
+
+def _axes(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)
+
+
+def _modulated(graph: ir.Graph, value: ir.Value, modulation: _Modulation) -> ir.Value:
+    """``value`` ``[N, h, w, C]`` after scale, shift and SiLU, in the same layout."""
+    last = modulation.last
+    rows = (0, 1, 1, -1) if modulation.frames is None else (0, 1, 1, 1, -1)
+    scale, shift = (
+        m.emit(last, "Reshape", [one, m.constant(graph, np.array(rows))])
+        if _is_row(one, modulation.frames is not None)
+        else m.emit(last, "Transpose", [one], {"perm": [0, 2, 3, 1]})
+        for one in (modulation.scale, modulation.shift)
     )
-
-
-def _channels_last(graph: ir.Graph, before: ir.Node, value: ir.Value) -> ir.Value:
-    """``[N, C, h, w]`` -> ``[N, h, w, C]``; a row needs no Transpose for it."""
-    if _is_row(value):
-        return m.emit(before, "Reshape", [value, m.constant(graph, np.array([0, 1, 1, -1]))])
-    return m.emit(before, "Transpose", [value], {"perm": [0, 2, 3, 1]})
+    if modulation.frames is not None:
+        value = m.emit(last, "Reshape", [value, shape_of(graph, last, [modulation.frames[i] for i in (0, 1, 3, 4, 2)])])
+    value = m.emit(last, "Add", [m.emit(last, "Mul", [value, scale]), shift])
+    if modulation.images is not None:
+        value = m.emit(last, "Reshape", [value, shape_of(graph, last, [modulation.images[i] for i in (0, 2, 3, 1)])])
+    return m.emit(last, "Mul", [value, m.emit(last, "Sigmoid", [value])]) if modulation.silu else value
 
 
 def _fuse(graph: ir.Graph, norm: _Norm) -> None:
@@ -220,10 +236,7 @@ def _fuse(graph: ir.Graph, norm: _Norm) -> None:
     }  # fmt: skip
     out = m.emit(last, "GroupNorm", [rows, gamma, beta], attributes, DOMAIN)
     if modulation is not None:
-        out = m.emit(last, "Mul", [out, _channels_last(graph, last, modulation.scale)])
-        out = m.emit(last, "Add", [out, _channels_last(graph, last, modulation.shift)])
-        if modulation.silu:
-            out = m.emit(last, "Mul", [out, m.emit(last, "Sigmoid", [out])])
+        out = _modulated(graph, out, modulation)
     out = m.emit(last, "Transpose", [out], {"perm": [0, 3, 1, 2]})
     if norm.rank != 4:
         out = m.emit(last, "Reshape", [out, m.taken(norm.back, 1)])

@@ -57,9 +57,12 @@ def write_graph(model: ir.Model, path: Path, half: bool) -> None:
     at = 0
     for value in large:
         tensor = _tensor(value)
+        ends = [at, at + tensor.nbytes]
         layout[_name(value)] = {
-            "dtype": _CODES[tensor.dtype], "shape": list(tensor.shape.numpy()), "data_offsets": [at, at + tensor.nbytes],
-        }  # fmt: skip
+            "dtype": _CODES[tensor.dtype],
+            "shape": list(tensor.shape.numpy()),
+            "data_offsets": ends,
+        }
         at += tensor.nbytes
     header = json.dumps(layout, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -73,7 +76,7 @@ def write_graph(model: ir.Model, path: Path, half: bool) -> None:
             if isinstance(tensor, ir.ExternalTensor):
                 tensor.release()  # its mapping
             value.const_value = ir.ExternalTensor(
-                weights.name, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=_name(value),
+                weights.name, offset, tensor.nbytes, tensor.dtype, shape=_shape(tensor), name=_name(value),
                 base_dir=path.parent,
             )  # fmt: skip
     ir.save(model, path)
@@ -82,9 +85,9 @@ def write_graph(model: ir.Model, path: Path, half: bool) -> None:
 def _store_half(graph: ir.Graph, value: ir.Value) -> None:
     """Put a Cast behind float32 ``value``, whose numbers are then stored as float16."""
     tensor = _tensor(value)
-    stored = ir.val(f"{value.name}.stored", dtype=ir.DataType.FLOAT16, shape=tensor.shape)
+    stored = ir.val(f"{value.name}.stored", dtype=ir.DataType.FLOAT16, shape=_shape(tensor))
     stored.const_value = ir.LazyTensor(
-        lambda: ir.tensor(tensor.numpy().astype(np.float16)), ir.DataType.FLOAT16, tensor.shape, name=stored.name
+        lambda: ir.tensor(tensor.numpy().astype(np.float16)), ir.DataType.FLOAT16, _shape(tensor), name=stored.name
     )
     cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT})
     value.replace_all_uses_with(cast.outputs[0])
@@ -92,6 +95,10 @@ def _store_half(graph: ir.Graph, value: ir.Value) -> None:
     graph.insert_before(first, cast)
     graph.initializers.pop(_name(value))
     graph.register_initializer(stored)
+
+
+def _shape(tensor: ir.TensorProtocol) -> ir.Shape:
+    return ir.Shape(tensor.shape.numpy())
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:

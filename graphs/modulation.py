@@ -12,8 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphs.model import Numbers, constant, emit, new_weight, nodes_of, numbers, only_user, replace, scalar, source, taken
-from graphs.model import tidy, users, weight
+from graphs.model import (
+    Numbers,
+    constant,
+    emit,
+    new_weight,
+    nodes_of,
+    numbers,
+    replace,
+    scalar,
+    source,
+    taken,
+    tidy,
+    users,
+    weight,
+)
 from graphs.temporal_conv import attribute
 
 TABLE = "modulation"
@@ -49,8 +62,8 @@ def join_modulation(model: ir.Model) -> ir.Model:
             rows = emit(first, "Mul", [rows, emit(first, "Sigmoid", [rows])])
         pieces = []
         for norm in norms:
-            linear = ir.node("Gemm", [rows if rows is not None else embedding, norm.linear.inputs[1], _bias(graph, norm)],
-                             {"transB": 1})  # fmt: skip
+            seen = embedding if rows is None else rows
+            linear = ir.node("Gemm", [seen, norm.linear.inputs[1], _bias(graph, norm)], {"transB": 1})
             graph.insert_before(first, linear)
             pieces.append(linear.outputs[0])
         table = emit(first, "Concat", pieces, {"axis": 1})  # [R, W]

@@ -34,4 +34,3 @@ def _affine(value: ir.Value) -> ir.Node | None:
     """The product or sum that uses ``value``, beside casts to its type."""
     found = [node for node in {node: None for node, _ in value.uses()} if node.op_type != "CastLike"]
     return found[0] if len(found) == 1 and found[0].op_type in _NEUTRAL else None
-

@@ -23,8 +23,9 @@ from ffrt.errors import BundleError, FfrtError
 from ffrt.graph import Graph
 from graphs.fidelity import check, measure, random_inputs, relative_rms
 from graphs.half import rounded, to_half
+from graphs.islands import ISLANDS
 from graphs.model import open_graph, write_graph
-from graphs.passes import PASSES, PROVIDERS, SPLIT, apply, names_of
+from graphs.passes import INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, SPLIT, apply, names_of
 from graphs.split import split
 
 Dtype = Literal["float32", "float16"]
@@ -44,19 +45,20 @@ class PassError(FfrtError):
 
 def optimise(
     bundle: Bundle, out: Path, *, provider: str = "cpu", dtype: Dtype = "float32", without: Collection[str] = (),
-    report: Callable[[str], None] = lambda line: None, verify: bool = True,
+    also: Collection[str] = (), report: Callable[[str], None] = lambda line: None, verify: bool = True,
 ) -> Bundle:  # fmt: skip
     """Write the bundle ``out``, which appears when every graph of it agrees with the one it was made of.
 
-    ``without`` names passes to leave out. With ``dtype`` float16 graphs compute in float16 but for named islands, and
-    both bundles' videos are compared (:mod:`graphs.fidelity`). ``verify`` False skips all comparisons.
+    ``without`` names passes to leave out, ``also`` some of :data:`graphs.passes.ON_REQUEST`. With ``dtype`` float16
+    graphs compute in float16 but for named islands, and both bundles' videos are compared (:mod:`graphs.fidelity`).
+    ``verify`` False skips all comparisons.
 
     Raises BundleError where ``out`` exists or ``bundle`` was optimised before, ValueError for an unknown provider, pass
     or dtype, PassError or FidelityError where the results differ.
     """
-    names = _chosen(provider, dtype, without)
+    names = _chosen(provider, dtype, without, also)
     if bundle.optimised is not None:
-        raise BundleError(f"{bundle.folder} was optimised for {bundle.optimised.provider!r}; give the one it is made of")
+        raise BundleError(f"{bundle.folder} is optimised for {bundle.optimised.provider!r}; give the one it is made of")
     if out.exists():
         raise BundleError(f"{out} exists; remove it, or give another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +67,16 @@ def optimise(
         told = Optimised(provider, tuple(names), dtype)
         made = _write(bundle, beside, provider, dtype, names, told, report)
         if verify:
-            portable = [one.name for one in PASSES if one.portable]
-            alike = set(names) <= {*portable, SPLIT} and dtype == "float32" and provider == "cpu"
-            emulated = replace(told, provider="cpu")  # what this machine can run of it
-            tried = made if alike else _write(
-                bundle, trial, provider, dtype, [n for n in names if n in (*portable, SPLIT)], emulated, lambda line: None,
-                emulate=True,
-            )  # fmt: skip
-            graphs = {name: _compared(bundle, tried, name, made.graphs[name], FLOORS[dtype], report) for name in made.graphs}
+            tried = made
+            if dtype == "float16" or provider != "cpu":  # what the CPU can run of it
+                portable = [name for name in names if name not in {one.name for one in PASSES if not one.portable}]
+                emulated = replace(told, provider="cpu")
+                tried = _write(bundle, trial, provider, dtype, portable, emulated, lambda line: None, emulate=True)
+            rough = {name: dtype == "float16" or (INT8_TEXT in names and name in _WHOLE) for name in made.graphs}
+            graphs = {
+                name: _compared(bundle, tried, name, spec, FLOORS["float16" if rough[name] else "float32"], report)
+                for name, spec in made.graphs.items()
+            }
             told = replace(told, psnr=_fidelity(bundle, tried, report) if dtype == "float16" else None)
             made = _manifest(bundle, beside, graphs, told, made)
         os.replace(beside, out)
@@ -82,7 +86,7 @@ def optimise(
     return open_bundle(out, verify=False)
 
 
-def _chosen(provider: str, dtype: str, without: Collection[str]) -> list[str]:
+def _chosen(provider: str, dtype: str, without: Collection[str], also: Collection[str]) -> list[str]:
     if provider not in PROVIDERS:
         raise ValueError(f"provider: expected one of {list(PROVIDERS)}, got {provider!r}")
     if dtype not in DTYPES:
@@ -91,14 +95,17 @@ def _chosen(provider: str, dtype: str, without: Collection[str]) -> list[str]:
     for name in without:
         if name not in known:
             raise ValueError(f"pass: expected some of {known}, the passes for {provider!r}, got {name!r}")
-    return [name for name in known if name not in without]
+    for name in also:
+        if name not in ON_REQUEST:
+            raise ValueError(f"pass: expected some of {list(ON_REQUEST)}, which run on request, got {name!r}")
+    return [*(name for name in known if name not in without), *also]
 
 
 def _write(
     bundle: Bundle, folder: Path, provider: str, dtype: Dtype, names: Collection[str], told: Optimised,
     report: Callable[[str], None], emulate: bool = False,
 ) -> Bundle:  # fmt: skip
-    """All graphs rewritten into ``folder``, everything else copied; ``emulate`` rounds to float16 what computes in it."""
+    """All graphs rewritten into ``folder``, all else copied; ``emulate`` rounds to float16 what would compute in it."""
     folder.mkdir()
     written = {spec.file for spec in bundle.graphs.values()}
     stems = {Path(file).stem for file in written}
@@ -110,17 +117,25 @@ def _write(
         began = time.perf_counter()
         model = open_graph(bundle.path(spec.file))
         before = len(model.graph)
-        model = apply(model, provider, list(names))
+        model = apply(model, name, provider, list(names))
         parts = split(model) if SPLIT in names else [model]
         if len(parts) == 1:
             parts = [model]
         half = dtype == "float16" and name not in _WHOLE
         if half:
-            parts = [rounded(part) if emulate else to_half(part) for part in parts]
-        graphs[name] = _written(folder, name, spec, parts, dtype == "float16" or provider == "cuda")
+            parts = [to_half(part, _islands(part is parts[-1])) for part in parts]
+        if half and emulate:
+            parts = [rounded(part) for part in parts]
+        exact = INT8_TEXT in names and name in _WHOLE  # its scales are float32
+        graphs[name] = _written(folder, name, spec, parts, (dtype == "float16" or provider == "cuda") and not exact)
         after = " + ".join(str(len(part.graph)) for part in parts)
         report(f"{name}: {before} -> {after} nodes, {time.perf_counter() - began:.1f} s")
     return _manifest(bundle, folder, graphs, told, None)
+
+
+def _islands(last: bool) -> tuple[str, ...]:
+    """What stays in float32: what parts hand on is no output of the graph."""
+    return tuple(name for name in ISLANDS if last or name != "output")
 
 
 def _written(folder: Path, name: str, spec: GraphSpec, parts: list[ir.Model], half: bool) -> GraphSpec:

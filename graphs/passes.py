@@ -10,12 +10,15 @@ import onnx_ir as ir
 from graphs.attention import fuse_attention
 from graphs.constant_attention import constant_attention
 from graphs.group_norm import fuse_group_norm
+from graphs.int8 import to_int8
 from graphs.modulation import join_modulation
 from graphs.norm import drop_neutral
+from graphs.scale import scale_streams
 from graphs.temporal_conv import fold_merge, merge_pointwise
 
 SPLIT = "split"
 """The last step, which makes several graphs of one (:mod:`graphs.split`)."""
+INT8_TEXT = "int8_text"
 PROVIDERS = ("cpu", "cuda")
 
 
@@ -23,13 +26,16 @@ PROVIDERS = ("cpu", "cuda")
 class Pass:
     """One rewrite: what it is called, a pure function Model -> Model, and the providers it is meant for.
 
-    ``portable`` says that the CPU can run what it makes, so that it can be compared with the plain graph anywhere.
+    ``portable`` says that the CPU can run what it makes, so that it can be compared with the plain graph anywhere;
+    ``only`` names the one graph that it is for; ``asked`` that it runs where it is asked for and not otherwise.
     """
 
     name: str
     apply: Callable[[ir.Model], ir.Model]
     providers: tuple[str, ...] = PROVIDERS
     portable: bool = True
+    only: str | None = None
+    asked: bool = False
 
 
 def _for_cpu(model: ir.Model) -> ir.Model:
@@ -49,17 +55,22 @@ PASSES = (
     Pass("fuse_attention", _for_cpu, ("cpu",)),
     Pass("fuse_attention", _for_cuda, ("cuda",)),
     Pass("fuse_group_norm", fuse_group_norm, ("cuda",), portable=False),
+    Pass("scale_streams", scale_streams, asked=True),
+    Pass(INT8_TEXT, to_int8, only="text_encoder", asked=True),
 )
+
+ON_REQUEST = tuple(one.name for one in PASSES if one.asked)
+"""Passes that run where they are asked for: more range for float16, and 8-bit matrices of the text encoder."""
 
 
 def names_of(provider: str) -> list[str]:
-    """The passes of a provider, the split last."""
-    return [*(one.name for one in PASSES if provider in one.providers), SPLIT]
+    """The passes of a provider that run unless they are left out, the split last."""
+    return [*(one.name for one in PASSES if provider in one.providers and not one.asked), SPLIT]
 
 
-def apply(model: ir.Model, provider: str, names: Sequence[str]) -> ir.Model:
-    """The graph after the passes of ``names`` that are meant for ``provider``, in their order."""
+def apply(model: ir.Model, graph: str, provider: str, names: Sequence[str]) -> ir.Model:
+    """The graph called ``graph`` after the passes of ``names`` that are meant for it and ``provider``, in order."""
     for one in PASSES:
-        if provider in one.providers and one.name in names:
+        if provider in one.providers and one.name in names and one.only in (None, graph):
             model = one.apply(model)
     return model

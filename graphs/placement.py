@@ -128,6 +128,11 @@ def sizes_of(path: Path, letters: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
+def graphs_of(bundle: Bundle) -> dict[str, Path]:
+    """Every ONNX file of the bundle, the parts of a graph that was cut apart included."""
+    return {path.stem: path for path in sorted(bundle.folder.glob("*.onnx"))}
+
+
 def letters_of(bundle: Bundle) -> dict[str, int]:
     """The sizes of a request as the bundle has it by default, with guidance (letters of graphs/README.md)."""
     video, frames = bundle.video, bundle.keyframes.num_frames
@@ -219,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     try:
         bundle = open_bundle(asked.bundle)
-        graphs = {path.stem: path for path in sorted(bundle.folder.glob("*.onnx"))}
+        graphs = graphs_of(bundle)
         wheel = asked.ort
         if wheel is None and not has_gpu():
             wheel = fetch_wheel(cache_folder())

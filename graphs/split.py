@@ -79,9 +79,13 @@ def sizes_of_inputs(model: ir.Model) -> ir.Model:
         letters = str(whole.shape[0]).split("*")
         if len(letters) < 2:
             continue
-        value, at = (whole, start - len(letters) + 1) if start >= len(letters) else alone.get(letters[start], (whole, -1))
-        if at >= 0:
-            replace(graph, node.outputs[0], emit(node, "Shape", [value], {"start": at, "end": at + 1}))
+        if start >= len(letters):
+            found = (whole, start - len(letters) + 1)
+        elif letters[start] in alone:
+            found = alone[letters[start]]
+        else:
+            continue
+        replace(graph, node.outputs[0], emit(node, "Shape", [found[0]], {"start": found[1], "end": found[1] + 1}))
     return tidy(model)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -132,11 +133,14 @@ def _merge(
 
     def kernel_of() -> Numbers:
         a, b = numbers(kernel)[..., 0], numbers(point)[..., 0, 0]  # [O, M, k], [M, I]
-        return np.einsum("omk,mi->oik", a, b, optimize=True)[..., None]
+        return np.asarray(np.einsum("omk,mi->oik", a, b, optimize=True)[..., None], np.float32)
 
     def missing(offset: int) -> Numbers:
         """What the bias of the first adds to a frame through the tap at ``offset``."""
         return np.asarray(numbers(kernel)[:, :, offset, 0] @ numbers(before), np.float32)
+
+    def edge_of(offset: int) -> Numbers:
+        return -missing(offset).reshape(1, -1, 1, 1)
 
     def bias_of() -> Numbers:
         return np.asarray(numbers(after) + sum(missing(offset) for offset in range(reach)), np.float32)
@@ -153,9 +157,7 @@ def _merge(
         away = offset - reach // 2
         if away == 0:
             continue
-        lost = new_weight(
-            graph, f"{name}.edge{offset}", (1, outer, 1, 1), lambda offset=offset: -missing(offset).reshape(1, -1, 1, 1)
-        )
+        lost = new_weight(graph, f"{name}.edge{offset}", (1, outer, 1, 1), partial(edge_of, offset))
         part = emit(conv, "Mul", [_outside(graph, conv, dims[1], away), lost])  # [1, O, T, 1]
         edge = part if edge is None else emit(conv, "Add", [edge, part])
     swapped = only_user(conv.outputs[0], "Transpose")

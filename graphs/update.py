@@ -1,7 +1,7 @@
 """All of a denoising step but its network, as one graph: guidance, clean estimate, threshold, update, next input.
 
-``python -m graphs.update`` writes ``runtime/ffrt/update.onnx``, which the runtime runs between two runs of a U-Net so that
-latents never leave the device. It has no weights; the numbers of a step are inputs (``ffrt.sampler.Update``).
+``python -m graphs.update`` writes ``runtime/ffrt/update.onnx``, which the runtime runs between two runs of a U-Net so
+that latents never leave the device. It has no weights; the numbers of a step are inputs (``ffrt.sampler.Update``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 PLACE = Path(__file__).parents[1] / "runtime" / "ffrt" / "update.onnx"
@@ -69,8 +70,8 @@ def update_graph() -> onnx.ModelProto:
         node("Tile", ["x_next", "repeats"], ["seen"]),
         node("Concat", ["before", "seen", "after"], ["x_in"], axis=1),
     ]
-    constants = {
-        "minus_one": np.array([-1]), "zero": np.array([0]), "one": np.array([1]), "unit": np.float32([1]),
+    constants: dict[str, NDArray[np.generic]] = {
+        "minus_one": np.array([-1]), "zero": np.array([0]), "one": np.array([1]), "unit": np.array([1], np.float32),
         "last_axes": np.array([2, 3]), "ones3": np.array([1, 1, 1]),
     }  # fmt: skip
 
@@ -83,7 +84,7 @@ def update_graph() -> onnx.ModelProto:
         float_of("after", "N", "l", "h", "w"), float_of("numbers", len(_NUMBERS)),
         helper.make_tensor_value_info("rank", TensorProto.INT64, [1]), float_of("fraction", 1), float_of("most", 1),
     ]  # fmt: skip
-    made = [float_of("x_next", "n", "c", "h", "w"), float_of("x0", "n", "c", "h", "w"), float_of("x_in", "N", "m", "h", "w")]
+    made = [float_of(name, "n", "c", "h", "w") for name in ("x_next", "x0")] + [float_of("x_in", "N", "m", "h", "w")]
     graph = helper.make_graph(
         nodes, "update", [*whole, *given], made, [numpy_helper.from_array(v, k) for k, v in constants.items()]
     )

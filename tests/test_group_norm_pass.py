@@ -14,7 +14,9 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.convenience import get_const_tensor
 
+from graphs.attention import fuse_attention
 from graphs.channels_last import channels_last_views
 from graphs.group_norm import count_group_norms, fuse_group_norm
 from graphs.model import emit, nodes_of, open_graph, replace, write_graph
@@ -64,7 +66,7 @@ def written_out(model: ir.Model) -> ir.Model:
 def test_norms_of_the_demo_are_fused_and_say_the_same(name: str, tmp_path: Path) -> None:
     plain = open_graph(DEMO / f"{name}.onnx")
     assert count_group_norms(plain) == (0, sum(NORMS[name]))
-    fused = channels_last_views(fuse_group_norm(plain))
+    fused = channels_last_views(fuse_group_norm(fuse_attention(plain, "cuda")))
     assert count_group_norms(fused) == NORMS[name]
     assert count_group_norms(plain) == (0, sum(NORMS[name])), "the pass works on a copy"
     write_graph(written_out(fused), tmp_path / "fused.onnx", half=False)
@@ -72,6 +74,25 @@ def test_norms_of_the_demo_are_fused_and_say_the_same(name: str, tmp_path: Path)
     for feed in feeds(plain):
         (wanted,), (got,) = (session.run(None, feed) for session in sessions)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-6 * max(1.0, float(np.abs(wanted).max())))
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "left", "large"), [("keyframe_unet", 120, 8, 0), ("movq_decoder", 12, 0, 29)]
+)
+def test_images_are_seen_and_enlarged_with_channels_last(name: str, views: int, left: int, large: int) -> None:
+    plain = fuse_attention(open_graph(DEMO / f"{name}.onnx"), "cuda")
+    after = channels_last_views(plain)
+    assert (turned(plain), turned(after)) == (views, left), "left: frames of each pixel, which have to be moved"
+    for model, axes in ((plain, (2, 3)), (after, (1, 2))):
+        scales = [get_const_tensor(node.inputs[2]) for node in nodes_of(model, "Resize")]
+        grown = [tuple(np.flatnonzero(one.numpy() > 1)) for one in scales if one is not None]
+        assert grown == [axes] * large
+
+
+def turned(model: ir.Model) -> int:
+    """Transposes that stand between images and their views as tokens or frames."""
+    perms = [tuple(node.attributes["perm"].as_ints()) for node in nodes_of(model, "Transpose")]
+    return sum(perm == (0, 2, 1) for perm in perms) + sum(perm == (0, 2, 1, 3) for perm in perms)
 
 
 def session_of(model: str | bytes) -> ort.InferenceSession:

@@ -92,8 +92,9 @@ def test_the_generator_reports_every_step_and_returns_the_video(pipe: Pipeline) 
 
 def test_leaving_the_loop_stops_the_work(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    run = Graph.__call__
-    monkeypatch.setattr(Graph, "__call__", lambda self, feed: calls.append(self.name) or run(self, feed))
+    for way in ("__call__", "on_device"):
+        run = getattr(Graph, way)
+        monkeypatch.setattr(Graph, way, lambda self, feed, run=run: calls.append(self.name) or run(self, feed))
     for step in Pipeline(tiny, provider="cpu", threads=1).generate(PROMPT):
         if step.index == 1:
             break

@@ -37,6 +37,7 @@ def record(pipe: Pipeline) -> dict[str, Any]:
         "clips": 1,
         "references": 1,
         "reference_steps": 8,
+        "least_steps": 8,
         "environment": harness.environment(None, "cpu", None),
         "step_flops": FLOPS,
         "keyframes": rows,

@@ -1,8 +1,8 @@
 """A bundle: a folder of graphs, tokenizer and `manifest.json`; found, opened, checked and written here.
 
-With `ffrt.manifest`, `ffrt.specs` and `ffrt.contract`, whose names it re-exports, the one place that knows the format (described in
-graphs/README.md). A bundle comes from outside, so it is read as hostile input: sizes are checked before memory is
-taken, names may not leave the folder, nothing is executed.
+With `ffrt.manifest`, `ffrt.specs` and `ffrt.contract`, whose names it re-exports, the one place that knows the format
+(described in graphs/README.md). A bundle comes from outside, so it is read as hostile input: sizes are checked before
+memory is taken, names may not leave the folder, nothing is executed.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def denoise_on_device(
     draws = [update.device_array(take(noise)) if step.add_noise else None for step in plan]
     nothing = update.device_array(np.zeros_like(start))
     rank, fraction = rank_of(start[0].size, config.threshold, config.threshold_max)
-    fixed = {
+    fixed: dict[str, DeviceArray | NDArray[np.generic]] = {
         "weights": update.device_array(weights),
         "before": update.device_array(before),
         "after": update.device_array(after),

@@ -6,14 +6,18 @@ encoded again it is what the keyframes follow (released `generate_key_frame`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import KeyframeConfig
-from ffrt.graph import Graph
-from ffrt.sampler import Array, Denoised, denoise, guide_rows
+from ffrt.denoising import Seen, denoise_network, guidance_weights, no_channels
+from ffrt.sampler import Array, Denoised, take
+from ffrt.session import Session
+from ffrt.step_cache import Network
 
 ENLARGED = 2
 """Sides of the first frame over those of the video."""
@@ -26,7 +30,7 @@ def noise_shape(keyframes: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 
 def first_frame_steps(
-    graph: Graph,
+    graph: Network,
     config: KeyframeConfig,
     context: Array,
     mask: NDArray[np.bool_],
@@ -35,23 +39,25 @@ def first_frame_steps(
     num_inference_steps: int,
     guidance_scale: float,
     sampler: str,
+    update: Session | None = None,
 ) -> Generator[Denoised, None, Array]:
     """Denoise the latent [1, 4, 2h, 2w] of an image, one yield for each step; returns it.
 
     `context` float32 [2, L, D] and `mask` bool [2, L] hold the conditional row first; with guidance 0 only that row is
-    run. `noise` yields float32 of :func:`noise_shape`.
+    run. `noise` yields float32 of :func:`noise_shape`. `update` as in :func:`ffrt.denoising.denoise_network`.
     """
-    rows = 1 if guidance_scale == 0 else 2
+    weights = guidance_weights(guidance_scale)
+    rows = len(weights)
 
-    def predict(x: Array, time: float) -> Array:
-        nothing_given = np.zeros((1, x.shape[1] + 1, *x.shape[2:]), np.float32)
-        feed = {
-            "x": np.concatenate([np.concatenate([x, nothing_given], axis=1)] * rows),
+    def told(time: float) -> dict[str, NDArray[Any]]:
+        return {
             "time": np.full(rows, time, np.float32),
             "context": context[:rows],
             "context_mask": mask[:rows],
         }
-        prediction: Array = graph(feed)["prediction"]
-        return guide_rows(prediction, guidance_scale)
 
-    return denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)
+    start = take(noise)
+    not_given = np.zeros((rows, start.shape[1] + 1, *start.shape[2:]), np.float32)
+    seen = Seen(weights, no_channels(rows, start.shape), not_given, told)
+    draws = itertools.chain([start], noise)
+    return denoise_network(graph, update, [seen], draws, config, steps=num_inference_steps, sampler=sampler)

@@ -81,22 +81,26 @@ class Graph:
         sizes = self._check(feed)
         values = self.session.run(feed)
         for spec in self._outputs:
-            value = values[spec.name]
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise GraphInputError(
-                    f"graph {self.name}, output {spec.name}: expected finite numbers, got NaN or infinity; check "
-                    "that the inputs are finite, then the bundle (float16 overflows first)"
-                )
-            self._check_output(spec, value.shape, sizes)
+            self._check_finite(spec, values[spec.name])
+            self._check_output(spec, values[spec.name].shape, sizes)
         return values
 
     def on_device(self, feed: Feed) -> dict[str, DeviceArray]:
-        """Run the graph and leave what it gives on the session's device, not looked at; raises as the call does."""
+        """Run the graph and leave what it gives on the session's device, not looked at on a GPU; raises as the call."""
         sizes = self._check(feed)
         values = self.session.run_on_device(feed, [spec.name for spec in self._outputs])
         for spec in self._outputs:
+            if self.session.device == "cpu":
+                self._check_finite(spec, values[spec.name].numpy())
             self._check_output(spec, values[spec.name].shape, sizes)
         return values
+
+    def _check_finite(self, spec: TensorSpec, value: NDArray[Any]) -> None:
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise GraphInputError(
+                f"graph {self.name}, output {spec.name}: expected finite numbers, got NaN or infinity; check "
+                "that the inputs are finite, then the bundle (float16 overflows first)"
+            )
 
     def _check_output(self, spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
         want, got = [_evaluate(axis, sizes) for axis in spec.shape], list(shape)

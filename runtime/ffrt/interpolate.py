@@ -3,15 +3,18 @@ that it is measured against (section 10; Blattmann et al. 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator
-from typing import Literal, get_args
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import InterpolationConfig, InterpolationPass
+from ffrt.denoising import Seen, denoise_network, guidance_weights
 from ffrt.errors import RequestError
-from ffrt.sampler import Array, Denoised, denoise, guide_rows
+from ffrt.sampler import Array, Denoised
+from ffrt.session import Session
 from ffrt.step_cache import Network
 
 MIDDLE = 3
@@ -109,6 +112,7 @@ def interpolation_steps(
     sampler: str,
     window: int | None = WINDOW_GROUPS,
     halo: int = HALO_GROUPS,
+    update: Session | None = None,
 ) -> Generator[Denoised, None, Array]:
     """Denoise the frames between latents [T, 4, h, w]; returns [4T-3, 4, h, w].
 
@@ -117,9 +121,10 @@ def interpolation_steps(
     mask [2, L], the conditional row first; the other row then runs without its temporal layers, as released in 1.1.
 
     "group" sees at most `window` groups at a time (:func:`windows`; None: all), stitched in every step, so that memory
-    does not grow with the video.
+    does not grow with the video. `update` as in :func:`ffrt.denoising.denoise_network`.
     """
-    rows = 1 if guidance_scale == 0 else 2
+    weights = guidance_weights(guidance_scale)
+    rows = len(weights)
     given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
     told: dict[str, NDArray[np.generic]] = {}
     if prompt is not None:
@@ -131,25 +136,31 @@ def interpolation_steps(
         }
 
     items = noise_shape(method, latents.shape)[0]
-    if method == "group":
-        views = [
-            (seen, core, graph_feed(method, given[:, seen.start : seen.stop + 1], one_pass.skip_frames))
-            for seen, core in windows(items, window, halo)
-        ]
-    else:
-        views = [(slice(0, items), slice(0, items), graph_feed(method, given, one_pass.skip_frames))]
-
-    def predict(x: Array, time: float) -> Array:
-        parts = []
-        for seen, core, feed in views:
-            part = x[seen]
-            prediction: Array = graph({**feed(np.concatenate([part] * rows), time), **told})["prediction"]
-            guided = guide_rows(prediction.reshape(rows * len(part), *x.shape[1:]), guidance_scale)
-            parts.append(guided[core.start - seen.start : core.stop - seen.start])
-        return np.concatenate(parts)
-
-    x = yield from denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)
+    cut = windows(items, window, halo) if method == "group" else [(slice(0, items), slice(0, items))]
+    views = []
+    for seen, core in cut:
+        frames = given[:, seen.start : seen.stop + 1] if method == "group" else given
+        before, after, times, count = condition(method, frames)
+        feed = partial(_told, times, count, one_pass.skip_frames, told)
+        inner = slice(core.start - seen.start, core.stop - seen.start)
+        whole = len(cut) == 1 and len(before) == rows * items
+        views.append(Seen(weights, before, after, feed, *((None, None) if whole else (seen, inner))))
+    x = yield from denoise_network(
+        graph, update, views, noise, config, steps=num_inference_steps, sampler=sampler
+    )  # fmt: skip
     return merge(method, latents, x)
+
+
+def _told(
+    times: int, frames: int, skip_frames: int, more: Mapping[str, NDArray[Any]], time: float
+) -> dict[str, NDArray[Any]]:
+    """The inputs of an interpolation network beside `x`, of `times` rows that have `frames` items each."""
+    return {
+        "time": np.full(times, time, np.float32),
+        "skip_frames": np.full(frames, skip_frames, np.int64),
+        "perturbation": np.zeros(frames, np.float32),
+        **more,
+    }
 
 
 Feed = Callable[[Array, float], dict[str, NDArray[np.generic]]]
@@ -161,25 +172,24 @@ def graph_feed(method: Method, given: Array, skip_frames: int) -> Feed:
 
     `given` float32 [B, T, 4, h, w] are the known frames of B rows: clips, or the two rows of guidance.
     """
-    if method == "group":
-        condition, times = _group_condition(given), len(given)
-    elif method == "masked":
-        condition, times = _masked_condition(np.stack([given[:, :-1], given[:, 1:]], axis=2))
-    else:
-        condition, times = _masked_condition(given[:, None])
-    before, after = condition
-    frames = len(before) // times
+    before, after, times, frames = condition(method, given)
 
     def feed(x: Array, time: float) -> dict[str, NDArray[np.generic]]:
         seen = x.reshape(len(before), -1, *given.shape[3:])
-        return {
-            "x": np.concatenate([before, seen, after], axis=1),
-            "time": np.full(times, time, np.float32),
-            "skip_frames": np.full(frames, skip_frames, np.int64),
-            "perturbation": np.zeros(frames, np.float32),
-        }
+        return {"x": np.concatenate([before, seen, after], axis=1), **_told(times, frames, skip_frames, {}, time)}
 
     return feed
+
+
+def condition(method: Method, given: Array) -> tuple[Array, Array, int, int]:
+    """What the network of `method` sees before and after the noised channels, for how many rows and items a row."""
+    if method == "group":
+        (before, after), times = _group_condition(given), len(given)
+    elif method == "masked":
+        (before, after), times = _masked_condition(np.stack([given[:, :-1], given[:, 1:]], axis=2))
+    else:
+        (before, after), times = _masked_condition(given[:, None])
+    return before, after, times, len(before) // times
 
 
 def _group_condition(given: Array) -> tuple[Array, Array]:

@@ -3,13 +3,17 @@ follows a first frame (Kandinsky Video 1.1)."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import KeyframeConfig
-from ffrt.sampler import Array, Denoised, add_noise, denoise, guide_rows
+from ffrt.denoising import Seen, denoise_network, guidance_weights, no_channels
+from ffrt.sampler import Array, Denoised, add_noise, take
+from ffrt.session import Session
 from ffrt.step_cache import Network
 
 
@@ -28,27 +32,30 @@ def keyframe_steps(
     num_inference_steps: int,
     guidance_scale: float,
     sampler: str,
+    update: Session | None = None,
 ) -> Generator[Denoised, None, Array]:
     """Denoise keyframes [T, 4, h, w], one yield for each step; returns them.
 
     `context` float32 [2, L, D] and `mask` bool [2, L] hold the conditional row first. With guidance 0 only that row is
-    run. `noise` yields float32 [T, 4, h, w].
+    run. `noise` yields float32 [T, 4, h, w]. `update` as in :func:`ffrt.denoising.denoise_network`.
     """
-    rows = 1 if guidance_scale == 0 else 2
+    weights = guidance_weights(guidance_scale)
+    rows = len(weights)
     positions = temporal_positions(config.num_frames, config.position_range)
 
-    def predict(x: Array, time: float) -> Array:
-        feed = {
-            "x": np.concatenate([x] * rows),
+    def told(time: float) -> dict[str, NDArray[Any]]:
+        return {
             "time": np.full(rows, time, np.float32),
             "context": context[:rows],
             "context_mask": mask[:rows],
             "temporal_positions": positions,
         }
-        prediction: Array = graph(feed)["prediction"]  # [B*T, 4, h, w]
-        return guide_rows(prediction, guidance_scale)
 
-    return denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)
+    start = take(noise)
+    nothing = no_channels(rows * config.num_frames, start.shape)
+    seen = Seen(weights, nothing, nothing, told)
+    draws = itertools.chain([start], noise)
+    return denoise_network(graph, update, [seen], draws, config, steps=num_inference_steps, sampler=sampler)
 
 
 def image_keyframe_steps(
@@ -66,6 +73,7 @@ def image_keyframe_steps(
     motion_score: int,
     noise_augmentation: int,
     sampler: str,
+    update: Session | None = None,
 ) -> Generator[Denoised, None, Array]:
     """Denoise keyframes [T, 4, h, w] that follow a first frame, one yield for each step; returns them.
 
@@ -83,9 +91,8 @@ def image_keyframe_steps(
     prompt = np.array([0, 1, 1])[kept]
     positions = temporal_positions(config.num_frames, config.position_range)
 
-    def predict(x: Array, time: float) -> Array:
-        feed = {
-            "x": np.concatenate([np.concatenate([x] * len(kept)), given], axis=1),
+    def told(time: float) -> dict[str, NDArray[Any]]:
+        return {
             "time": np.full(len(kept), time, np.float32),
             "context": context[prompt],
             "context_mask": mask[prompt],
@@ -93,8 +100,6 @@ def image_keyframe_steps(
             "noise_augmentation": np.full(len(kept), noise_augmentation, np.int64),
             "motion_score": np.full(len(kept), motion_score, np.int64),
         }
-        prediction = graph(feed)["prediction"].reshape(len(kept), *x.shape)
-        guided: Array = np.tensordot(weights[kept], prediction, axes=1)
-        return guided
 
-    return denoise(predict, noise, config, steps=num_inference_steps, sampler=sampler)
+    view = Seen(weights[kept], no_channels(len(given), given.shape), given, told)
+    return denoise_network(graph, update, [view], noise, config, steps=num_inference_steps, sampler=sampler)

@@ -20,7 +20,6 @@ from ffrt.contract import (
     OPTIONAL_GRAPHS,
     SHALLOW,
     Signature,
-    TensorSpec,
     require,
     with_shallow,
 )

@@ -21,7 +21,7 @@ from ffrt.errors import BundleError, GraphInputError
 from ffrt.session import Session
 
 KEPT_BYTES = 1 << 28
-"""How much is kept of what parts gave: the tables of a schedule of 50 levels take 105 MB in float16 at released size."""
+"""How much is kept of what parts gave: tables of 50 noise levels take 105 MB in float16 at the released size."""
 
 Given = dict[str, DeviceArray]
 
@@ -32,9 +32,7 @@ class Parts:
     Raises BundleError where a file takes or gives something else than its part of the manifest says.
     """
 
-    def __init__(
-        self, name: str, inputs: Sequence[TensorSpec], parts: Sequence[tuple[PartSpec, Session]]
-    ) -> None:
+    def __init__(self, name: str, inputs: Sequence[TensorSpec], parts: Sequence[tuple[PartSpec, Session]]) -> None:
         for part, session in parts:
             for side, want, got in (
                 ("inputs", part.inputs, session.inputs),
@@ -42,7 +40,9 @@ class Parts:
             ):
                 names = [tensor.name for tensor in got]
                 if sorted(names) != sorted(want):
-                    raise BundleError(f"graph {name}, {part.file}: the manifest has the {side} {want}, the file {names}")
+                    raise BundleError(
+                        f"graph {name}, {part.file}: the manifest has the {side} {want}, the file {names}"
+                    )
         self.name = name
         self._slow = list(parts[:-1])
         self._step = parts[-1][1]

@@ -57,9 +57,10 @@ class Pipeline:
     ) -> Pipeline:
         """Open a bundle: a folder, or the demo for `None` and "demo".
 
-        `provider` is "auto" (CUDA if it can be had, else CPU), "cpu", "cuda", "tensorrt" or "openvino"; `threads` the
-        number of CPU threads inside an operator (None: ONNX Runtime chooses). With `memory` "low" weights stay in the
-        bundle's files and are converted where they are used, and one stage's graph is open at a time: a network may
+        `provider` is "auto" (CUDA if it can be had, else CPU), "cpu", "cuda", "tensorrt", "tensorrt-rtx" or "openvino";
+        `threads` the number of CPU threads inside an operator (None: ONNX Runtime chooses). What TensorRT builds, it
+        keeps in the user's cache folder (`ffrt doctor` shows it). With `memory` "low" weights stay in the bundle's
+        files and are converted where they are used, and one stage's graph is open at a time: a network may
         then be larger than memory, at a cost in speed and in opening every graph again for every request; "fast" holds
         float32 copies and keeps all graphs. Raises BundleError if a file is missing or was changed, ProviderError if
         the provider cannot be had: here, or when its first graph loads.
@@ -153,7 +154,8 @@ class Pipeline:
     ) -> Generator[Step, None, Video]:
         """`pipe(...)` one step at a time: yields a Step after every denoising step and returns the Video.
 
-        The request is checked by the call itself, before the first step. Leave the loop to stop; the video is the
+        The request is checked by the call itself, before the first step; one that memory cannot hold raises
+        OutOfMemoryError there. Leave the loop to stop, or `cancel` in the middle of a step; the video is the
         generator's return value (`video = yield from pipe.generate(...)`, or `StopIteration.value`).
         """
         text.check_prompt("prompt", prompt)

@@ -103,8 +103,8 @@ class Parametrisation(Protocol):
 @dataclass(frozen=True)
 class Update:
     """One step as linear combinations: the clean estimate is `from_x x + from_prediction prediction`, held to its
-    threshold; the next latent `keep_x x + keep_x0 x0 + keep_before x0_before + add_noise noise`, where `x0_before` is the
-    estimate of the step before. `time` is what the model is told."""
+    threshold; the next latent `keep_x x + keep_x0 x0 + keep_before x0_before + add_noise noise`, where `x0_before` is
+    the estimate of the step before. `time` is what the model is told."""
 
     time: float
     from_x: float
@@ -153,8 +153,8 @@ def ddim(alpha_bar: float, alpha_bar_next: float) -> tuple[float, float]:
 
 
 def dpm_solver(alpha_bar: float, alpha_bar_next: float, step: float, before: float) -> tuple[float, float, float]:
-    """Shares of `x`, `x0` and the estimate before in DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); `step` and `before`
-    are steps in lambda = log(signal / noise), `before` 0 in the first."""
+    """Shares of `x`, `x0` and the estimate before in DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); `step` and
+    `before` are steps in lambda = log(signal / noise), `before` 0 in the first."""
     ratio = step / (2 * before) if before else 0.0
     shrink = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
     whole = -math.sqrt(alpha_bar_next) * math.expm1(-step)

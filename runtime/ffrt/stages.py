@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ffrt.bundle import SHALLOW, Bundle, InterpolationPass
 from ffrt.decode import CHUNK_FRAMES, clip_frames, decode_chunks, encode_image, to_frames
+from ffrt.device_loop import UPDATE
 from ffrt.errors import Cancelled
 from ffrt.first_frame import first_frame_steps
 from ffrt.graph import Graph, optimised_for
@@ -23,7 +24,7 @@ from ffrt.memory import Need, check_memory, free_bytes
 from ffrt.providers import ON_GPU
 from ffrt.request import Follow, Sampling
 from ffrt.sampler import Array, Denoised
-from ffrt.session import Memory, check_provider
+from ffrt.session import Memory, Session, check_provider
 from ffrt.step_cache import Network, StepCache
 from ffrt.stop import Stop
 from ffrt.text import Context, encode, open_tokenizer
@@ -47,6 +48,7 @@ class Stages:
         self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
         self.stop = Stop()
         self._graphs: dict[str, Graph] = {}
+        self._update: Session | None = None
         self._free: int | None = None
 
     def graph(self, name: str) -> Graph:
@@ -75,6 +77,15 @@ class Stages:
         rows = (1 if first.guidance_scale == 0 else 2, 1 if then.guidance_scale == 0 else 2)
         need = Need(height, width, fps, rows, self._memory, self._on_gpu)
         check_memory(self.bundle, need, self._free)
+
+    def update(self) -> Session:
+        """What runs beside the networks on their device: :data:`ffrt.device_loop.UPDATE`, a graph without weights."""
+        if self._update is None:
+            self._update = Session(
+                UPDATE, "update", provider=self._provider, threads=self._threads, stop=self.stop,
+                optimised_for=optimised_for(self.bundle),
+            )  # fmt: skip
+        return self._update
 
     def during(self, steps: Generator[Yielded, None, Returned]) -> Generator[Yielded, None, Returned]:
         """The same steps, which `stop.cancel()` ends from the first to the last; with memory "low" no graph stays."""
@@ -107,6 +118,7 @@ class Stages:
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance_scale,
             sampler=sampling.sampler,
+            update=self.update(),
         )
         return self.during(steps)
 
@@ -135,6 +147,7 @@ class Stages:
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance_scale,
             sampler=sampling.sampler,
+            update=self.update(),
         )
         return self.during(steps)
 
@@ -162,6 +175,7 @@ class Stages:
             motion_score=follow.motion_score,
             noise_augmentation=follow.noise_augmentation,
             sampler=sampling.sampler,
+            update=self.update(),
         )
         return self.during(steps)
 
@@ -185,6 +199,7 @@ class Stages:
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance_scale,
             sampler=sampling.sampler,
+            update=self.update(),
         )
         return self.during(steps)
 
