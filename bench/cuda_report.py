@@ -40,7 +40,8 @@ def table(record: Mapping[str, Any]) -> str:
     runtime = [f"{name} {around[name]}" for name in ("onnxruntime", "onnxruntime-gpu", "torch") if around.get(name)]
     parts = [f"scale {', '.join(record['scales'])}", device, *runtime]
     parts.append(f"matrix products {flops(record['product_flops_per_s'])} FLOP/s")
-    lines += ["", f"{'; '.join(parts)}. FLOPs are those of eager. ± is the quartile distance."]
+    told = "FLOPs are those of eager; torch.compile took turns with eager in a process of its own"
+    lines += ["", f"{'; '.join(parts)}. {told}. ± is the quartile distance."]
     if record["host_overhead"] is not None:
         lines.append(f"Beside the graphs: at most {100 * record['host_overhead']:.1f} % of a denoising loop.")
     if record["missing"]:

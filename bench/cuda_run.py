@@ -9,6 +9,7 @@ the same command goes on with what is missing. `--scale tiny --provider cpu` is 
 import argparse
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -199,6 +200,28 @@ def gpu_name() -> str | None:
     return said if said else None
 
 
+def carry_out(asked: argparse.Namespace, models: Path, missing: Sequence[Job], began: float) -> int:
+    """Build and measure what is missing. 0: all that there was time for; 1: something failed; 130: stopped by Ctrl-C or
+    by a termination signal."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if missing:
+            minutes = time_left(["build", *map(kind_of, missing)], []) / 60
+            say(f"building the bundles of {', '.join(asked.parts)}; about {minutes:.0f} minutes at the full scale")
+            build(asked, models, list(dict.fromkeys(job.part for job in missing)))
+        for job in measured_jobs(asked, models, missing, began):
+            say(f"{job.name}: kept in {job.name}.json")
+    except RuntimeError as error:
+        say(f"stopped: {error}; what was measured is kept, the same command goes on")
+        return 1
+    except KeyboardInterrupt:
+        say("stopped; what was measured is kept, the same command goes on")
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build, measure, sum up. 0: everything is there; 1: something is missing; 2: not begun; 130: stopped."""
     from bench.cuda_report import plot, table
@@ -215,20 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = asked.models.resolve() / f"cuda-{asked.scale}"
     jobs = jobs_of(asked.parts, () if asked.no_compile else COMPILED[asked.scale])
     missing = [job for job in jobs if not kept(asked.folder, job, asked.scale, asked.provider)]
-    status = 0
-    try:
-        if missing:
-            say(f"building the bundles of {', '.join(asked.parts)}; about "
-                f"{time_left(['build', *map(kind_of, missing)], []) / 60:.0f} minutes at the full scale")  # fmt: skip
-            build(asked, models, list(dict.fromkeys(job.part for job in missing)))
-        for job in measured_jobs(asked, models, missing, began):
-            say(f"{job.name}: kept in {job.name}.json")
-    except RuntimeError as error:
-        say(f"stopped: {error}; what was measured is kept, the same command goes on")
-        status = 1
-    except KeyboardInterrupt:
-        say("stopped; what was measured is kept, the same command goes on")
-        status = 130
+    status = carry_out(asked, models, missing, began)
     around = environment(asked.bundle.resolve(), asked.provider, None)
     record = summary_of(asked.folder, jobs, around, asked.scale, asked.provider)
     if record["scales"][asked.scale]["stages"]:

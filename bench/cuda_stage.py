@@ -24,7 +24,7 @@ from bench.machine import device_bytes, product_rate
 from bench.speed_measure import DENOISING, difference, measured, result
 from bench.speed_profile import host_overhead
 from bench.speed_work import Contender, Given, Ours, Scale, Stage, given_of, runner, units
-from ffrt import Bundle, Context, FfrtError, Pipeline, open_bundle
+from ffrt import Bundle, Context, FfrtError, open_bundle
 
 BASE = ("eager", "plain", "optimised")
 COMPILED = ("eager", "compiled")
@@ -49,7 +49,7 @@ def measure(argument: Mapping[str, Any]) -> dict[str, Any]:
 
     def opened(name: str) -> Contender:
         if name in bundles:
-            return Ours(Pipeline(bundles[name], provider=provider))
+            return Ours(bundles[name], provider, None)
         device = "cuda" if on_gpu else "cpu"
         networks = {GRAPHS[part]: loaded()}
         return Eager(bundles["plain"], networks, None, device=device, half=on_gpu, compiled=name == "compiled")

@@ -5,6 +5,8 @@ The same weights, the same noise and the same sampler arithmetic; only the netwo
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,9 @@ class Eager:
         self.bundle = bundle
         self._device = torch.device(device)
         self._dtype = torch.float16 if half else torch.float32
+        if compiled:  # a killed run leaves half a library in the cache that all share, and every later one fails on it
+            self._cache = tempfile.TemporaryDirectory(prefix="ffrt-inductor-", ignore_cleanup_errors=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
         self._networks: dict[str, Any] = {
             name: torch.compile(module, dynamic=False) if compiled and name in COMPILED else module
             for name, module in networks.items()

@@ -23,7 +23,7 @@ from bench.speed_measure import DENOISING, measure_stage, memory_of, videos
 from bench.speed_profile import host_overhead, watch
 from bench.speed_report import plot, table
 from bench.speed_work import SMALL, STAGES, STEPS, Contender, Ours, Scale, given_of, scale_of
-from ffrt import Bundle, FfrtError, Pipeline, open_bundle
+from ffrt import Bundle, FfrtError, open_bundle
 from ffrt.interpolate import MIDDLE
 from ffrt.presets import PRESETS, Steps
 
@@ -102,8 +102,8 @@ def contenders_of(
     found: dict[str, Contender] = {"eager": Eager(plain, networks, threads)}
     if compiled:
         found["compiled"] = Eager(plain, networks, threads, compiled=True)
-    found["plain"] = Ours(Pipeline(plain, provider=provider, threads=threads))
-    found["optimised"] = Ours(Pipeline(own["optimised"], provider=provider, threads=threads))
+    found["plain"] = Ours(plain, provider, threads)
+    found["optimised"] = Ours(own["optimised"], provider, threads)
     return found
 
 

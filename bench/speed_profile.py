@@ -20,7 +20,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from bench.harness import summary
 from bench.speed_work import Given, Ours, Scale, Stage, opened, runner
-from ffrt import Bundle, Pipeline
+from ffrt import Bundle
 from graphs.flops import node_flops, shapes
 
 TOP = 8
@@ -110,7 +110,7 @@ def kernels(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with profiles(folder, optimised):
-            ours = Ours(Pipeline(bundle, provider=provider, threads=threads))
+            ours = Ours(bundle, provider, threads)
             run(ours)
         del ours
         gc.collect()  # a session writes its profile when it is gone

@@ -14,10 +14,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ffrt import Bundle, Context, Pipeline
-from ffrt.decode import decode_chunks
-from ffrt.interpolate import interpolation_steps, noise_shape
-from ffrt.keyframes import keyframe_steps
+from ffrt.interpolate import noise_shape
+from ffrt.request import Sampling
 from ffrt.sampler import Array, Denoised, normal_noise
+from ffrt.session import Memory
+from ffrt.stages import Stages
 
 Stage = Literal["keyframe_step", "interpolation_step", "decode_frame", "text"]
 STAGES: tuple[Stage, ...] = ("keyframe_step", "interpolation_step", "decode_frame", "text")
@@ -94,47 +95,42 @@ class Contender(Protocol):
     def video(self, fps: int, prompt: str) -> int: ...
 
 
-@dataclass(frozen=True)
 class Ours:
-    """`ffrt` over the graphs of a bundle, the plain exported ones or optimised ones."""
+    """`ffrt` over the graphs of a bundle, the plain exported ones or optimised ones: its stages as a pipeline has them,
+    and whole videos by a pipeline of their own. Each graph is opened by its first use."""
 
-    pipe: Pipeline
+    def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory = "fast") -> None:
+        self.bundle = bundle
+        self._stages = Stages(bundle, provider, threads, memory)
+        self._pipe = Pipeline(bundle, provider=provider, threads=threads, memory=memory)
 
     def keyframes(self, scale: Scale, given: Given) -> Steps:
         """Keyframes of the shape of `scale`, one yield for each step."""
-        config = self.pipe.bundle.keyframes
-        rows, mask = given.context.rows()
-        noise = normal_noise(0, 0, (config.num_frames, *given.latents.shape[1:]))
-        return keyframe_steps(
-            self.pipe.graph("keyframe_unet"), config, rows, mask, noise,
-            num_inference_steps=STEPS, guidance_scale=scale.keyframe_guidance, sampler=SAMPLER,
-        )  # fmt: skip
+        noise = normal_noise(0, 0, (self.bundle.keyframes.num_frames, *given.latents.shape[1:]))
+        return self._stages.keyframes(given.context, Sampling(STEPS, scale.keyframe_guidance, SAMPLER), noise)
 
     def interpolation(self, scale: Scale, given: Given) -> Steps:
         """The first pass between the known latents, one yield for each step."""
-        config = self.pipe.bundle.interpolation
         noise = normal_noise(0, 1, noise_shape("group", given.latents.shape))
-        return interpolation_steps(
-            self.pipe.graph("interpolation_unet"), config, config.passes[0], given.latents, noise,
-            method="group", prompt=None, num_inference_steps=STEPS,
-            guidance_scale=scale.interpolation_guidance, sampler=SAMPLER,
-        )  # fmt: skip
+        sampling = Sampling(STEPS, scale.interpolation_guidance, SAMPLER)
+        first = self.bundle.interpolation.passes[0]
+        return self._stages.interpolation(None, given.latents, first, sampling, noise, "group")
 
     def decode(self, latents: Array) -> Iterator[Any]:
         """Frames uint8 [n, H, W, 3] of latents [N, 4, h, w], chunk by chunk."""
-        return decode_chunks(self.pipe.graph("movq_decoder"), latents)
+        return self._stages.decode(latents)
 
     def encode(self, prompt: str) -> Context:
         """Text context of a prompt."""
-        return self.pipe.encode(prompt)
+        return self._stages.text(prompt, None)
 
     def video(self, fps: int, prompt: str) -> int:
         """A whole video with the released sampling; returns its frames, none of which is kept."""
-        return sum(1 for _ in self.pipe(prompt, fps=fps, num_inference_steps=STEPS, sampler=SAMPLER))
+        return sum(1 for _ in self._pipe(prompt, fps=fps, num_inference_steps=STEPS, sampler=SAMPLER))
 
     def fast_video(self, fps: int, prompt: str) -> int:
         """The same with the preset for speed."""
-        return sum(1 for _ in self.pipe(prompt, fps=fps, preset="fast"))
+        return sum(1 for _ in self._pipe(prompt, fps=fps, preset="fast"))
 
 
 def runner(contender: Contender, stage: Stage, scale: Scale, given: Given, row: int) -> Callable[[], object]:
@@ -188,11 +184,7 @@ def once(argument: dict[str, Any]) -> None:
 
         contender = Eager(bundle, networks_of(argument["networks"], bundle.folder), argument["threads"])
     else:
-        contender = Ours(
-            Pipeline(
-                bundle, provider=argument["provider"], threads=argument["threads"], memory=argument["memory"]
-            )
-        )  # fmt: skip
+        contender = Ours(bundle, argument["provider"], argument["threads"], argument["memory"])
     if "fps" in argument:
         if isinstance(contender, Ours):
             contender.fast_video(argument["fps"], PROMPT)

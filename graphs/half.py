@@ -146,6 +146,11 @@ def rounded(model: ir.Model) -> ir.Model:
                 narrow = _cast_after(graph, value, HALF)
                 for user, index in users:
                     user.replace_input_with(index, narrow)
+                for place, output in enumerate(graph.outputs):
+                    if output is value:
+                        narrow.name, value.name = value.name, f"{value.name}.wide"
+                        narrow.shape, narrow.type = value.shape, ir.TensorType(HALF)
+                        graph.outputs[place] = narrow
                 types[narrow] = HALF
                 if value.type is not None:
                     value.dtype = SINGLE

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from ffrt.bundle import DEEP, SHALLOW, Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle, write_manifest
@@ -23,7 +24,7 @@ from ffrt.errors import BundleError, FfrtError
 from ffrt.graph import Graph
 from graphs.fidelity import check, measure, random_inputs, relative_rms
 from graphs.half import rounded, to_half
-from graphs.islands import ISLANDS
+from graphs.islands import ISLANDS, dtypes
 from graphs.model import open_graph, write_graph
 from graphs.passes import INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, SPLIT, apply, names_of
 from graphs.split import split
@@ -123,7 +124,7 @@ def _write(
             parts = [model]
         half = dtype == "float16" and name not in _WHOLE
         if half:
-            parts = [to_half(part, _islands(part is parts[-1])) for part in parts]
+            parts = _halved(parts)
         if half and emulate:
             parts = [rounded(part) for part in parts]
         exact = INT8_TEXT in names and name in _WHOLE  # its scales are float32
@@ -133,25 +134,56 @@ def _write(
     return _manifest(bundle, folder, graphs, told, None)
 
 
-def _islands(last: bool) -> tuple[str, ...]:
-    """What stays in float32: what parts hand on is no output of the graph."""
-    return tuple(name for name in ISLANDS if last or name != "output")
+def _halved(parts: list[ir.Model]) -> list[ir.Model]:
+    """Parts in float16 that hand each other what they have: only the last one's outputs are those of the graph."""
+    made: list[ir.Model] = []
+    given: dict[str | None, ir.DataType] = {}
+    for index, part in enumerate(parts):
+        for value in part.graph.inputs:
+            if value.name in given:
+                value.type = ir.TensorType(given[value.name])
+        last = index == len(parts) - 1
+        half = to_half(part, [name for name in ISLANDS if last or name != "output"])
+        types = dtypes(half.graph)
+        for value in half.graph.outputs:
+            value.type = ir.TensorType(types[value])
+            given[value.name] = types[value]
+        made.append(half)
+    return made
 
 
 def _written(folder: Path, name: str, spec: GraphSpec, parts: list[ir.Model], half: bool) -> GraphSpec:
     """The files of one graph, and what the manifest tells of them."""
-    told = []
+    told: list[PartSpec] = []
+    made: dict[str, list[int | str]] = {}
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
+        for value in part.graph.inputs:
+            if value.name in made:
+                value.shape = ir.Shape(made[value.name])
         file = f"{name}.onnx" if last else f"{name}_{_PARTS[index]}.onnx"
         if not last:
             for value in part.graph.inputs:
                 if value.name in _ONCE:
                     value.shape = ir.Shape([1])
         write_graph(part, folder / file, half)
+        if not last:
+            made |= _shapes(folder / file)
         names = [[str(value.name) for value in values] for values in (part.graph.inputs, part.graph.outputs)]
         told.append(PartSpec(file, *map(tuple, names)))
     return replace(spec, file=told[-1].file, parts=tuple(told) if len(told) > 1 else ())
+
+
+def _shapes(path: Path) -> dict[str, list[int | str]]:
+    """The outputs of a part with a name for every axis that is not fixed, so that a session can fix it."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    outputs = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).get_outputs()
+    return {
+        one.name: [axis if isinstance(axis, int) else f"{one.name}_{at}" for at, axis in enumerate(one.shape)]
+        for one in outputs
+    }
 
 
 def _manifest(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphs.attention import fuse_attention
+from graphs.channels_last import channels_last_views
 from graphs.constant_attention import constant_attention
 from graphs.group_norm import fuse_group_norm
 from graphs.int8 import to_int8
@@ -55,6 +56,7 @@ PASSES = (
     Pass("fuse_attention", _for_cpu, ("cpu",)),
     Pass("fuse_attention", _for_cuda, ("cuda",)),
     Pass("fuse_group_norm", fuse_group_norm, ("cuda",), portable=False),
+    Pass("channels_last_views", channels_last_views, ("cuda",)),
     Pass("scale_streams", scale_streams, asked=True),
     Pass(INT8_TEXT, to_int8, only="text_encoder", asked=True),
 )

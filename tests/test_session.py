@@ -82,7 +82,7 @@ def test_a_run_stopped_in_the_middle_of_a_step_leaves_a_pipeline_that_works(
     request = {"seed": 7, "fps": 2, "num_inference_steps": 1, "sampler": "ddim", "height": 64, "width": 64}
     want = demo(PROMPT, **request).frames
     demo.cancel()  # nothing is under way
-    run, timer = Graph.__call__, threading.Timer(0.1, demo.cancel)
+    run, timer = Graph.on_device, threading.Timer(0.1, demo.cancel)
 
     def timed(self: Graph, feed: dict) -> dict:
         if self.name == "keyframe_unet":
@@ -90,13 +90,13 @@ def test_a_run_stopped_in_the_middle_of_a_step_leaves_a_pipeline_that_works(
         return run(self, feed)
 
     with monkeypatch.context() as patched, pytest.raises(Cancelled, match="graph keyframe_unet was stopped before its"):
-        patched.setattr(Graph, "__call__", timed)
+        patched.setattr(Graph, "on_device", timed)
         demo("a blue square", seed=1, fps=2, num_inference_steps=1, height=256, width=256)
     np.testing.assert_array_equal(demo(PROMPT, **request).frames, want)
 
 
 def test_ctrl_c_does_not_wait_for_the_end_of_a_step(demo: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, ended = Graph.__call__, []
+    run, ended = Graph.on_device, []
     timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
 
     def timed(self: Graph, feed: dict) -> dict:
@@ -106,7 +106,7 @@ def test_ctrl_c_does_not_wait_for_the_end_of_a_step(demo: Pipeline, monkeypatch:
         ended.append(self.name)
         return found
 
-    monkeypatch.setattr(Graph, "__call__", timed)
+    monkeypatch.setattr(Graph, "on_device", timed)
     with pytest.raises(KeyboardInterrupt), _cancelled_by_signals(demo.cancel):
         demo("a blue square", seed=1, fps=2, num_inference_steps=1, height=256, width=256)
     assert ended == ["text_encoder"]

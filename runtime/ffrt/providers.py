@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROVIDER_NAMES = {
@@ -61,13 +61,14 @@ class Wanted:
 
     `engines` is the folder for what they build, None for none; `nhwc` is for graphs whose normalisations and
     convolutions were fused for channels last, others get slower; `cuda_graph` records the launches of a run and plays
-    them back, for fixed shapes and device arrays that stay where they are.
+    them back, for fixed shapes and device arrays that stay where they are; `sizes` fixes axes by their names.
     """
 
     threads: int | None = None
     engines: Path | None = None
     nhwc: bool = False
     cuda_graph: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def options_of(word: str, wanted: Wanted) -> Mapping[str, str]:

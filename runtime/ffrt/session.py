@@ -12,6 +12,7 @@ import io
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -129,6 +130,7 @@ class Session:
                 self._session = self._open("cpu", self._wanted)
             else:
                 raise
+        self._sizes: dict[str, int] = {}
         self.inputs = [_tensor(node) for node in self._session.get_inputs()]
         self.outputs = [_tensor(node) for node in self._session.get_outputs()]
 
@@ -147,17 +149,32 @@ class Session:
         """`array` uploaded to the session's device; on the CPU it is the same memory, to be left alone meanwhile."""
         return DeviceArray(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0))
 
+    def _fit(self, feed: Feed) -> None:
+        """On a GPU, open the file once more for the sizes of `feed` if they are new: then no size is worked out on the
+        host, which would wait for the device hundreds of times a run."""
+        if self.device == "cpu":
+            return
+        shapes = [(tensor.shape, feed[tensor.name].shape) for tensor in self.inputs if tensor.shape]
+        named = (pair for axes, sizes in shapes for pair in zip(axes, sizes, strict=False))
+        sizes = {axis: size for axis, size in named if isinstance(axis, str)}
+        if sizes != self._sizes:
+            del self._session  # its memory goes first
+            self._sizes = sizes
+            self._session = self._open(self._word, replace(self._wanted, sizes=sizes))
+
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """All outputs on the host. Raises GraphInputError, OutOfMemoryError, and Cancelled where `stop` ended it."""
         if any(isinstance(value, DeviceArray) for value in feed.values()):
             names = [tensor.name for tensor in self.outputs]
             return {name: value.numpy() for name, value in self.run_on_device(feed, names).items()}
+        self._fit(feed)
         names = [tensor.name for tensor in self.outputs]
         values = self._ended(feed, False, lambda options: self._session.run(names, dict(feed), options))
         return dict(zip(names, values, strict=True))
 
     def run_on_device(self, feed: Feed, outputs: Sequence[str] | Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
         """The named outputs, left on the device; a mapping says into which arrays they are written. Raises as `run`."""
+        self._fit(feed)
         given = outputs if isinstance(outputs, Mapping) else {}
 
         def bound(options: Any) -> list[Any]:
@@ -232,6 +249,8 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
         unused = ["ConstantFolding"]
     if wanted.threads is not None:
         options.intra_op_num_threads = wanted.threads
+    for axis, size in wanted.sizes.items():
+        options.add_free_dimension_override_by_name(axis, size)
     if word in ON_GPU and hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
