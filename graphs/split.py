@@ -19,7 +19,7 @@ FREE = -1
 """What follows from constants and sizes of inputs is worked out wherever it is used."""
 
 
-def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] = ("x",)) -> list[ir.Model]:
+def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] = ("x", "deep")) -> list[ir.Model]:
     """The parts in order; what depends on no input of ``slow`` or ``fast`` is the first, what on none of ``fast`` the
     second. A part that would give nothing is left out. A graph comes back alone where it has no input of ``fast``, or
     its slow parts need one for a size, as in bundles exported before version 0.2."""
