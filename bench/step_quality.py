@@ -32,7 +32,7 @@ from graphs.deep_cache import write_cached
 from graphs.flops import count_flops
 
 FREE = ("bundle", "provider", "threads", "json")  # all in the record, none changes what is measured
-CLOSE_POINTS, CLOSE_DB = 2.0, 0.5
+CLOSE_POINTS, CLOSE_DB = 2.0, 0.2
 """How far below the default a setting may be to count as equally good: a score of prompts, a PSNR."""
 
 

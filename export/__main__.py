@@ -18,6 +18,8 @@ from export.parity import ParityError
 from export.release_bundle import write_release
 from export.released import RELEASES
 from ffrt import Bundle, FfrtError
+from graphs.optimise import DTYPE_OF, check_place, chosen, optimise
+from graphs.passes import PROVIDERS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +31,11 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--out", type=Path, help="folder of the bundle (graphs/demo, graphs/bundles/NAME)")
     line.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of a release's weights (fp16)")
     line.add_argument("--rounds", type=int, default=2, help="inputs that a release's graphs are compared on (2)")
+    line.add_argument(
+        "--optimise", nargs="+", choices=PROVIDERS, default=[], metavar="PROVIDER",
+        help=f"also write OUT-PROVIDER, rewritten for it as python -m graphs optimise does: {list(PROVIDERS)}",
+    )  # fmt: skip
+    line.add_argument("--without", nargs="+", default=[], metavar="PASS", help="passes of --optimise to leave out")
     line.add_argument("--threads", type=int, help="CPU threads of PyTorch")
     return line
 
@@ -44,13 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{time.perf_counter() - started:6.1f} s  {line}", file=sys.stderr, flush=True)
 
     try:
+        for provider in asked.optimise:
+            check_place(beside(asked, provider))
+            chosen(provider, DTYPE_OF[provider], asked.without, ())
         bundle = export_release(asked, report) if asked.name in RELEASES else export_preset(asked, report)
+        for provider in asked.optimise:
+            dtype: Dtype = "float16" if provider == "cuda" else "float32"
+            optimise(
+                bundle, beside(asked, provider), provider=provider, dtype=dtype, without=asked.without, report=report
+            )
     except KeyboardInterrupt:
         print(
             f"export {asked.name}: stopped; no bundle was written, the same command goes on from here", file=sys.stderr
         )
         return 130
-    except (ParityError, FfrtError, CheckpointError, OSError, RuntimeError, ImportError) as error:
+    except (ParityError, FfrtError, CheckpointError, OSError, RuntimeError, ImportError, ValueError) as error:
         print(f"export {asked.name}: {error}", file=sys.stderr)
         return 1
     total = sum(file.bytes for file in bundle.files.values())
@@ -58,11 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def beside(asked: argparse.Namespace, provider: str) -> Path:
+    """Where the bundle for one provider goes."""
+    out = place_of(asked)
+    return out.with_name(f"{out.name}-{provider}")
+
+
+def place_of(asked: argparse.Namespace) -> Path:
+    """Where the bundle goes."""
+    if asked.out is not None:
+        return Path(asked.out)
+    return Path("graphs") / "bundles" / asked.name if asked.name in RELEASES else Path("graphs") / asked.name
+
+
 def export_preset(asked: argparse.Namespace, report: Callable[[str], None]) -> Bundle:
     """A bundle of weights that were trained here."""
-    default = Path("graphs") / asked.name
-    weights, out = (default if path is None else path for path in (asked.weights, asked.out))
-    return write_bundle(PRESETS[asked.name], weights, out, report)
+    weights = Path("graphs") / asked.name if asked.weights is None else asked.weights
+    return write_bundle(PRESETS[asked.name], weights, place_of(asked), report)
 
 
 def export_release(asked: argparse.Namespace, report: Callable[[str], None]) -> Bundle:
@@ -77,9 +104,8 @@ def export_release(asked: argparse.Namespace, report: Callable[[str], None]) -> 
             f"{text}: no such folder; give the text encoder's with --text-encoder (released: google/flan-ul2)"
         )
     release = RELEASES[asked.name](asked.weights, text)
-    out = Path("graphs") / "bundles" / asked.name if asked.out is None else asked.out
     dtype = "float16" if asked.dtype == "fp16" else "float32"
-    return write_release(release, out, dtype, asked.rounds, report)
+    return write_release(release, place_of(asked), dtype, asked.rounds, report)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ffrt.bundle import find_bundle, open_bundle
 from ffrt.errors import FfrtError
-from graphs.optimise import DTYPES, Dtype, optimise
+from graphs.optimise import DTYPE_OF, DTYPES, Dtype, optimise
 from graphs.passes import ON_REQUEST, PROVIDERS, names_of
 
 
@@ -40,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def report(told: str) -> None:
         print(f"{time.perf_counter() - began:6.1f} s  {told}", file=sys.stderr, flush=True)
 
-    usual: Dtype = "float16" if asked.provider == "cuda" else "float32"
-    dtype: Dtype = usual if asked.dtype is None else asked.dtype
+    dtype: Dtype = DTYPE_OF[asked.provider] if asked.dtype is None else asked.dtype
     try:
         made = optimise(
             open_bundle(find_bundle(asked.bundle)), asked.out, provider=asked.provider, dtype=dtype,

@@ -14,7 +14,20 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from graphs.model import Numbers, new_weight, nodes_of, numbers, only_user, replace, source, taken, tidy, weight
+from graphs.attention import HIDES
+from graphs.model import (
+    Numbers,
+    new_weight,
+    nodes_of,
+    numbers,
+    only_user,
+    replace,
+    scalar,
+    source,
+    taken,
+    tidy,
+    weight,
+)
 
 _ROWS = 2
 """What a symbolic axis is while the text is worked out: enough to see whether rows differ."""
@@ -28,7 +41,7 @@ def constant_attention(model: ir.Model) -> ir.Model:
     graph = model.graph
     for softmax in nodes_of(model, "Softmax"):
         masked, attended = source(softmax.inputs[0], "Where"), only_user(softmax.outputs[0], "MatMul")
-        if masked is None or attended is None:
+        if masked is None or attended is None or not _hides(masked):
             continue
         mask, value = _mask_of(masked), _projected(attended.inputs[1])
         if mask is None or value is None:
@@ -55,6 +68,12 @@ def constant_attention(model: ir.Model) -> ir.Model:
 
         replace(graph, end, new_weight(graph, "attended", shape, made))
     return tidy(model)
+
+
+def _hides(masked: ir.Node) -> bool:
+    """Whether scores are filled with so low a number that nothing is left of them."""
+    fill = scalar(masked.inputs[1])
+    return fill is not None and fill <= HIDES
 
 
 def _mask_of(masked: ir.Node) -> ir.Value | None:
@@ -106,7 +125,10 @@ def _added(joined: ir.Value) -> tuple[ir.Value, bool] | None:
     while (node := only_user(value, "Transpose", "Reshape", "Squeeze")) is not None:
         over_pixels = over_pixels or node.op_type == "Transpose"
         value = node.outputs[0]
-    return (value, over_pixels) if only_user(value, "Add") is not None else None
+    total = only_user(value, "Add")
+    if total is None or any(weight(given) is not None for given in total.inputs):  # the layer's bias
+        return None
+    return value, over_pixels
 
 
 def _only_token(model: ir.Model, context: ir.Value, mask: ir.Value) -> Numbers | None:

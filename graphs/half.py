@@ -16,9 +16,12 @@ LARGEST = 65504.0
 _SINGLE_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "GroupNorm": (1, 2), "SkipGroupNorm": (1, 2)}
 
 
-def to_half(model: ir.Model, islands: Collection[str] = tuple(ISLANDS)) -> ir.Model:
+def to_half(
+    model: ir.Model, islands: Collection[str] = tuple(ISLANDS), single_outputs: bool = True
+) -> ir.Model:  # fmt: skip
     """``model`` in float16, except for ``islands`` and its inputs and outputs. Weights are then float16 without a Cast.
 
+    Without ``single_outputs`` each output has the dtype that it was worked out in: for parts that feed each other.
     A constant beyond float16's range becomes the largest it has, so that a mask stays finite. Raises RequestError for
     an island that is not in :data:`ISLANDS`.
     """
@@ -37,7 +40,7 @@ def to_half(model: ir.Model, islands: Collection[str] = tuple(ISLANDS)) -> ir.Mo
         if not (node.op_type in ("Cast", "CastLike") and facts.is_float(node.outputs[0])):
             writer.set(node, SINGLE if node in single else HALF)
     for index, output in enumerate(graph.outputs):
-        if facts.types.get(output) == SINGLE:
+        if single_outputs and facts.types.get(output) == SINGLE:
             found = writer.seen_as(output, SINGLE)
             if found is not output:
                 found.name, output.name = output.name, f"{output.name}.half"

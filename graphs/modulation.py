@@ -27,7 +27,7 @@ from graphs.model import (
     users,
     weight,
 )
-from graphs.temporal_conv import attribute
+from graphs.temporal_conv import attribute, bias_of
 
 TABLE = "modulation"
 """What the names of tables begin with."""
@@ -90,14 +90,11 @@ def wide_axis(axes: Sequence[int]) -> int:
 
 def _norm_of(split: ir.Node) -> _Norm | None:
     """The conditional norm whose scale and shift ``split`` cuts apart, if every use of the scale adds one to it."""
-    value = taken(split, 0)
-    while (node := value.producer()) is not None and node.op_type in ("Unsqueeze", "Slice"):
-        value = taken(node, 0)
-    linear = value.producer()
-    if linear is None or linear.op_type != "Gemm" or len(split.outputs) != 2 or attribute_of(linear, "transB") != 1:
+    linear = _behind(split)[0].producer()
+    if linear is None or linear.op_type != "Gemm" or len(split.outputs) != 2 or not _is_linear(linear):
         return None
     kernel = weight(linear.inputs[1])
-    if kernel is None or weight(linear.inputs[2]) is None:
+    if kernel is None or bias_of(linear) is None or not _in_halves(split):
         return None
     for use in users(split.outputs[0]):
         if use.op_type != "Add" or 1.0 not in [scalar(value) for value in use.inputs]:
@@ -105,6 +102,21 @@ def _norm_of(split: ir.Node) -> _Norm | None:
     width = kernel.shape[0]
     assert isinstance(width, int)
     return _Norm(linear, split, width // 2)
+
+
+def _is_linear(gemm: ir.Node) -> bool:
+    """Whether it is ``x W^T + b``."""
+    factors = (gemm.attributes.get(name) for name in ("alpha", "beta"))
+    ones = all(factor is None or factor.as_float() == 1 for factor in factors)
+    return ones and attribute_of(gemm, "transB") == 1 and attribute_of(gemm, "transA") == 0
+
+
+def _in_halves(split: ir.Node) -> bool:
+    """Whether both outputs are of one size."""
+    if len(split.inputs) < 2:
+        return True
+    sizes = weight(split.inputs[1])
+    return sizes is not None and len(set(sizes.numpy().tolist())) == 1
 
 
 def attribute_of(node: ir.Node, name: str) -> int:
@@ -115,12 +127,21 @@ def attribute_of(node: ir.Node, name: str) -> int:
 
 def _axes(split: ir.Node) -> tuple[int, ...]:
     """The axes of size one that stand in what ``split`` cuts apart."""
-    rank, value = 2, taken(split, 0)
-    while (node := value.producer()) is not None and node.op_type in ("Unsqueeze", "Slice"):
-        rank += node.op_type == "Unsqueeze"
-        value = taken(node, 0)
+    rank = _behind(split)[1]
     along = attribute_of(split, "axis")
     return tuple(axis for axis in range(1, rank) if axis != along)
+
+
+def _behind(split: ir.Node) -> tuple[ir.Value, int]:
+    """What ``split`` cuts apart before axes of size one were put in behind its rows, and how many axes it has then."""
+    rank, value = 2, taken(split, 0)
+    while (node := value.producer()) is not None and node.op_type == "Unsqueeze":
+        axes = weight(node.inputs[1])
+        if axes is None or 0 in axes.numpy().tolist():
+            break
+        rank += axes.size
+        value = taken(node, 0)
+    return value, rank
 
 
 def _bias(graph: ir.Graph, norm: _Norm) -> ir.Value:
@@ -140,13 +161,22 @@ def _bias(graph: ir.Graph, norm: _Norm) -> ir.Value:
 def _rows_of(embedding: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
     """Behind ``silu(row_an_image(rows, N))``: the rows ``[R, E]`` and their images' count; None where it is another."""
     product = source(embedding, "Mul")
-    wave = None if product is None else next((v for v in product.inputs if source(v, "Sigmoid") is None), None)
+    wave = None if product is None else _wave(product)
     gather = None if wave is None else _through(wave, "Transpose").producer()
     if gather is None or gather.op_type not in ("GatherND", "Gather"):
         return None, None
     rows = _through(taken(gather, 0), "Transpose")
     counted = _range_of(taken(gather, 1))
     return (rows, counted) if counted is not None else (None, None)
+
+
+def _wave(product: ir.Node) -> ir.Value | None:
+    """``x`` of ``x sigmoid(x)``; None for another product."""
+    for value, other in (product.inputs, product.inputs[::-1]):
+        gate = source(other, "Sigmoid")
+        if gate is not None and gate.inputs[0] is value:
+            return value
+    return None
 
 
 def _through(value: ir.Value, op: str) -> ir.Value:

@@ -31,6 +31,8 @@ from graphs.split import split
 
 Dtype = Literal["float32", "float16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "float16")
+DTYPE_OF: Mapping[str, Dtype] = {"cpu": "float32", "cuda": "float16"}
+"""What each provider computes in unless something else is asked for."""
 FLOORS: Mapping[Dtype, float] = {"float32": 1e-3, "float16": 5e-2}
 """Largest relative RMS error of a graph against the one it was made of."""
 _WHOLE = ("text_encoder",)
@@ -54,14 +56,13 @@ def optimise(
     graphs compute in float16 but for named islands, and both bundles' videos are compared (:mod:`graphs.fidelity`).
     ``verify`` False skips all comparisons.
 
-    Raises BundleError where ``out`` exists or ``bundle`` was optimised before, ValueError for an unknown provider, pass
+    Raises BundleError where ``out`` exists or lies in ``bundle``, or that was optimised before, ValueError for an unknown provider, pass
     or dtype, PassError or FidelityError where the results differ.
     """
-    names = _chosen(provider, dtype, without, also)
+    names = chosen(provider, dtype, without, also)
     if bundle.optimised is not None:
         raise BundleError(f"{bundle.folder} is optimised for {bundle.optimised.provider!r}; give the one it is made of")
-    if out.exists():
-        raise BundleError(f"{out} exists; remove it, or give another folder")
+    check_place(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside, trial = (out.parent / f".{out.name}.{word}.{os.getpid()}" for word in ("writing", "trial"))
     try:
@@ -87,7 +88,16 @@ def optimise(
     return open_bundle(out, verify=False)
 
 
-def _chosen(provider: str, dtype: str, without: Collection[str], also: Collection[str]) -> list[str]:
+def check_place(out: Path) -> None:
+    """Raise BundleError where ``out`` is there already: nothing is written over."""
+    if out.exists():
+        raise BundleError(f"{out} exists; remove it, or give another folder")
+    if bundle.folder.resolve() in out.resolve().parents:
+        raise BundleError(f"{out} lies in the bundle that it is made of, which holds plain files only; choose another")
+
+
+def chosen(provider: str, dtype: str, without: Collection[str], also: Collection[str]) -> list[str]:
+    """The passes that run. Raises ValueError for a provider, dtype or pass that there is not."""
     if provider not in PROVIDERS:
         raise ValueError(f"provider: expected one of {list(PROVIDERS)}, got {provider!r}")
     if dtype not in DTYPES:
@@ -99,7 +109,7 @@ def _chosen(provider: str, dtype: str, without: Collection[str], also: Collectio
     for name in also:
         if name not in ON_REQUEST:
             raise ValueError(f"pass: expected some of {list(ON_REQUEST)}, which run on request, got {name!r}")
-    return [*(name for name in known if name not in without), *also]
+    return [*(name for name in known if name not in without), *dict.fromkeys(also)]
 
 
 def _write(
@@ -143,7 +153,7 @@ def _halved(parts: list[ir.Model]) -> list[ir.Model]:
             if value.name in given:
                 value.type = ir.TensorType(given[value.name])
         last = index == len(parts) - 1
-        half = to_half(part, [name for name in ISLANDS if last or name != "output"])
+        half = to_half(part, [name for name in ISLANDS if last or name != "output"], single_outputs=last)
         types = dtypes(half.graph)
         for value in half.graph.outputs:
             value.type = ir.TensorType(types[value])
@@ -222,7 +232,7 @@ def _inputs(bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:
     specs = [spec for spec in bundle.graphs[name].inputs if spec.name != DEEP]
     cell = bundle.video.size_multiple // bundle.video.downscale
     side = 2 * max(cell, 4)
-    sizes = {"B": 2, "N": 2, "T": 4, "G": 3, "F": 5, "L": 8, "h": side, "w": side}
+    sizes = {"B": 2, "N": 2, "T": 4, "G": 3, "F": 5, "L": 8, "D": 8, "h": side, "w": side}
     sizes |= {axis: side * bundle.video.downscale for axis in ("H", "W")}
     given = open_graph(bundle.path(bundle.graphs[name].file)).graph.inputs
     shapes = {value.name: value.shape for value in given if value.shape is not None}

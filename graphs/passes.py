@@ -13,7 +13,7 @@ from graphs.constant_attention import constant_attention
 from graphs.group_norm import fuse_group_norm
 from graphs.int8 import to_int8
 from graphs.modulation import join_modulation
-from graphs.norm import drop_neutral
+from graphs.norm import drop_neutral, layer_norm
 from graphs.scale import scale_streams
 from graphs.temporal_conv import fold_merge, merge_pointwise
 
@@ -53,6 +53,7 @@ PASSES = (
     Pass("constant_attention", constant_attention),
     Pass("join_modulation", join_modulation),
     Pass("drop_neutral", drop_neutral),
+    Pass("layer_norm", layer_norm, ("cpu",)),
     Pass("fuse_attention", _for_cpu, ("cpu",)),
     Pass("fuse_attention", _for_cuda, ("cuda",)),
     Pass("fuse_group_norm", fuse_group_norm, ("cuda",), portable=False),

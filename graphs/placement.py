@@ -2,9 +2,10 @@
 
 The real provider of the onnxruntime-gpu wheel partitions, fuses and lays out every graph of the bundle, over stand-ins
 for CUDA's libraries (:mod:`graphs.cuda_stand_ins`); nothing is computed. Shown for each graph: the nodes that the GPU
-and the CPU take, attentions and GroupNorms that run as one kernel out of all, and the Transposes and copies between
-host and device that remain. Axes have the bundle's sizes, as in a session that is opened for one shape: with
-``--open`` they are left symbolic, and arithmetic on shapes then costs copies.
+and the CPU take, attentions and GroupNorms that run as one kernel out of all, and the Transposes, Casts and copies
+between host and device that remain. Axes have the bundle's sizes, as in a session that is opened for one shape, and
+what parts of a graph hand each other has the size that follows: with ``--open`` they are left symbolic, and arithmetic
+on shapes then costs copies.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 
-from ffrt.bundle import Bundle, open_bundle
+from ffrt.bundle import SHALLOW, Bundle, find_bundle, open_bundle
 from ffrt.errors import FfrtError, GraphInputError, ProviderError
 from graphs.cuda_stand_ins import build_stand_ins
 
@@ -37,10 +38,12 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Placement:
-    """What became of one graph: operators that each provider took, and those that run after optimisation."""
+    """What became of one graph, or part of one: what each provider took, and what runs after optimisation."""
 
     graph: str
     sizes: Mapping[str, int]
+    unknown: Sequence[str]
+    """Axes that stayed symbolic."""
     taken: Mapping[str, Mapping[str, int]]
     after: Mapping[str, int]
 
@@ -67,6 +70,10 @@ class Placement:
     @property
     def transposes(self) -> int:
         return self.count("Transpose")
+
+    @property
+    def casts(self) -> int:
+        return self.count("Cast")
 
     @property
     def copies(self) -> int:
@@ -117,20 +124,26 @@ def has_gpu() -> bool:
     return Path("/dev/nvidia0").exists() and CUDA in ort.get_available_providers()
 
 
-def sizes_of(path: Path, letters: Mapping[str, int]) -> dict[str, int]:
-    """The symbolic axes of a graph's inputs that ``letters`` know, products such as ``B*T`` included."""
-    found: dict[str, int] = {}
+def sizes_of(path: Path, letters: Mapping[str, int]) -> dict[str, int | None]:
+    """The symbolic axes of a graph's inputs, products such as ``B*T`` included; None where ``letters`` lack one."""
+    found: dict[str, int | None] = {}
     for value in onnx.load(path, load_external_data=False).graph.input:
         for axis in (dim.dim_param for dim in value.type.tensor_type.shape.dim if dim.dim_param):
-            parts = axis.split("*")
-            if all(part in letters for part in parts):
-                found[axis] = math.prod(letters[part] for part in parts)
+            known = [letters.get(part) for part in axis.split("*")]
+            found[axis] = math.prod(size for size in known if size is not None) if None not in known else None
     return found
 
 
-def graphs_of(bundle: Bundle) -> dict[str, Path]:
-    """Every ONNX file of the bundle, the parts of a graph that was cut apart included."""
-    return {path.stem: path for path in sorted(bundle.folder.glob("*.onnx"))}
+def graphs_of(bundle: Bundle) -> dict[str, list[Path]]:
+    """Graph -> its files in the order in which they run; those of step caching follow the network they are of."""
+    files = {
+        name: [bundle.path(part.file) for part in spec.parts] if spec.parts else [bundle.path(spec.file)]
+        for name, spec in sorted(bundle.graphs.items())
+    }
+    for whole, shallow in SHALLOW.items():
+        if shallow in files:
+            files[whole] += files.pop(shallow)
+    return files
 
 
 def letters_of(bundle: Bundle) -> dict[str, int]:
@@ -142,15 +155,19 @@ def letters_of(bundle: Bundle) -> dict[str, int]:
     }  # fmt: skip
 
 
-def place(graphs: Mapping[str, Path], letters: Mapping[str, int], wheel: Path | None) -> list[Placement]:
-    """Where the nodes of ``graphs`` (name -> ONNX file) run; axes not in ``letters`` stay symbolic.
+def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], wheel: Path | None) -> list[Placement]:
+    """Where the nodes of ``graphs`` (:func:`graphs_of`) run, file by file.
 
+    Axes that neither ``letters`` nor an earlier file of the same graph know stay symbolic.
     ``wheel`` is an unpacked onnxruntime-gpu wheel for this Python; None asks the installed one and needs a GPU.
     Raises ProviderError where the provider does not start, GraphInputError where a graph is not taken.
     """
-    sizes = {name: sizes_of(path, letters) for name, path in graphs.items()}
+    sizes = {path: sizes_of(path, letters) for parts in graphs.values() for path in parts}
     request = {
-        "graphs": {name: {"path": str(path.resolve()), "sizes": sizes[name]} for name, path in graphs.items()},
+        "graphs": {
+            name: [{"path": str(path.resolve()), "sizes": sizes[path]} for path in parts]
+            for name, parts in graphs.items()
+        },
         "options": OPTIONS,
     }
     with tempfile.TemporaryDirectory() as scratch:
@@ -173,24 +190,30 @@ def place(graphs: Mapping[str, Path], letters: Mapping[str, int], wheel: Path | 
             input=json.dumps(request), capture_output=True, text=True, env=environment,
         )  # fmt: skip
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if len(answers) < len(graphs):
-        missing = next(name for name in graphs if name not in {answer["graph"] for answer in answers})
+    if len(answers) < len(sizes):
+        missing = list(sizes)[len(answers)]
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise GraphInputError(f"{missing}: the CUDA provider would not take {graphs[missing]}: {said}")
+        raise GraphInputError(f"{missing.stem}: the CUDA provider would not take {missing}: {said}")
     for answer in answers:
         if CUDA not in answer["providers"]:
             raise ProviderError(f"the CUDA provider did not start, got {answer['providers']}; {done.stderr[-400:]}")
-    return [Placement(one["graph"], sizes[one["graph"]], one["taken"], one["after"]) for one in answers]
+    return [
+        Placement(
+            one["graph"], one["sizes"], [axis for axis in sizes[path] if axis not in one["sizes"]], one["taken"],
+            one["after"],
+        )
+        for path, one in zip(sizes, answers, strict=True)
+    ]  # fmt: skip
 
 
 def table(placements: Sequence[Placement]) -> str:
     """One line a graph, and below it what the CPU takes, if anything."""
-    head = ["graph", "GPU", "CPU", "attentions", "GroupNorms", "Transposes", "copies"]
+    head = ["graph", "GPU", "CPU", "attentions", "GroupNorms", "Transposes", "Casts", "copies"]
     rows = []
     for one in placements:
         taken = sum(one.taken.get(CUDA, {}).values())
         attentions, norms = (f"{fused} of {every}" for fused, every in (one.attentions, one.group_norms))
-        numbers = (taken, sum(one.on_cpu.values()), attentions, norms, one.transposes, one.copies)
+        numbers = (taken, sum(one.on_cpu.values()), attentions, norms, one.transposes, one.casts, one.copies)
         rows.append([one.graph, *map(str, numbers)])
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = []
@@ -211,7 +234,7 @@ def listed(operators: Mapping[str, int]) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m graphs.placement", description=__doc__)
-    line.add_argument("bundle", type=Path, help="folder of the bundle")
+    line.add_argument("bundle", help="folder of the bundle, or 'demo'")
     line.add_argument("--ort", type=Path, help=f"an unpacked {WHEEL} wheel for this Python (fetched once otherwise)")
     line.add_argument("--json", type=Path, help="write all counts to this file")
     line.add_argument("--ops", action="store_true", help="list the operators that run, graph by graph")
@@ -223,23 +246,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: the table was shown; 1: it could not be made, and why."""
     asked = parser().parse_args(arguments)
     try:
-        bundle = open_bundle(asked.bundle)
+        bundle = open_bundle(find_bundle(asked.bundle))
         graphs = graphs_of(bundle)
         wheel = asked.ort
         if wheel is None and not has_gpu():
             wheel = fetch_wheel(cache_folder())
-        placements = place(graphs, {} if asked.open else letters_of(bundle), wheel)
+        letters = {} if asked.open else letters_of(bundle)
+        placements = place(graphs, letters, wheel)
     except FfrtError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(placements))
+    for one in placements:
+        if one.unknown and not asked.open:
+            print(f"{one.graph}, of unknown size: {', '.join(one.unknown)}")
     if asked.ops:
         for one in placements:
-            sizes = ", ".join(f"{axis} {size}" for axis, size in one.sizes.items())
-            print(f"\n{one.graph} ({sizes})\n  {listed(one.after)}")
+            sizes = ", ".join(f"{axis} {size}" for axis, size in one.sizes.items() if axis.split("*")[0] in letters)
+            print(f"\n{one.graph}{f' ({sizes})' if sizes else ''}\n  {listed(one.after)}")
     if asked.json is not None:
-        found = {one.graph: {**asdict(one), "attentions": one.attentions, "group_norms": one.group_norms,
-                             "transposes": one.transposes, "copies": one.copies} for one in placements}  # fmt: skip
+        counts = ("attentions", "group_norms", "transposes", "casts", "copies")
+        found = {one.graph: asdict(one) | {name: getattr(one, name) for name in counts} for one in placements}
         asked.json.write_text(json.dumps({"options": OPTIONS, "wheel": WHEEL, "graphs": found}, indent=1) + "\n")
     return 0
 

@@ -57,11 +57,20 @@ def width(value: ir.Value) -> int | None:
 
 def channels_of(value: ir.Value | None) -> tuple[int, int] | None:
     """Channels and axes of what convolutions made; None where that is not known."""
-    node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize", "Reshape")
+    node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize", "Reshape", "Transpose")
     if node is None:
         return None
+    if node.op_type == "Transpose":  # of a view that had its channels last
+        view = m.source(node.inputs[0], "Reshape")
+        sizes = [] if view is None else pieces(m.taken(view, 1))
+        turned = list(node.attributes.get_ints("perm", ())) == [0, 3, 1, 2]
+        channels = number(sizes[3]) if turned and len(sizes) == 4 else None
+        return None if channels is None else (channels, 4)
     if node.op_type == "Reshape":
         sizes = pieces(m.taken(node, 1))
+        like = m.source(m.taken(node, 1), "Shape")
+        if like is not None and not like.attributes.get_int("start", 0) and "end" not in like.attributes:
+            return channels_of(like.inputs[0])  # a norm gives its groups the shape of its input
         channels = None if len(sizes) not in (3, 4, 5) else number(sizes[1])
         return None if channels is None or channels < 1 else (channels, len(sizes))
     if node.op_type in ("Conv", "ConvTranspose"):

@@ -25,6 +25,7 @@ from graphs.model import (
     source,
     taken,
     tidy,
+    users,
     weight,
 )
 
@@ -54,6 +55,11 @@ def groups_of(conv: ir.Node) -> int:
     return 1 if found is None else found.as_int()
 
 
+def bias_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """The bias of a convolution or linear layer, None where it has none or that depends on an input."""
+    return weight(node.inputs[2]) if len(node.inputs) > 2 else None
+
+
 def fold_merge(model: ir.Model) -> ir.Model:
     """``(1 - m) x + m conv(x)`` with a learned m becomes one convolution: its kernel times m, and 1 - m added in the
     middle for every channel. Saves three passes over the activations (paper eq. 3, ``export.layers.merged``)."""
@@ -67,11 +73,10 @@ def fold_merge(model: ir.Model) -> ir.Model:
             continue
         scaled = only_user(back, "Mul")
         total = only_user(scaled.outputs[0], "Add") if scaled is not None else None
-        kernel, bias = weight(conv.inputs[1]), weight(conv.inputs[2])
+        kernel, bias = weight(conv.inputs[1]), bias_of(conv)
         if scaled is None or total is None or kernel is None or bias is None or kernel.shape[0] != kernel.shape[1]:
             continue
-        merge_value = next(value for value in scaled.inputs if value is not back)
-        merge = scalar(merge_value)
+        merge = scalar(next((value for value in scaled.inputs if value is not back), None))
         kept = next((value for value in total.inputs if value is not scaled.outputs[0]), None)
         if merge is None or not _is_rest(kept, merge, _images(conv)):
             continue
@@ -109,7 +114,7 @@ def merge_pointwise(model: ir.Model) -> ir.Model:
         if images is None or first is None or first.op_type != "Conv" or not _is_pointwise(first):
             continue
         kernels = [weight(node.inputs[1]) for node in (first, conv)]
-        biases = [weight(node.inputs[2]) for node in (first, conv)]
+        biases = [bias_of(node) for node in (first, conv)]
         if None in kernels or None in biases or len(_chain_users(images)) != 1:
             continue
         outer, middle, inner = kernels[1].shape[0], kernels[1].shape[1], kernels[0].shape[1]  # type: ignore[union-attr]
@@ -127,8 +132,8 @@ def _merge(
 ) -> None:  # fmt: skip
     point, kernel, before, after = (tensor for tensor in tensors if tensor is not None)
     outer, inner, reach = sizes
-    dims = _view_dims(conv)
-    if dims is None:
+    dims, swapped = _view_dims(conv), only_user(conv.outputs[0], "Transpose")
+    if dims is None or swapped is None or attribute(swapped, "perm") != _SWAP:
         return
 
     def kernel_of() -> Numbers:
@@ -142,7 +147,7 @@ def _merge(
     def edge_of(offset: int) -> Numbers:
         return -missing(offset).reshape(1, -1, 1, 1)
 
-    def bias_of() -> Numbers:
+    def joined_bias() -> Numbers:
         return np.asarray(numbers(after) + sum(missing(offset) for offset in range(reach)), np.float32)
 
     name = conv.inputs[1].name  # type: ignore[union-attr]
@@ -151,7 +156,7 @@ def _merge(
     clip = emit(conv, "Transpose", [clip], {"perm": _SWAP})
     conv.replace_input_with(0, clip)
     conv.replace_input_with(1, new_weight(graph, f"{name}.merged", (outer, inner, reach, 1), kernel_of))
-    conv.replace_input_with(2, new_weight(graph, f"{name}.merged_bias", (outer,), bias_of))
+    conv.replace_input_with(2, new_weight(graph, f"{name}.merged_bias", (outer,), joined_bias))
     edge = None
     for offset in range(reach):
         away = offset - reach // 2
@@ -160,8 +165,7 @@ def _merge(
         lost = new_weight(graph, f"{name}.edge{offset}", (1, outer, 1, 1), partial(edge_of, offset))
         part = emit(conv, "Mul", [_outside(graph, conv, dims[1], away), lost])  # [1, O, T, 1]
         edge = part if edge is None else emit(conv, "Add", [edge, part])
-    swapped = only_user(conv.outputs[0], "Transpose")
-    assert swapped is not None and edge is not None
+    assert edge is not None
     swapped.replace_input_with(0, emit(swapped, "Add", [conv.outputs[0], edge]))
 
 
@@ -194,10 +198,12 @@ def _images(conv: ir.Node) -> ir.Value | None:
 
 
 def _chain_users(images: ir.Value) -> list[ir.Node]:
-    """Who uses ``images``, where reshapes count as what uses them."""
-    found = []
-    for node, _ in images.uses():
-        found += _chain_users(node.outputs[0]) if node.op_type == "Reshape" else [node]
+    """Who uses ``images``, where views count as what uses them."""
+    found: list[ir.Node] = []
+    if images.is_graph_output():
+        return found
+    for node in users(images):
+        found += _chain_users(node.outputs[0]) if node.op_type in ("Reshape", "Transpose") else [node]
     return found
 
 

@@ -79,7 +79,9 @@ def test_norms_of_the_demo_are_fused_and_say_the_same(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "views", "left", "large"), [("keyframe_unet", 120, 8, 0), ("movq_decoder", 12, 0, 29)]
 )
-def test_images_are_seen_and_enlarged_with_channels_last(name: str, views: int, left: int, large: int) -> None:
+def test_images_are_seen_and_enlarged_with_channels_last(
+    name: str, views: int, left: int, large: int, tmp_path: Path
+) -> None:
     plain = fuse_attention(open_graph(DEMO / f"{name}.onnx"), "cuda")
     after = channels_last_views(plain)
     assert (turned(plain), turned(after)) == (views, left), "left: frames of each pixel, which have to be moved"
@@ -87,6 +89,12 @@ def test_images_are_seen_and_enlarged_with_channels_last(name: str, views: int, 
         scales = [get_const_tensor(node.inputs[2]) for node in nodes_of(model, "Resize")]
         grown = [tuple(np.flatnonzero(one.numpy() > 1)) for one in scales if one is not None]
         assert grown == [axes] * large
+    write_graph(after, tmp_path / "after.onnx", half=False)
+    feed = feeds(plain)[0]
+    wanted, got = (
+        session_of(str(path)).run(None, feed)[0] for path in (DEMO / f"{name}.onnx", tmp_path / "after.onnx")
+    )
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-6 * max(1.0, float(np.abs(wanted).max())))
 
 
 def turned(model: ir.Model) -> int:

@@ -9,28 +9,34 @@ import json
 import sys
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
-from ffrt.bundle import open_bundle
+from ffrt.bundle import Bundle, open_bundle
+from ffrt.device_loop import UPDATE
 from ffrt.errors import GraphInputError, ProviderError
 from graphs import placement
-from graphs.channels_last import channels_last_views
 from graphs.cuda_stand_ins import body, build_stand_ins
-from graphs.model import open_graph, write_graph
-from graphs.passes import apply, names_of
-from graphs.placement import Placement, cache_folder, fetch_wheel, letters_of, place, sizes_of, table
+from graphs.deep_cache import write_cached
+from graphs.model import open_graph
+from graphs.optimise import optimise
+from graphs.placement import Placement, cache_folder, fetch_wheel, graphs_of, letters_of, place, sizes_of, table
 
 DEMO = Path(__file__).resolve().parents[1] / "graphs" / "demo"
 EXPECTED = {
-    "text_encoder": (2, 2, 0, 0, 0), "keyframe_unet": (17, 17, 219, 225, 22),
-    "interpolation_unet": (2, 2, 31, 73, 102), "movq_encoder": (2, 2, 10, 15, 12), "movq_decoder": (3, 3, 16, 24, 34),
+    "text_encoder": (2, 2, 0, 0, 0, 2),
+    "keyframe_unet_request": (1, 1, 0, 0, 0, 4), "keyframe_unet_schedule": (0, 0, 0, 0, 0, 1),
+    "keyframe_unet": (16, 16, 219, 225, 22, 4),
+    "interpolation_unet_request": (0, 0, 0, 0, 0, 1), "interpolation_unet_schedule": (0, 0, 0, 0, 0, 2),
+    "interpolation_unet": (2, 2, 31, 73, 102, 3),
+    "movq_encoder": (2, 2, 10, 15, 12, 2), "movq_decoder": (3, 3, 16, 24, 18, 2),
 }  # fmt: skip
 """Attentions that are one kernel, and all; GroupNorms that are one kernel, and all: the demo is so narrow that many
-norms have an odd number of channels in a group, which the kernel does not take. Last, the Transposes left, most
-of them around those."""
+norms have an odd number of channels in a group, which the kernel does not take. Then the Transposes left at most, most
+of them around those, and the Casts."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel() -> Path:
     try:
         return fetch_wheel(cache_folder())
@@ -38,14 +44,41 @@ def wheel() -> Path:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
-def placed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Placement]:
-    folder = tmp_path_factory.mktemp("cuda")
-    graphs = {name: folder / f"{name}.onnx" for name in EXPECTED}
-    for path in graphs.values():
-        model = apply(open_graph(DEMO / path.name), "cuda", names_of("cuda"))
-        write_graph(channels_last_views(model), path, half=True)
-    return {one.graph: one for one in place(graphs, letters_of(open_bundle(DEMO, verify=False)), wheel)}
+@pytest.fixture(scope="session")
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """What ``python -m graphs optimise demo --provider cuda`` writes, in float16 and in parts."""
+    out = tmp_path_factory.mktemp("placement") / "cuda"
+    return optimise(open_bundle(DEMO, verify=False), out, provider="cuda", dtype="float16", verify=False)
+
+
+@pytest.fixture(scope="session")
+def placed(wheel: Path, variant: Bundle) -> dict[str, Placement]:
+    return {one.graph: one for one in place(graphs_of(variant), letters_of(variant), wheel)}
+
+
+def test_parts_hand_on_what_they_have_without_a_cast(variant: Bundle) -> None:
+    for spec in variant.graphs.values():
+        given: dict[str | None, ir.DataType | None] = {}
+        for part in spec.parts:
+            graph = open_graph(variant.path(part.file)).graph
+            assert all(value.dtype == given.get(value.name, value.dtype) for value in graph.inputs)
+            given |= {value.name: value.dtype for value in graph.outputs}
+    step = {value.name: value for value in open_graph(variant.path("keyframe_unet.onnx")).graph.inputs}
+    tokens = [value for value in step.values() if value.shape is not None and len(value.shape) == 3]
+    assert [value.dtype for value in tokens] == [ir.DataType.FLOAT16] * 16, "keys and values of eight attentions"
+    assert step["modulation.0"].dtype == ir.DataType.FLOAT, "an island"
+
+
+def test_every_part_is_placed_with_every_axis_fixed(placed: dict[str, Placement], variant: Bundle) -> None:
+    files = [file.removesuffix(".onnx") for file in variant.files if file.endswith(".onnx")]
+    assert sorted(placed) == sorted(files) and len(files) > len(variant.graphs)
+    assert [one.unknown for one in placed.values()] == [[]] * len(placed)
+    rows, frames, length = 2, variant.keyframes.num_frames, variant.text.max_tokens
+    sizes = placed["keyframe_unet"].sizes
+    assert (sizes["B"], sizes["T"], sizes["B*T"], sizes["L"]) == (rows, frames, rows * frames, length)
+    handed = {axis: size for axis, size in sizes.items() if "_" in axis}  # VALUE_0, VALUE_1: from earlier parts
+    assert handed["modulation.0_0"] == rows and handed["modulation.1_0"] == rows * frames
+    assert {size for axis, size in handed.items() if axis.endswith("_1")} == {length}, "text keys and values"
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -54,35 +87,45 @@ def test_the_demo_runs_on_the_gpu_alone(placed: dict[str, Placement], name: str)
     assert one.taken.keys() == {placement.CUDA}
     assert not one.on_cpu
     assert one.copies == 0
-    *fused, transposes = EXPECTED[name]
+    *fused, transposes, casts = EXPECTED[name]
     assert [*one.attentions, *one.group_norms] == fused
     assert one.transposes <= transposes
+    assert one.casts <= casts
     assert one.count("Conv") == one.after.get("com.ms.internal.nhwc::Conv", 0), "every convolution has channels last"
 
 
+def test_the_rest_of_a_step_runs_on_the_gpu(wheel: Path) -> None:
+    sizes = {"B": 2, "n": 16, "c": 4, "h": 16, "w": 16, "p": 32, "q": 4, "N": 32, "k": 1, "l": 1}
+    (one,) = place({"update": [UPDATE]}, sizes, wheel)
+    assert one.unknown == [] and not one.on_cpu
+    assert one.copies <= 1, "the rank alone, one number: TopK reads it on the host, the quantile on the GPU"
+
+
 def test_a_plain_graph_with_open_sizes_shows_what_the_passes_are_for(wheel: Path) -> None:
-    (one,) = place({"movq_encoder": DEMO / "movq_encoder.onnx"}, {}, wheel)
+    (one,) = place({"movq_encoder": [DEMO / "movq_encoder.onnx"]}, {}, wheel)
+    assert one.unknown == ["N", "H", "W"]
     assert one.attentions == (0, 2)
     assert one.group_norms == (0, 15)
     assert one.copies > 0, "sizes are worked out on the host and copied"
     (head, row) = table([one]).splitlines()
-    assert head.split() == ["graph", "GPU", "CPU", "attentions", "GroupNorms", "Transposes", "copies"]
+    assert head.split() == ["graph", "GPU", "CPU", "attentions", "GroupNorms", "Transposes", "Casts", "copies"]
     assert row.startswith("movq_encoder") and "0 of 2" in row and "0 of 15" in row
 
 
 def test_a_graph_that_is_refused_is_named(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.onnx").write_bytes((DEMO / "movq_encoder.onnx").read_bytes())  # without its weights beside it
     with pytest.raises(GraphInputError, match="odd: the CUDA provider would not take .*odd.onnx"):
-        place({"odd": tmp_path / "odd.onnx"}, {}, wheel)
+        place({"whole": [DEMO / "movq_encoder.onnx"], "cut": [tmp_path / "odd.onnx"]}, {}, wheel)
 
 
 def test_the_command_shows_a_table_and_writes_json(wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    graphs = {"movq_encoder": DEMO / "movq_encoder.onnx"}
+    graphs = {"movq_encoder": [DEMO / "movq_encoder.onnx"]}
     monkeypatch.setattr(placement, "graphs_of", lambda bundle: graphs)
     assert placement.main([str(DEMO), "--ort", str(wheel), "--ops", "--json", str(tmp_path / "found.json")]) == 0
     shown = capsys.readouterr().out
     assert "movq_encoder (N 16, H 128, W 128)" in shown and "27 com.ms.internal.nhwc::Conv" in shown
+    assert "of unknown size" not in shown
     found = json.loads((tmp_path / "found.json").read_text())["graphs"]["movq_encoder"]
     assert found["group_norms"] == [0, 15] and found["copies"] == 0
 
@@ -91,7 +134,16 @@ def test_sizes_are_those_of_the_bundle() -> None:
     letters = letters_of(open_bundle(DEMO, verify=False))
     sizes = sizes_of(DEMO / "keyframe_unet.onnx", letters)
     assert sizes["B*T"] == sizes["B"] * sizes["T"] and sizes["h"] == letters["h"]
-    assert sizes_of(DEMO / "keyframe_unet.onnx", {"h": 8}) == {"h": 8}
+    alone = sizes_of(DEMO / "keyframe_unet.onnx", {"h": 8, "B": 2})
+    assert alone["h"] == 8 and alone["B"] == 2 and alone["B*T"] is None and alone["w"] is None
+
+
+def test_the_shallow_network_of_step_caching_follows_its_whole_one(tmp_path: Path, wheel: Path) -> None:
+    cached = write_cached(open_bundle(DEMO, verify=False), tmp_path / "cached")
+    files = graphs_of(cached)["interpolation_unet"]
+    assert [path.stem for path in files] == ["interpolation_unet", "interpolation_unet_shallow"]
+    _, shallow = place({"interpolation_unet": files}, letters_of(cached), wheel)
+    assert shallow.unknown == [] and shallow.sizes["h_deep"] == shallow.sizes["h"] // 2
 
 
 def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str],

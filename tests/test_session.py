@@ -144,8 +144,9 @@ def test_low_memory_has_one_session_at_a_time(tiny: Bundle, memory: str, monkeyp
 
     def counted(self: Session, *arguments: object, **named: object) -> None:
         init(self, *arguments, **named)
-        alive.add(self)
-        most.append(len(alive))
+        if self.name != "update":  # a graph without weights, which stays
+            alive.add(self)
+            most.append(len(alive))
 
     monkeypatch.setattr(Session, "__init__", counted)
     own = Pipeline(tiny, provider="cpu", threads=1, memory=memory)
@@ -222,7 +223,7 @@ def test_a_damaged_engine_is_removed_and_built_again(tiny: Bundle, engines: Path
     with pytest.warns(EngineRebuilt, match=r"movq_decoder was removed.*deserialisation failed.*built again"):
         graph = Graph(tiny, "movq_decoder", provider=word)
         assert graph({"latent": np.zeros((1, 4, 2, 2), np.float32)})["image"].shape == (1, 3, 16, 16)
-    assert len(FakeSession.opened) == 2
+    assert len(FakeSession.opened) == 3, "one of them for the sizes of the run"
     assert sorted(path.name for path in own.parent.iterdir()) == ["keyframe_unet", "movq_decoder"]
     assert [(own / "graph.engine").read_text(), (own / "timing.cache").exists()] == ["engine", False]
 

@@ -47,8 +47,11 @@ class Parts:
         self._slow = list(parts[:-1])
         self._step = parts[-1][1]
         self._kept: OrderedDict[bytes, Given] = OrderedDict()
+        found = {tensor.name: tensor.dtype for _, session in parts for tensor in session.inputs}
         step = {tensor.name: tensor for tensor in self._step.inputs}
-        self.inputs = [step.get(spec.name, Tensor(spec.name, spec.dtype, None)) for spec in inputs]
+        self.inputs = [
+            step.get(spec.name, Tensor(spec.name, found.get(spec.name, spec.dtype), None)) for spec in inputs
+        ]
         self.outputs = self._step.outputs
 
     @property

@@ -30,7 +30,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "quality": Preset(),
-    "fast": Preset(keyframes=Steps("dpm++", 8), interpolation=Steps("ddim", 2)),
+    "fast": Preset(keyframes=Steps("dpm++", 8), interpolation=Steps("ddim", 4)),
 }
 
 

@@ -130,7 +130,6 @@ class Session:
                 self._session = self._open("cpu", self._wanted)
             else:
                 raise
-        self._sizes: dict[str, int] = {}
         self.inputs = [_tensor(node) for node in self._session.get_inputs()]
         self.outputs = [_tensor(node) for node in self._session.get_outputs()]
 
@@ -152,15 +151,15 @@ class Session:
     def _fit(self, feed: Feed) -> None:
         """On a GPU, open the file once more for the sizes of `feed` if they are new: then no size is worked out on the
         host, which would wait for the device hundreds of times a run."""
-        if self.device == "cpu":
+        if self._word not in ON_GPU or self.device == "cpu":
             return
         shapes = [(tensor.shape, feed[tensor.name].shape) for tensor in self.inputs if tensor.shape]
         named = (pair for axes, sizes in shapes for pair in zip(axes, sizes, strict=False))
         sizes = {axis: size for axis, size in named if isinstance(axis, str)}
-        if sizes != self._sizes:
+        if sizes != self._wanted.sizes:
             del self._session  # its memory goes first
-            self._sizes = sizes
-            self._session = self._open(self._word, replace(self._wanted, sizes=sizes))
+            self._wanted = replace(self._wanted, sizes=sizes)
+            self._session = self._open(self._word, self._wanted)
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """All outputs on the host. Raises GraphInputError, OutOfMemoryError, and Cancelled where `stop` ended it."""
