@@ -56,10 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen(provider, DTYPE_OF[provider], asked.without, ())
         bundle = export_release(asked, report) if asked.name in RELEASES else export_preset(asked, report)
         for provider in asked.optimise:
-            dtype: Dtype = "float16" if provider == "cuda" else "float32"
-            optimise(
-                bundle, beside(asked, provider), provider=provider, dtype=dtype, without=asked.without, report=report
-            )
+            out, dtype = beside(asked, provider), DTYPE_OF[provider]
+            optimise(bundle, out, provider=provider, dtype=dtype, without=asked.without, report=report)
     except KeyboardInterrupt:
         print(
             f"export {asked.name}: stopped; no bundle was written, the same command goes on from here", file=sys.stderr

@@ -56,13 +56,15 @@ def optimise(
     graphs compute in float16 but for named islands, and both bundles' videos are compared (:mod:`graphs.fidelity`).
     ``verify`` False skips all comparisons.
 
-    Raises BundleError where ``out`` exists or lies in ``bundle``, or that was optimised before, ValueError for an unknown provider, pass
-    or dtype, PassError or FidelityError where the results differ.
+    Raises BundleError where ``out`` exists or lies in ``bundle``, or that was optimised before, ValueError for an
+    unknown provider, pass or dtype, PassError or FidelityError where the results differ.
     """
     names = chosen(provider, dtype, without, also)
     if bundle.optimised is not None:
         raise BundleError(f"{bundle.folder} is optimised for {bundle.optimised.provider!r}; give the one it is made of")
     check_place(out)
+    if bundle.folder.resolve() in out.resolve().parents:
+        raise BundleError(f"{out} lies in the bundle that it is made of, which holds plain files only; choose another")
     out.parent.mkdir(parents=True, exist_ok=True)
     beside, trial = (out.parent / f".{out.name}.{word}.{os.getpid()}" for word in ("writing", "trial"))
     try:
@@ -92,8 +94,6 @@ def check_place(out: Path) -> None:
     """Raise BundleError where ``out`` is there already: nothing is written over."""
     if out.exists():
         raise BundleError(f"{out} exists; remove it, or give another folder")
-    if bundle.folder.resolve() in out.resolve().parents:
-        raise BundleError(f"{out} lies in the bundle that it is made of, which holds plain files only; choose another")
 
 
 def chosen(provider: str, dtype: str, without: Collection[str], also: Collection[str]) -> list[str]:

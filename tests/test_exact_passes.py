@@ -21,7 +21,7 @@ from graphs.constant_attention import constant_attention
 from graphs.flops import count_flops
 from graphs.model import open_graph, write_graph
 from graphs.modulation import join_modulation
-from graphs.norm import drop_neutral
+from graphs.norm import drop_neutral, layer_norm
 from graphs.passes import PASSES
 from graphs.split import split
 from graphs.temporal_conv import fold_merge, merge_pointwise
@@ -88,10 +88,12 @@ TAKEN: dict[str, dict[str, dict[str, int]]] = {
         "constant_attention": {"Softmax": 5, "Where": 5, "MatMul": 30, "Gemm": 4, "InstanceNormalization": 4},
         "join_modulation": {"Split": 75, "Add": 76},
         "drop_neutral": {"Mul": 76, "Add": 76},
+        "layer_norm": {"InstanceNormalization": 77},
     },
     "keyframe_unet": {
         "join_modulation": {"Split": 222, "Add": 224},
         "drop_neutral": {"Mul": 224, "Add": 224},
+        "layer_norm": {"InstanceNormalization": 225},
     },
 }
 """Nodes that each pass takes out, of graphs whose merge factors are folded."""
@@ -541,7 +543,7 @@ def test_a_product_that_is_no_silu_is_seen_as_it_is() -> None:
 NORM = """
 agraph (float[N, 4, h, w] x) => (float[N, 4, h, w] prediction) {{
     rows = Reshape (x, groups)
-    first = InstanceNormalization (rows, unit, nothing)
+    first = InstanceNormalization <epsilon=0.01> (rows, unit, nothing)
     back = Reshape (first, whole)
     ones = Cast <to=1> (stored_ones)
     zeros = Cast <to=1> (stored_zeros)
@@ -556,10 +558,10 @@ agraph (float[N, 4, h, w] x) => (float[N, 4, h, w] prediction) {{
 }}"""
 
 
-def two_norms(ones: float = 1.0, last: str = "zeros") -> ir.Model:
+def two_norms(ones: float = 1.0, last: str = "zeros", unit: float = 1.0) -> ir.Model:
     return graph(
         NORM.format(last=last), groups=np.array([0, 2, -1]), whole=np.array([-1, 4, 2, 3]),
-        unit=np.ones(2, np.float32), nothing=np.zeros(2, np.float32), learned=normal(4, 1, 1),
+        unit=np.full(2, unit, np.float32), nothing=np.zeros(2, np.float32), learned=normal(4, 1, 1),
         stored_ones=np.full((4, 1, 1), ones, np.float16), stored_zeros=np.zeros((4, 1, 1), np.float16),
     )  # fmt: skip
 
@@ -573,6 +575,17 @@ def test_products_with_ones_go_and_others_stay(model: ir.Model, left: dict[str, 
     assert {op: ops(made)[op] for op in left} == left
     assert ops(model)["Mul"] == 2
     feed: Feed = {"x": normal(3, 4, 2, 3)}
+    same(run(made, feed), run(model, feed))
+
+
+@pytest.mark.parametrize(("unit", "left"), [(1.0, 0), (1.5, 2)])
+def test_a_norm_without_weights_becomes_one_over_the_last_axis(unit: float, left: int) -> None:
+    """Its epsilon goes along: with so small an input it matters."""
+    model = two_norms(unit=unit)
+    made = layer_norm(model)
+    assert (ops(made)["InstanceNormalization"], ops(made)["LayerNormalization"]) == (left, 2 - left)
+    assert ops(model)["InstanceNormalization"] == 2
+    feed: Feed = {"x": normal(3, 4, 2, 3, scale=0.1)}
     same(run(made, feed), run(model, feed))
 
 

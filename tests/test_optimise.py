@@ -109,6 +109,7 @@ def test_comparisons_are_added_to_the_parity(tiny: Bundle, empty: Path) -> None:
 
 # --- which passes
 
+
 def _marked(name: str, seen: list[str], provider: str = "cpu") -> passes.Pass:
     one = next(each for each in PASSES if each.name == name and provider in each.providers)
 
@@ -270,6 +271,7 @@ def test_a_full_disk_and_ctrl_c_leave_nothing(
 
 
 # --- the command
+
 
 def test_the_command(tiny: Bundle, empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["optimise", str(tiny.folder), "--out", str(empty / "new"), "--without", "drop_neutral", "split"]
