@@ -41,10 +41,8 @@ def update_graph() -> onnx.ModelProto:
         node("Abs", ["estimate"], ["sizes"]),
         node("Flatten", ["sizes"], ["sizes_flat"], axis=1),
         node("TopK", ["sizes_flat", "rank"], ["largest", "places"], axis=1, largest=1, sorted=1),
-        node("Sub", ["rank", "one"], ["low_place"]),
-        node("Sub", ["low_place", "one"], ["high_place"]),
-        node("Gather", ["largest", "low_place"], ["low"], axis=1),
-        node("Gather", ["largest", "high_place"], ["high"], axis=1),
+        node("Slice", ["largest", "minus_one", "end", "one"], ["low"]),
+        node("Slice", ["largest", "minus_two", "minus_one", "one"], ["high"]),
         node("Sub", ["high", "low"], ["between"]),
         node("Mul", ["between", "fraction"], ["way"]),
         node("Add", ["low", "way"], ["quantile"]),
@@ -71,8 +69,10 @@ def update_graph() -> onnx.ModelProto:
         node("Concat", ["before", "seen", "after"], ["x_in"], axis=1),
     ]
     constants: dict[str, NDArray[np.generic]] = {
-        "minus_one": np.array([-1]), "zero": np.array([0]), "one": np.array([1]), "unit": np.array([1], np.float32),
-        "last_axes": np.array([2, 3]), "ones3": np.array([1, 1, 1]),
+        "minus_two": np.array([-2]),
+        "minus_one": np.array([-1]),
+        "end": np.array([np.iinfo(np.int64).max]), "zero": np.array([0]), "one": np.array([1]),
+        "unit": np.array([1], np.float32), "last_axes": np.array([2, 3]), "ones3": np.array([1, 1, 1]),
     }  # fmt: skip
 
     def float_of(name: str, *shape: str | int) -> onnx.ValueInfoProto:
