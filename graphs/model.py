@@ -22,6 +22,8 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
+from ffrt.errors import BundleError
+
 LARGEST_CONSTANT = 1 << 16
 """Bytes of a constant that a graph file keeps; what is larger lies in the weights' file."""
 _CODES = {
@@ -36,8 +38,13 @@ Numbers = NDArray[np.float32]
 
 
 def open_graph(path: Path) -> ir.Model:
-    """The ONNX file with its weights left where they are. Raises OSError and what onnx_ir raises for no ONNX file."""
-    return ir.load(path)
+    """The ONNX file with its weights left where they are. Raises OSError, and BundleError for what is no graph."""
+    try:
+        return ir.load(path)
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's own, or onnx_ir's
+        raise BundleError(f"{path} is no ONNX graph ({error}); get the bundle again") from error
 
 
 def write_graph(model: ir.Model, path: Path, half: bool) -> None:
@@ -102,7 +109,8 @@ def _shape(tensor: ir.TensorProtocol) -> ir.Shape:
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:
-    return isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > LARGEST_CONSTANT
+    """Whether it is a weight: one that was stored, one that a pass made, or a constant of some size."""
+    return isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) or tensor.nbytes > LARGEST_CONSTANT
 
 
 def _tensor(value: ir.Value) -> ir.TensorProtocol:

@@ -18,7 +18,7 @@ from onnx import numpy_helper, parser
 
 from graphs.constant_attention import constant_attention
 from graphs.flops import count_flops
-from graphs.model import open_graph, write_graph
+from graphs.model import open_graph, parameters, write_graph
 from graphs.modulation import join_modulation
 from graphs.norm import drop_neutral, layer_norm
 from graphs.passes import PASSES
@@ -27,7 +27,6 @@ from graphs.temporal_conv import fold_merge, merge_pointwise
 
 DEMO = Path(__file__).resolve().parents[1] / "graphs" / "demo"
 Feed = dict[str, NDArray[np.generic]]
-Rewrite = Callable[[ir.Model], ir.Model]
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -72,10 +71,6 @@ def normal(*shape: int, scale: float = 1.0, seed: int = 0) -> NDArray[np.float32
 def same(got: NDArray[np.float32], want: NDArray[np.float32], tolerance: float = 3e-6) -> None:
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * float(np.abs(want).max()))
-
-
-def left_alone(rewrite: Rewrite, model: ir.Model) -> bool:
-    return ops(rewrite(model)) == ops(model)
 
 
 # --- graphs of the demo
@@ -138,6 +133,7 @@ def test_demo_graphs(plain: tuple[str, ir.Model, list[Feed], list[NDArray[np.flo
         assert taken == fewer, word
         if word in ("fold_merge", "merge_pointwise", "constant_attention"):
             assert weights(made) < weights(start), word
+            assert parameters(made) < parameters(start), word
         write_graph(made, tmp_path / f"{word}.onnx", half=False)
         session = session_of(tmp_path / f"{word}.onnx")
         for feed, want in zip(asked, wanted, strict=True):
@@ -190,13 +186,11 @@ def test_the_algebra_saves_operations(tmp_path: Path) -> None:
         "perturbation": np.zeros(3, np.float32),
     }  # fmt: skip
     counted = [count_flops(path, feed)]
-    for rewrite in (fold_merge, merge_pointwise, constant_attention):
+    for rewrite in (lambda one: merge_pointwise(fold_merge(one)), constant_attention):
         model = rewrite(model)
         write_graph(model, tmp_path / "step.onnx", half=False)
         counted.append(count_flops(tmp_path / "step.onnx", feed))
-    plain, folded, merged, constant = counted
-    print([c / plain for c in counted])
-    assert folded == plain
+    plain, merged, constant = counted
     assert merged < 0.9 * plain
     assert constant < 0.99 * merged
 
@@ -308,7 +302,7 @@ CASES: dict[str, Callable[[], ir.Model]] = {
 def test_two_convolutions_stay_where_they_must(case: str) -> None:
     model = CASES[case]()
     merged = merge_pointwise(model)
-    assert ops(merged)["Conv"] == 2
+    assert (ops(merged)["Conv"], ops(merged)["Range"]) == (2, 0), "no edge was added either"
     feed = clip_feed(2, 3, 3, height=4)
     same(run(merged, feed), run(model, feed))
 

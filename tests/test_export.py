@@ -21,9 +21,8 @@ from export.text_encoder import TextEncoder
 from export.trace import LARGEST_CONSTANT, point_to
 from export.weights import load_half, save_half
 from ffrt import Pipeline
-from ffrt.bundle import CONTRACT, DEEP, SHALLOW, open_bundle
+from ffrt.bundle import CONTRACT, open_bundle
 from ffrt.graph import Graph
-from graphs import deep_cache
 
 DEMO = Path(__file__).parents[1] / "graphs" / "demo"
 
@@ -77,18 +76,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("export")
     demo.write_bundle(SMALL, write_random_weights(root / "weights"), root / "bundle", lambda line: None)
     return root
-
-
-@pytest.mark.slow
-def test_what_is_exported_can_be_cut_for_step_caching(exported: Path, tmp_path: Path) -> None:
-    """The nodes of the demo's graphs are those of an older exporter; these are written as graphs are now."""
-    cached = deep_cache.write_cached(open_bundle(exported / "bundle"), tmp_path / "cached")
-    for name, small in SHALLOW.items():
-        whole, shallow = (Graph(cached, graph, provider="cpu", threads=1) for graph in (name, small))
-        drawn = draws(SMALL, name)(1)
-        feed = dict(zip(whole.input_names, (value.numpy() for value in drawn), strict=True))
-        outputs = whole(feed)
-        assert np.array_equal(shallow({**feed, DEEP: outputs[DEEP]})["prediction"], outputs["prediction"])
 
 
 @pytest.mark.slow

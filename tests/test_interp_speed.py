@@ -224,14 +224,15 @@ def test_unknown_words_are_refused_with_the_known_ones(
 
 @pytest.mark.slow
 def test_a_random_bundle_is_what_its_weights_say(tmp_path: Path) -> None:
-    networks = {"interpolation_unet": TINY, "masked_interpolation_unet": masked_shape(TINY)}
+    group = replace(TINY, dim_mult=(1,), num_blocks=(2,), add_cross_attention=(True,), add_self_attention=(True,))
+    networks = {"interpolation_unet": group, "masked_interpolation_unet": masked_shape(group)}
     said: list[str] = []
     found = write_random_bundle(open_bundle(DEMO), networks, tmp_path / "random", said.append)
     assert len(said) == 4 and [path.name for path in tmp_path.iterdir()] == ["random"]
     pipe = Pipeline(found, provider="cpu", threads=1)
     for method in METHODS:
         name = "interpolation_unet" if method == "group" else "masked_interpolation_unet"
-        config = TINY if method == "group" else masked_shape(TINY)
+        config = networks[name]
         network = load_half(untexted(config), found.folder / f"{name}.safetensors")
         assert parameters(found.folder / f"{name}.onnx") == sum(p.numel() for p in network.parameters())
         feed, x = fed(found, Cell(1, 8, 64), method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -22,7 +23,7 @@ from graphs import passes
 from graphs.__main__ import main, parser
 from graphs.attention import count_attentions
 from graphs.fidelity import FidelityError, psnr
-from graphs.model import constant, emit, nodes_of, open_graph
+from graphs.model import constant, emit, nodes_of, open_graph, parameters
 from graphs.optimise import PassError, optimise
 from graphs.passes import ON_REQUEST, PASSES, PROVIDERS, names_of
 
@@ -82,9 +83,10 @@ def test_what_is_in_the_demos_graphs(plain: Bundle, fast: Bundle) -> None:
     for name, (fused, left) in {"interpolation_unet": (2, 0), "keyframe_unet": (12, 4), "text_encoder": (2, 0)}.items():
         assert count_attentions(made[name]) == (fused, left), name  # one of the keyframes' is worked out once a request
     assert not any(node.op_type == "Softmax" for node in made["interpolation_unet"].graph)
-    files = {file: size.bytes for file, size in fast.files.items() if file.endswith(".safetensors")}
-    stored = {file: size.bytes for file, size in plain.files.items() if file.endswith(".safetensors")}
-    assert sum(files.values()) < sum(stored.values())
+    pieces = [open_graph(fast.path(part.file)) for part in fast.graphs["interpolation_unet"].parts]
+    before = parameters(open_graph(plain.path("interpolation_unet.onnx")))
+    assert sum(map(parameters, pieces)) < 0.95 * before
+    assert all(fast.path(part.file).stat().st_size < 5e5 for part in fast.graphs["interpolation_unet"].parts)
     assert fast.path("tokenizer.json").read_bytes() == plain.path("tokenizer.json").read_bytes()
 
 
@@ -270,6 +272,18 @@ def test_a_full_disk_and_ctrl_c_leave_nothing(
     assert ("No space left" if code == 1 else "stopped; no bundle was written") in told
 
 
+def test_a_file_that_is_no_graph(own_bundle: Bundle, empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = own_bundle.folder / "manifest.json"
+    value = json.loads(path.read_text())
+    raw = b"not a graph"
+    own_bundle.path("movq_decoder.onnx").write_bytes(raw)
+    value["files"]["movq_decoder.onnx"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    path.write_text(json.dumps(value))
+    assert main(["optimise", str(own_bundle.folder), "--out", str(empty / "new")]) == 1
+    assert "movq_decoder.onnx is no ONNX graph" in capsys.readouterr().err
+    assert list(empty.iterdir()) == []
+
+
 # --- the command
 
 
@@ -282,6 +296,8 @@ def test_the_command(tiny: Bundle, empty: Path, capsys: pytest.CaptureFixture[st
     assert made.optimised is not None and not {"drop_neutral", "split"} & set(made.optimised.passes)
     assert main(line) == 1
     assert "new exists; remove it" in capsys.readouterr().err
+    assert main(["optimise", str(tiny.folder), "--out", str(empty / "x"), "--without", "fuse_group_norm"]) == 1
+    assert "the passes for 'cpu', got 'fuse_group_norm'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "want"), [

@@ -22,6 +22,8 @@ from export.golden_pipeline import sequences
 from ffrt import Bundle, ImageTooSmall, Pipeline, RequestError, cli, open_bundle
 from ffrt.bundle import IMAGE_CONTRACT
 from ffrt.text import Context
+from graphs.optimise import optimise
+from graphs.passes import PROVIDERS
 
 HERE = Path(__file__).parent
 PROMPT = "a red car drives over the snowy mountain"
@@ -129,6 +131,17 @@ def test_1_1_makes_an_mp4_of_text_or_of_a_picture(
     assert "given" in told.out and "100" in told.out
     assert cli.main([*command, "--motion", "wild"]) == 2
     assert "motion: expected one of ['low', 'medium', 'high', 'extreme']" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_both_releases_can_be_optimised(kv10: Bundle, kv11: Bundle, tmp_path: Path, provider: str) -> None:
+    for bundle in (kv10, kv11):
+        made = optimise(bundle, tmp_path / bundle.name, provider=provider, dtype="float32")
+        for name, spec in made.graphs.items():
+            assert spec.parity.relative_rms < 1e-4
+            sampled = "unet" in name
+            assert len(spec.parts) == (3 if sampled else 0), f"{name}: once a request, once a noise level, every step"
 
 
 @pytest.mark.slow
