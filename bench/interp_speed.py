@@ -22,8 +22,8 @@ from bench.interp_report import plot, table
 from bench.machine import product_rate
 from bench.sheet import write_png
 from ffrt import Bundle, FfrtError, Pipeline, open_bundle
-from ffrt.session import MEMORY
 from ffrt.interpolate import GRAPHS, METHODS
+from ffrt.session import MEMORY
 
 SCALES = ("demo", "small", "full")
 PARTS = ("cost", "flops", "quality")

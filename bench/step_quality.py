@@ -231,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="bundle folder (graphs/demo)")
     line.add_argument("--provider", default="cpu", help="provider asked of ffrt (cpu)")
     line.add_argument("--threads", type=int, help="CPU threads (ONNX Runtime's choice)")
-    line.add_argument("--prompts", type=int, default=60, help="how many prompts (60)")
+    line.add_argument("--prompts", type=int, default=30, help="how many prompts (30)")
     line.add_argument("--clips", type=int, default=4, help="held-out clips of the interpolation (4)")
     line.add_argument("--split", choices=sorted(FIRST_SEED), default="tune", help="prompt set (tune)")
     line.add_argument("--quick", action="store_true", help="a smoke run: one prompt, one clip, few settings")

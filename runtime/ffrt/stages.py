@@ -79,10 +79,11 @@ class Stages:
         check_memory(self.bundle, need, self._free)
 
     def update(self) -> Session:
-        """What runs beside the networks on their device: :data:`ffrt.device_loop.UPDATE`, a graph without weights."""
+        """What runs beside the networks on their device: :data:`ffrt.device_loop.UPDATE`, a graph without weights. On
+        one thread: a second pool would spin on the cores that the networks need."""
         if self._update is None:
             self._update = Session(
-                UPDATE, "update", provider=self._provider, threads=self._threads, stop=self.stop,
+                UPDATE, "update", provider=self._provider, threads=1, stop=self.stop,
                 optimised_for=optimised_for(self.bundle),
             )  # fmt: skip
         return self._update
