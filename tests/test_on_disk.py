@@ -24,7 +24,7 @@ from export.on_disk import on_disk
 from export.stream import header_of, stream_weights
 from export.trace import Traced, point_to, trace
 from export.weights import load_half
-from ffrt.manifest import TensorSpec
+from ffrt.contract import TensorSpec
 
 ROOT = Path(__file__).parents[1]
 UNET = UNetConfig(
