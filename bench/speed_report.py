@@ -6,6 +6,8 @@ from typing import Any
 from bench.baselines import Frames
 from bench.sheet import figure_pixels
 
+PLAIN = str.maketrans("", "", "*`")
+"""What Markdown alone needs in a name."""
 CONTENDERS = {
     "eager": "PyTorch eager",
     "compiled": "torch.compile",
@@ -137,7 +139,7 @@ def table(record: Mapping[str, Any]) -> str:
 def draw_stages(panel: Any, record: Mapping[str, Any]) -> None:
     """Bars on a panel: seconds of every stage, contender by contender."""
     shown = [
-        (f"{scale}\n{STAGES[stage]}", rows["contenders"])
+        ("\n".join([scale, *STAGES[stage].split(" ", 1)]), rows["contenders"])
         for scale, found in record["scales"].items()
         for stage, rows in found["stages"].items()
     ]
@@ -148,7 +150,7 @@ def draw_stages(panel: Any, record: Mapping[str, Any]) -> None:
         own = [shown[place][1][name]["seconds"] for place in at]
         panel.bar(
             [place + width * (index - (len(names) - 1) / 2) for place in at], [one["median_s"] for one in own], width,
-            yerr=[one["iqr_s"] for one in own], label=CONTENDERS[name].strip("*"), capsize=2,
+            yerr=[one["iqr_s"] for one in own], label=CONTENDERS[name].translate(PLAIN), capsize=2,
         )  # fmt: skip
     panel.set_xticks(range(len(shown)), [words for words, _ in shown], fontsize=8)
     panel.set_yscale("log")
@@ -161,7 +163,7 @@ def stage_plot(record: Mapping[str, Any]) -> Frames:
     """Seconds of every stage alone, `[H, W, 3]`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
     draw_stages(figure.subplots(), record)
     return figure_pixels(figure)
 
@@ -172,12 +174,12 @@ def plot(record: Mapping[str, Any]) -> Frames:
         return stage_plot(record)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(15, 4.6), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 1))
     draw_stages(left, record)
     found = record["video"]["contenders"]
     right.barh(range(len(found)), [one["median_s"] for one in found.values()])
-    right.set_yticks(range(len(found)), [CONTENDERS[name].replace("*", "") for name in found], fontsize=8)
+    right.set_yticks(range(len(found)), [CONTENDERS[name].translate(PLAIN) for name in found], fontsize=8)
     right.invert_yaxis()
     right.set_title(f"seconds of a video of {record['video']['frames']} frames")
     right.grid(alpha=0.3)
