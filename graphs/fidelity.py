@@ -115,8 +115,11 @@ def _width(graph: Path) -> int:
 
 
 def relative_rms(got: NDArray[Any], want: NDArray[Any]) -> float:
-    """Root mean square of the difference, over that of ``want``."""
-    return float(np.sqrt(np.square(got - want).mean() / np.square(want).mean()))
+    """Root mean square of the difference, over that of ``want``; where that is zero, 0 for no difference, else inf."""
+    difference, scale = float(np.square(got - want).mean()), float(np.square(want).mean())
+    if scale == 0:
+        return 0.0 if difference == 0 else math.inf
+    return math.sqrt(difference / scale)
 
 
 def random_inputs(specs: Sequence[TensorSpec], sizes: Mapping[str, int] = SIZES) -> dict[str, NDArray[Any]]:

@@ -18,11 +18,12 @@ from ffrt import Bundle, Pipeline
 from ffrt.bundle import find_bundle, open_bundle
 from ffrt.errors import BundleError, ProviderError
 from ffrt.graph import Graph
+from ffrt.providers import PROVIDER_NAMES, made_for
 from ffrt.session import Session
 from graphs import passes
 from graphs.__main__ import main, parser
 from graphs.attention import count_attentions
-from graphs.fidelity import FidelityError, psnr
+from graphs.fidelity import FidelityError, psnr, relative_rms
 from graphs.model import constant, emit, nodes_of, open_graph, parameters
 from graphs.optimise import PassError, optimise
 from graphs.passes import ON_REQUEST, PASSES, PROVIDERS, names_of
@@ -344,3 +345,12 @@ def test_help_names_every_pass(capsys: pytest.CaptureFixture[str]) -> None:
     for name in {*(one.name for one in PASSES), passes.SPLIT}:
         assert f"'{name}'" in told, name
         assert f"| `{name}` |" in readme, name
+
+
+def test_the_command_that_an_error_names_knows_its_provider() -> None:
+    assert {made_for(word) for word in PROVIDER_NAMES} <= set(passes.PROVIDERS)
+
+
+def test_a_graph_that_gives_zeros_is_compared_too() -> None:
+    zeros = np.zeros(3)
+    assert relative_rms(zeros, zeros) == 0 and relative_rms(np.ones(3), zeros) == np.inf

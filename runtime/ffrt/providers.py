@@ -44,6 +44,11 @@ def runners(optimised_for: str | None) -> tuple[str, ...]:
     return tuple(PROVIDER_NAMES) if optimised_for is None else RUNS.get(optimised_for, (optimised_for,))
 
 
+def made_for(word: str) -> str:
+    """What a bundle for this provider is optimised for: itself or, for those that run another's, that one."""
+    return next((name for name, able in RUNS.items() if word in able), "cpu")
+
+
 def plugged_in(word: str) -> bool:
     """Whether the package that brings this provider is installed."""
     return word in PLUGINS and importlib.util.find_spec(PLUGINS[word]) is not None

@@ -33,6 +33,7 @@ from ffrt.providers import (
     chain,
     files_below,
     made,
+    made_for,
     options_of,
     plugged_in,
     runners,
@@ -86,7 +87,7 @@ def check_provider(provider: str, optimised_for: str | None = None) -> str:
         word = best[0] if provider == "auto" else provider
         raise ProviderError(
             f"provider {provider!r}: this bundle was optimised for {optimised_for!r} and runs on {list(can)} alone; "
-            f"python -m graphs optimise BUNDLE --provider {word} --out FOLDER makes one for {word!r}"
+            f"python -m graphs optimise BUNDLE --provider {made_for(word)} --out FOLDER makes one for {word!r}"
         )
     return chosen[0]
 
