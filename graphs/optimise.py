@@ -138,7 +138,7 @@ def _write(
         if half and emulate:
             parts = [rounded(part) for part in parts]
         exact = INT8_TEXT in names and name in _WHOLE  # its scales are float32
-        graphs[name] = _written(folder, name, spec, parts, (dtype == "float16" or provider == "cuda") and not exact)
+        graphs[name] = _written(folder, name, spec, parts, dtype == "float16" and not exact)
         after = " + ".join(str(len(part.graph)) for part in parts)
         report(f"{name}: {before} -> {after} nodes, {time.perf_counter() - began:.1f} s")
     return _manifest(bundle, folder, graphs, told, None)

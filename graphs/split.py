@@ -15,11 +15,13 @@ from graphs.half import dtypes
 from graphs.model import emit, nodes_of, replace, source, taken, tidy
 from graphs.modulation import TABLE, attribute_of
 
+FAST = ("x", "deep", "temporal_mask")
+"""Inputs of the step: what is denoised, and the mask, which has a row for every group once it is used (1.1)."""
 FREE = -1
 """What follows from constants and sizes of inputs is worked out wherever it is used."""
 
 
-def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] = ("x", "deep")) -> list[ir.Model]:
+def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] = FAST) -> list[ir.Model]:
     """The parts in order; what depends on no input of ``slow`` or ``fast`` is the first, what on none of ``fast`` the
     second. A part that would give nothing is left out. A graph comes back alone where it has no input of ``fast``, or
     its slow parts need one for a size, as in bundles exported before version 0.2."""
