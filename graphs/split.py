@@ -16,7 +16,8 @@ from graphs.model import emit, nodes_of, replace, source, taken, tidy
 from graphs.modulation import TABLE, attribute_of
 
 FAST = ("x", "deep", "temporal_mask")
-"""Inputs of the step: what is denoised, and the mask, which has a row for every group once it is used (1.1)."""
+"""Inputs of the step: what is denoised, and the mask, which has a row for every group once it is used (1.1). Where the
+slow parts take a size from it, as 1.1 interpolation does, the graph stays whole."""
 FREE = -1
 """What follows from constants and sizes of inputs is worked out wherever it is used."""
 
