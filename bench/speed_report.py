@@ -163,7 +163,7 @@ def stage_plot(record: Mapping[str, Any]) -> Frames:
     """Seconds of every stage alone, `[H, W, 3]`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(9, 4.6), dpi=100, layout="constrained")
     draw_stages(figure.subplots(), record)
     return figure_pixels(figure)
 
@@ -174,7 +174,7 @@ def plot(record: Mapping[str, Any]) -> Frames:
         return stage_plot(record)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 4.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(13, 4.6), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 1))
     draw_stages(left, record)
     found = record["video"]["contenders"]
