@@ -24,7 +24,7 @@ from ffrt import Bundle, Context
 from ffrt.decode import CHUNK_FRAMES, to_frames
 from ffrt.interpolate import merge, noise_shape
 from ffrt.keyframes import temporal_positions
-from ffrt.sampler import Array, denoise, drain, guide_rows, normal_noise
+from ffrt.sampler import Array, denoise, drain, guidance_weights, guide_rows, normal_noise
 from ffrt.text import open_tokenizer, tokenize
 
 COMPILED = ("keyframe_unet", "interpolation_unet", "movq_decoder")
@@ -87,7 +87,8 @@ class Eager:
     def keyframes(self, scale: Scale, given: Given) -> Steps:
         """Keyframes of the shape of `scale`, one yield for each step."""
         config = self.bundle.keyframes
-        rows = 1 if scale.keyframe_guidance == 0 else 2
+        weights = guidance_weights(scale.keyframe_guidance)
+        rows = len(weights)
         told, masked = given.context.rows()
         context, mask = self._tensor(told[:rows]), self._tensor(masked[:rows])
         positions = self._tensor(temporal_positions(config.num_frames, config.position_range))
@@ -97,7 +98,7 @@ class Eager:
             times = torch.full((rows,), time, device=self._device)
             x_rows = torch.cat([self._tensor(x)] * rows)
             made = self._networks["keyframe_unet"](x_rows, times, context, mask, positions)
-            return guide_rows(made.float().cpu().numpy(), scale.keyframe_guidance)
+            return guide_rows(made.float().cpu().numpy(), weights)
 
         noise = normal_noise(0, 0, (config.num_frames, *given.latents.shape[1:]))
         return denoise(predict, noise, config, steps=STEPS, sampler=SAMPLER)
@@ -105,7 +106,8 @@ class Eager:
     def interpolation(self, scale: Scale, given: Given) -> Steps:
         """The first pass between the known latents, one yield for each step."""
         config = self.bundle.interpolation
-        rows = 1 if scale.interpolation_guidance == 0 else 2
+        weights = guidance_weights(scale.interpolation_guidance)
+        rows = len(weights)
         known = self._tensor(given.latents)
         both = torch.stack([known, torch.zeros_like(known)][:rows])  # [B, G+1, 4, h, w]
         before, after = both[:, :-1].flatten(0, 1), both[:, 1:].flatten(0, 1)
@@ -118,7 +120,7 @@ class Eager:
             seen = torch.cat([before, torch.cat([self._tensor(x)] * rows), after], dim=1)
             times = torch.full((rows,), time, device=self._device)
             made = self._networks["interpolation_unet"](seen, times, skip, perturbation)
-            return guide_rows(made.float().cpu().numpy(), scale.interpolation_guidance)
+            return guide_rows(made.float().cpu().numpy(), weights)
 
         noise = normal_noise(0, 1, noise_shape("group", given.latents.shape))
         return denoise(predict, noise, config, steps=STEPS, sampler=SAMPLER)

@@ -18,7 +18,8 @@ from export.parity import ParityError
 from export.release_bundle import write_release
 from export.released import RELEASES
 from ffrt import Bundle, FfrtError
-from graphs.optimise import DTYPE_OF, check_place, chosen, optimise
+from graphs.model import check_place
+from graphs.optimise import DTYPE_OF, chosen, optimise
 from graphs.passes import PROVIDERS
 
 

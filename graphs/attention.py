@@ -114,7 +114,7 @@ def _with_heads(
     back = m.only_user(product.outputs[0], "Transpose")
     join = None if back is None else m.only_user(back.outputs[0], "Reshape")
     rank = query.rank
-    if back is None or join is None or _perm(back) != _heads_first(rank):
+    if back is None or join is None or m.perm(back) != _heads_first(rank):
         return None
     if not query.heads == key.heads == value.heads or not query.rank == key.rank == value.rank:
         return None
@@ -129,11 +129,11 @@ def _with_heads(
 def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value, scale: float) -> Attention | None:
     """Attention without heads, of queries that are transposed to ``[B, n, C]``."""
     tokens, turned = m.source(query, "Transpose"), m.source(keys, "Transpose")
-    if tokens is None or turned is None or len(_perm(tokens)) != 3 or _perm(turned) != [0, 2, 1]:
+    if tokens is None or turned is None or len(m.perm(tokens)) != 3 or m.perm(turned) != (0, 2, 1):
         return None
     return Attention(
         product.outputs[0], query, m.taken(turned, 0), value, 1, scale, 3, [], None, None, None,
-        over_time=_perm(tokens)[0] == 2,
+        over_time=m.perm(tokens)[0] == 2,
     )  # fmt: skip
 
 
@@ -203,15 +203,15 @@ class _Heads:
 
 def _without_heads(value: ir.Value, turned: bool) -> _Heads | None:
     """Look through the Transposes and the Reshape that split heads off; ``turned`` asks for head_dim before n."""
-    perm: list[int] | None = None
+    perm: tuple[int, ...] | None = None
     while (node := m.source(value, "Transpose", "Reshape")) is not None and node.op_type == "Transpose":
-        perm = _perm(node) if perm is None else [_perm(node)[axis] for axis in perm]
+        perm = m.perm(node) if perm is None else tuple(m.perm(node)[axis] for axis in perm)
         value = m.taken(node, 0)
     if node is None or perm is None or len(perm) < 4:
         return None
     wanted = _heads_first(len(perm))
     if turned:
-        wanted[-1], wanted[-2] = wanted[-2], wanted[-1]
+        wanted = (*wanted[:-2], wanted[-1], wanted[-2])
     sizes = pieces(m.taken(node, 1))
     if perm != wanted or len(sizes) != len(perm):
         return None
@@ -222,13 +222,9 @@ def _without_heads(value: ir.Value, turned: bool) -> _Heads | None:
     return _Heads(tokens, heads, len(perm), sizes[:-2])
 
 
-def _heads_first(rank: int) -> list[int]:
+def _heads_first(rank: int) -> tuple[int, ...]:
     """The permutation that swaps heads and tokens in ``[..., n, heads, head_dim]``."""
-    return [*range(rank - 3), rank - 2, rank - 3, rank - 1]
-
-
-def _perm(node: ir.Node) -> list[int]:
-    return list(node.attributes.get_ints("perm", ()))
+    return (*range(rank - 3), rank - 2, rank - 3, rank - 1)
 
 
 def _fuse(graph: ir.Graph, attention: Attention, provider: Provider) -> None:

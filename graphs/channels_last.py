@@ -31,15 +31,15 @@ def channels_last_views(model: ir.Model) -> ir.Model:
     for node in m.nodes_of(model, "Reshape"):
         sizes = pieces(m.taken(node, 1))
         turn = m.only_user(node.outputs[0], "Transpose")
-        if turn is not None and (at := _AFTER.get(_perm(turn))) is not None and len(sizes) == len(_perm(turn)):
+        if turn is not None and (at := _AFTER.get(m.perm(turn))) is not None and len(sizes) == len(m.perm(turn)):
             images = _images(m.taken(node, 0), sizes[at])
             if images is not None and 0 not in sizes:
                 _from_images(graph, images, turn, sizes, at)
                 continue
         made = m.taken(node, 0).producer()
-        if made is not None and made.op_type == "Transpose" and (at := _BEFORE.get(_perm(made))) is not None:
+        if made is not None and made.op_type == "Transpose" and (at := _BEFORE.get(m.perm(made))) is not None:
             channels = number(sizes[1]) if len(sizes) == 4 else None
-            if channels is not None and _axis(m.taken(made, 0), _perm(made)[at]) == channels:
+            if channels is not None and _axis(m.taken(made, 0), m.perm(made)[at]) == channels:
                 _to_images(graph, node, made, sizes, at)
     return m.tidy(model)
 
@@ -61,12 +61,12 @@ def _from_images(graph: ir.Graph, images: ir.Value, turn: ir.Node, sizes: Sequen
     last = m.emit(turn, "Transpose", [images], {"perm": LAST})
     order = [axis for axis in range(len(sizes)) if axis != at] + [at]
     view = m.emit(turn, "Reshape", [last, shape_of(graph, turn, [sizes[axis] for axis in order])], {"allowzero": 1})
-    _turned(graph, turn, view, [order.index(axis) for axis in _perm(turn)])
+    _turned(graph, turn, view, [order.index(axis) for axis in m.perm(turn)])
 
 
 def _to_images(graph: ir.Graph, node: ir.Node, made: ir.Node, sizes: Sequence[ir.Value | int], at: int) -> None:
     """``made``, with C at ``at``, then Reshape to ``[N, C, h, w]``."""
-    perm = _perm(made)
+    perm = m.perm(made)
     order = [axis for axis in range(len(perm)) if axis != at] + [at]
     source, taken_from = m.taken(made, 0), [perm[axis] for axis in order]
     rows = source if taken_from == list(range(len(perm))) else m.emit(node, "Transpose", [source], {"perm": taken_from})
@@ -81,16 +81,12 @@ def _turned(graph: ir.Graph, old: ir.Node, value: ir.Value, perm: list[int]) -> 
     m.replace(graph, old.outputs[0], value if done else m.emit(old, "Transpose", [value], {"perm": perm}))
 
 
-def _perm(node: ir.Node) -> tuple[int, ...]:
-    return tuple(node.attributes.get_ints("perm", ()))
-
-
 def _images(value: ir.Value, channels: ir.Value | int) -> ir.Value | None:
     """The ``[N, C, h, w]`` with that many channels that ``value`` is, perhaps seen in another shape meanwhile."""
     wanted = number(channels)
     while wanted is not None:
         turned = m.source(value, "Transpose")
-        if channels_of(value) == (wanted, 4) or (turned is not None and _perm(turned) == FIRST):
+        if channels_of(value) == (wanted, 4) or (turned is not None and m.perm(turned) == FIRST):
             return value
         view = m.source(value, "Reshape")
         if view is None:
@@ -114,5 +110,5 @@ def _axis(value: ir.Value, at: int) -> int | None:
     if shaped is None:
         return None
     sizes = pieces(m.taken(shaped, 1))
-    last = len(sizes) - 1 if shaped is node else _perm(node)[-1]
+    last = len(sizes) - 1 if shaped is node else m.perm(node)[-1]
     return number(sizes[last]) if last < len(sizes) else None

@@ -18,8 +18,9 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ffrt.bundle import DEEP, SHALLOW, Bundle, deep_of, find_bundle, open_bundle, write_manifest
+from ffrt.bundle import DEEP, SHALLOW, Bundle, deep_of, find_bundle, open_bundle
 from ffrt.errors import BundleError, FfrtError
+from graphs.model import check_place, write_like
 
 _SIZES = ("Shape", "Size")
 """What tells of a tensor only how large it is."""
@@ -85,8 +86,7 @@ def write_cached(bundle: Bundle, out: Path) -> Bundle:
         raise BundleError(f"{bundle.folder}: it has {has} already; give a bundle without them")
     if bundle.optimised is not None:
         raise BundleError(f"{bundle.folder}: it was optimised; give the bundle it was made of, and optimise the result")
-    if out.exists():
-        raise BundleError(f"{out} exists; remove it, or give --out another folder")
+    check_place(out)
     changed = {bundle.graphs[name].file for name in SHALLOW}
     kept = {file: spec for file, spec in bundle.files.items() if file not in changed}
     graphs = dict(bundle.graphs)
@@ -104,18 +104,7 @@ def write_cached(bundle: Bundle, out: Path) -> Bundle:
             deep = deep_of((spec.inputs, spec.outputs))
             graphs[name] = replace(spec, outputs=(*spec.outputs, deep))
             graphs[small] = replace(spec, file=f"{small}.onnx", inputs=(*spec.inputs, deep))
-        write_manifest(
-            beside,
-            name=bundle.name,
-            license=bundle.license,
-            created_with=bundle.created_with,
-            graphs=graphs,
-            text=bundle.text,
-            video=bundle.video,
-            keyframes=bundle.keyframes,
-            interpolation=bundle.interpolation,
-            known=kept,
-        )
+        write_like(bundle, beside, graphs, kept)
         os.replace(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from ffrt.errors import RequestError
 from graphs import model as m
-from graphs.islands import FLOATS, HALF, ISLANDS, MOVES, SINGLE, Typed, integers
-from graphs.islands import dtypes as dtypes
+from graphs.islands import FLOATS, HALF, ISLANDS, MOVES, SINGLE, Typed, dtypes, integers
 
 LARGEST = 65504.0
 _SINGLE_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "GroupNorm": (1, 2), "SkipGroupNorm": (1, 2)}

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
+from ffrt.bundle import Bundle, FileSpec, GraphSpec, Optimised, write_manifest
 from ffrt.errors import BundleError
 
 LARGEST_CONSTANT = 1 << 16
@@ -89,6 +90,24 @@ def write_graph(model: ir.Model, path: Path, half: bool) -> None:
     ir.save(model, path)
 
 
+def check_place(out: Path) -> None:
+    """Raise BundleError where ``out`` is there already: nothing is written over."""
+    if out.exists():
+        raise BundleError(f"{out} exists; remove it, or give another folder")
+
+
+def write_like(
+    bundle: Bundle, folder: Path, graphs: Mapping[str, GraphSpec], known: Mapping[str, FileSpec] | None,
+    optimised: Optimised | None = None,
+) -> Bundle:  # fmt: skip
+    """Write the manifest of ``folder``, which holds ``bundle`` with other graphs; ``known`` as for write_manifest."""
+    return write_manifest(
+        folder, name=bundle.name, license=bundle.license, created_with=bundle.created_with, graphs=graphs,
+        text=bundle.text, video=bundle.video, keyframes=bundle.keyframes, interpolation=bundle.interpolation,
+        known=known, optimised=optimised,
+    )  # fmt: skip
+
+
 def _store_half(graph: ir.Graph, value: ir.Value) -> None:
     """Put a Cast behind float32 ``value``, whose numbers are then stored as float16."""
     tensor = _tensor(value)
@@ -145,6 +164,11 @@ def taken(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     assert value is not None
     return value
+
+
+def perm(node: ir.Node) -> tuple[int, ...]:
+    """How a Transpose orders its axes, none where it does not say."""
+    return tuple(node.attributes.get_ints("perm", ()))
 
 
 def users(value: ir.Value) -> list[ir.Node]:

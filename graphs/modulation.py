@@ -19,6 +19,7 @@ from graphs.model import (
     new_weight,
     nodes_of,
     numbers,
+    perm,
     replace,
     scalar,
     source,
@@ -27,7 +28,7 @@ from graphs.model import (
     users,
     weight,
 )
-from graphs.temporal_conv import attribute, bias_of
+from graphs.temporal_conv import bias_of
 
 TABLE = "modulation"
 """What the names of tables begin with."""
@@ -80,7 +81,8 @@ def join_modulation(model: ir.Model) -> ir.Model:
             for plus_one in users(scale):
                 replace(graph, plus_one.outputs[0], cut.outputs[2 * index])
             replace(graph, shift, cut.outputs[2 * index + 1])
-    return tidy(_sorted(model))
+    graph.sort()
+    return tidy(model)
 
 
 def wide_axis(axes: Sequence[int]) -> int:
@@ -106,9 +108,8 @@ def _norm_of(split: ir.Node) -> _Norm | None:
 
 def _is_linear(gemm: ir.Node) -> bool:
     """Whether it is ``x W^T + b``."""
-    factors = (gemm.attributes.get(name) for name in ("alpha", "beta"))
-    ones = all(factor is None or factor.as_float() == 1 for factor in factors)
-    return ones and attribute_of(gemm, "transB") == 1 and attribute_of(gemm, "transA") == 0
+    ones = all(gemm.attributes.get_float(name, 1.0) == 1 for name in ("alpha", "beta"))
+    return ones and gemm.attributes.get_int("transB", 0) == 1 and gemm.attributes.get_int("transA", 0) == 0
 
 
 def _in_halves(split: ir.Node) -> bool:
@@ -119,16 +120,10 @@ def _in_halves(split: ir.Node) -> bool:
     return sizes is not None and len(set(sizes.numpy().tolist())) == 1
 
 
-def attribute_of(node: ir.Node, name: str) -> int:
-    """A whole number of an attribute, 0 where the node has not got it."""
-    found = node.attributes.get(name)
-    return 0 if found is None else found.as_int()
-
-
 def _axes(split: ir.Node) -> tuple[int, ...]:
     """The axes of size one that stand in what ``split`` cuts apart."""
     rank = _behind(split)[1]
-    along = attribute_of(split, "axis")
+    along = split.attributes.get_int("axis", 0)
     return tuple(axis for axis in range(1, rank) if axis != along)
 
 
@@ -181,7 +176,7 @@ def _wave(product: ir.Node) -> ir.Value | None:
 
 def _through(value: ir.Value, op: str) -> ir.Value:
     """What ``value`` is before identity permutations."""
-    while (node := value.producer()) is not None and node.op_type == op and attribute(node, "perm") == (0, 1):
+    while (node := value.producer()) is not None and node.op_type == op and perm(node) == (0, 1):
         value = taken(node, 0)
     return value
 
@@ -204,8 +199,3 @@ def _row_an_image(graph: ir.Graph, before: ir.Node, table: ir.Value, images: ir.
     rows = emit(before, "Squeeze", [emit(before, "Shape", [table], {"start": 0, "end": 1})])
     each = emit(before, "Div", [images, rows])
     return emit(before, "Gather", [table, emit(before, "Div", [emit(before, "Range", [zero, images, one]), each])])
-
-
-def _sorted(model: ir.Model) -> ir.Model:
-    model.graph.sort()
-    return model

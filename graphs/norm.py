@@ -53,7 +53,7 @@ def layer_norm(model: ir.Model) -> ir.Model:
             continue
         size = emit(norm, "Shape", [norm.inputs[0]], {"start": 2, "end": 3})
         ones = emit(norm, "ConstantOfShape", [size], {"value": ir.tensor(np.ones(1, np.float32))})
-        epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
+        epsilon = norm.attributes.get_float("epsilon", 1e-5)
         new = emit(norm, "LayerNormalization", [norm.inputs[0], ones], {"axis": -1, "epsilon": epsilon})
         replace(graph, norm.outputs[0], new)
     return tidy(model)

@@ -19,13 +19,13 @@ import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from ffrt.bundle import DEEP, SHALLOW, Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle, write_manifest
+from ffrt.bundle import DEEP, SHALLOW, Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, FfrtError
 from ffrt.graph import Graph
 from graphs.fidelity import check, measure, random_inputs, relative_rms
 from graphs.half import rounded, to_half
 from graphs.islands import ISLANDS, dtypes
-from graphs.model import open_graph, write_graph
+from graphs.model import check_place, open_graph, write_graph, write_like
 from graphs.passes import INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, SPLIT, apply, names_of
 from graphs.split import split
 
@@ -82,18 +82,12 @@ def optimise(
                 for name, spec in made.graphs.items()
             }
             told = replace(told, psnr=_fidelity(bundle, tried, report) if dtype == "float16" else None)
-            made = _manifest(bundle, beside, graphs, told, made)
+            made = write_like(bundle, beside, graphs, made.files, told)
         os.replace(beside, out)
     finally:
         for folder in (beside, trial):
             shutil.rmtree(folder, ignore_errors=True)
     return open_bundle(out, verify=False)
-
-
-def check_place(out: Path) -> None:
-    """Raise BundleError where ``out`` is there already: nothing is written over."""
-    if out.exists():
-        raise BundleError(f"{out} exists; remove it, or give another folder")
 
 
 def chosen(provider: str, dtype: str, without: Collection[str], also: Collection[str]) -> list[str]:
@@ -130,8 +124,6 @@ def _write(
         before = len(model.graph)
         model = apply(model, name, provider, list(names))
         parts = split(model) if SPLIT in names else [model]
-        if len(parts) == 1:
-            parts = [model]
         half = dtype == "float16" and name not in _WHOLE
         if half:
             parts = _halved(parts)
@@ -141,7 +133,7 @@ def _write(
         graphs[name] = _written(folder, name, spec, parts, dtype == "float16" and not exact)
         after = " + ".join(str(len(part.graph)) for part in parts)
         report(f"{name}: {before} -> {after} nodes, {time.perf_counter() - began:.1f} s")
-    return _manifest(bundle, folder, graphs, told, None)
+    return write_like(bundle, folder, graphs, None, told)
 
 
 def _halved(parts: list[ir.Model]) -> list[ir.Model]:
@@ -194,16 +186,6 @@ def _shapes(path: Path) -> dict[str, list[int | str]]:
         one.name: [axis if isinstance(axis, int) else f"{one.name}_{at}" for at, axis in enumerate(one.shape)]
         for one in outputs
     }
-
-
-def _manifest(
-    bundle: Bundle, folder: Path, graphs: Mapping[str, GraphSpec], told: Optimised, known: Bundle | None
-) -> Bundle:
-    return write_manifest(
-        folder, name=bundle.name, license=bundle.license, created_with=bundle.created_with, graphs=graphs,
-        text=bundle.text, video=bundle.video, keyframes=bundle.keyframes, interpolation=bundle.interpolation,
-        known=None if known is None else known.files, optimised=told,
-    )  # fmt: skip
 
 
 def _compared(

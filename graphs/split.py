@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from graphs.half import dtypes
+from graphs.islands import dtypes
 from graphs.model import emit, nodes_of, replace, source, taken, tidy
-from graphs.modulation import TABLE, attribute_of
+from graphs.modulation import TABLE
 
 FAST = ("x", "deep", "temporal_mask")
 """Inputs of the step: what is denoised, and the mask, which has a row for every group once it is used (1.1). Where the
@@ -74,7 +74,7 @@ def sizes_of_inputs(model: ir.Model) -> ir.Model:
         if not isinstance(axis, int)
     }
     for node in nodes_of(model, "Shape"):
-        start, end = attribute_of(node, "start"), attribute_of(node, "end")
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", 0)
         apart = source(node.inputs[0], "Reshape")
         whole = None if apart is None else taken(apart, 0)
         if whole is None or whole.shape is None or whole not in graph.inputs or end != start + 1:

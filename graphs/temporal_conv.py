@@ -6,7 +6,7 @@ In real arithmetic the passes change nothing; rounding differs in the last bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -20,6 +20,7 @@ from graphs.model import (
     nodes_of,
     numbers,
     only_user,
+    perm,
     replace,
     scalar,
     source,
@@ -33,26 +34,20 @@ _SWAP = (0, 2, 1, 3)
 """Frames and channels change places: ``[B, T, C, h*w]`` <-> ``[B, C, T, h*w]``."""
 
 
-def is_over_time(conv: ir.Node) -> bool:
-    """Whether ``conv`` has a (k, 1) kernel with k > 1, stride 1 and a frame of padding for each that it reaches out."""
-    kernel, pads = attribute(conv, "kernel_shape"), attribute(conv, "pads")
-    if len(kernel) != 2 or kernel[0] == 1 or kernel[1] != 1 or kernel[0] % 2 == 0:
-        return False
-    reach = kernel[0] // 2
-    plain = attribute(conv, "strides") == (1, 1) and attribute(conv, "dilations") == (1, 1)
-    return plain and pads == (reach, 0, reach, 0) and groups_of(conv) == 1
+def over_time(model: ir.Model) -> Iterator[ir.Node]:
+    """Every convolution with a (k, 1) kernel, k > 1, stride 1 and a frame of padding for each that it reaches out."""
+    for conv in nodes_of(model, "Conv"):
+        kernel = conv.attributes.get_ints("kernel_shape", ())
+        if len(kernel) == 2 and kernel[0] > 1 and kernel[0] % 2 == 1 and kernel[1] == 1:
+            reach = kernel[0] // 2
+            if _is_plain(conv) and tuple(conv.attributes.get_ints("pads", ())) == (reach, 0, reach, 0):
+                yield conv
 
 
-def attribute(node: ir.Node, name: str) -> tuple[int, ...]:
-    """Whole numbers of an attribute, none where the node has not got it."""
-    found = node.attributes.get(name)
-    return () if found is None else tuple(found.as_ints())
-
-
-def groups_of(conv: ir.Node) -> int:
-    """Groups of channels that a convolution keeps apart."""
-    found = conv.attributes.get("group")
-    return 1 if found is None else found.as_int()
+def _is_plain(conv: ir.Node) -> bool:
+    """Whether it has neither strides nor dilations nor groups of channels."""
+    steps = (tuple(conv.attributes.get_ints(name, ())) for name in ("strides", "dilations"))
+    return all(step == (1, 1) for step in steps) and conv.attributes.get_int("group", 1) == 1
 
 
 def bias_of(node: ir.Node) -> ir.TensorProtocol | None:
@@ -65,9 +60,7 @@ def fold_merge(model: ir.Model) -> ir.Model:
     middle for every channel. Saves three passes over the activations (paper eq. 3, ``export.layers.merged``)."""
     model = model.clone()
     graph = model.graph
-    for conv in nodes_of(model, "Conv"):
-        if not is_over_time(conv):
-            continue
+    for conv in over_time(model):
         back = _back_to_images(conv)
         if back is None:
             continue
@@ -106,9 +99,7 @@ def merge_pointwise(model: ir.Model) -> ir.Model:
     """
     model = model.clone()
     graph = model.graph
-    for conv in nodes_of(model, "Conv"):
-        if not is_over_time(conv):
-            continue
+    for conv in over_time(model):
         images = _images(conv)
         first = None if images is None else images.producer()
         if images is None or first is None or first.op_type != "Conv" or not _is_pointwise(first):
@@ -133,7 +124,7 @@ def _merge(
     point, kernel, before, after = (tensor for tensor in tensors if tensor is not None)
     outer, inner, reach = sizes
     dims, swapped = _view_dims(conv), only_user(conv.outputs[0], "Transpose")
-    if dims is None or swapped is None or attribute(swapped, "perm") != _SWAP:
+    if dims is None or swapped is None or perm(swapped) != _SWAP:
         return
 
     def kernel_of() -> Numbers:
@@ -182,14 +173,15 @@ def _outside(graph: ir.Graph, before: ir.Node, frames: ir.Value, away: int) -> i
 
 
 def _is_pointwise(conv: ir.Node) -> bool:
-    ones = attribute(conv, "kernel_shape") == (1, 1) and attribute(conv, "strides") == (1, 1)
-    return ones and not any(attribute(conv, "pads")) and groups_of(conv) == 1
+    sizes = (tuple(conv.attributes.get_ints(name, ())) for name in ("kernel_shape", "strides"))
+    ones = all(size == (1, 1) for size in sizes)
+    return ones and not any(conv.attributes.get_ints("pads", ())) and conv.attributes.get_int("group", 1) == 1
 
 
 def _images(conv: ir.Node) -> ir.Value | None:
     """``[B*T, C, h, w]`` that a convolution along time sees as clips, through any number of reshapes."""
     swap = source(conv.inputs[0], "Transpose")
-    if swap is None or attribute(swap, "perm") != _SWAP:
+    if swap is None or perm(swap) != _SWAP:
         return None
     value = taken(swap, 0)
     while (shaped := value.producer()) is not None and shaped.op_type == "Reshape":
@@ -219,7 +211,7 @@ def _view_dims(conv: ir.Node) -> list[ir.Value] | None:
 def _back_to_images(conv: ir.Node) -> ir.Value | None:
     """The result of a convolution along time as ``[B*T, C, h, w]``."""
     swap = only_user(conv.outputs[0], "Transpose")
-    if swap is None or attribute(swap, "perm") != _SWAP:
+    if swap is None or perm(swap) != _SWAP:
         return None
     shaped = only_user(swap.outputs[0], "Reshape")
     while shaped is not None:

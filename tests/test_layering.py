@@ -50,7 +50,7 @@ INSIDE = {
     "session": {"errors", "providers", "stop", "arrays"},
     "parts": {"errors", "bundle", "session", "arrays"},
     "graph": {"errors", "manifest", "bundle", "providers", "session", "stop", "arrays", "parts"},
-    "device_loop": {"errors", "sampler", "session", "arrays"},
+    "device_loop": {"sampler", "session", "arrays"},
     "presets": {"errors"},
     "step_cache": {"errors", "manifest", "bundle", "sampler"},
     "request": {"errors", "manifest", "bundle", "sampler", "session", "presets"},

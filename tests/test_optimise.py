@@ -252,7 +252,7 @@ def test_float32_takes_no_video(tiny: Bundle, empty: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(("fault", "code"), [
     (OSError(errno.ENOSPC, "No space left on device"), 1), (KeyboardInterrupt(), 130)
 ])  # fmt: skip
-@pytest.mark.parametrize("where", ["write_graph", "write_manifest", "Graph"])
+@pytest.mark.parametrize("where", ["write_graph", "write_like", "Graph"])
 def test_a_full_disk_and_ctrl_c_leave_nothing(
     tiny: Bundle, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     fault: BaseException, code: int, where: str,
@@ -262,7 +262,7 @@ def test_a_full_disk_and_ctrl_c_leave_nothing(
 
     def fails(*arguments, **named):
         calls.append(where)
-        if len(calls) == (1 if where == "write_manifest" else 3):
+        if len(calls) == (1 if where == "write_like" else 3):
             raise fault
         return real(*arguments, **named)
 

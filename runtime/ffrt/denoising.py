@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ffrt.arrays import DeviceArray
 from ffrt.device_loop import denoise_on_device
 from ffrt.graph import Graph
-from ffrt.sampler import Array, Denoised, Parametrisation, denoise
+from ffrt.sampler import Array, Denoised, Parametrisation, denoise, guide_rows
 from ffrt.session import Session
 from ffrt.step_cache import Network
 
@@ -35,11 +35,6 @@ class Seen:
     told: Told
     items: slice | None = None
     core: slice | None = None
-
-
-def guidance_weights(guidance_scale: float) -> NDArray[np.float32]:
-    """Weights of the conditional and the unconditional row, `(w + 1) c - w u`; with guidance 0 there is one row."""
-    return np.array([guidance_scale + 1, -guidance_scale] if guidance_scale else [1], np.float32)
 
 
 def no_channels(items: int, latent: tuple[int, ...]) -> Array:
@@ -87,6 +82,4 @@ def denoise_network(
 def _guided(network: Network, view: Seen, x: Array, time: float) -> Array:
     rows = np.concatenate([x] * len(view.weights)).reshape(len(view.before), -1, *x.shape[-2:])
     feed = {"x": np.concatenate([view.before, rows, view.after], axis=1), **view.told(time)}
-    prediction = network(feed)["prediction"].reshape(len(view.weights), *x.shape)
-    guided: Array = np.tensordot(view.weights, prediction, axes=1)
-    return guided
+    return guide_rows(network(feed)["prediction"], view.weights).reshape(x.shape)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.arrays import DeviceArray
-from ffrt.errors import RequestError
-from ffrt.sampler import SAMPLERS, Array, Denoised, Parametrisation, Update, take, updates
+from ffrt.sampler import Array, Denoised, Parametrisation, Update, take, updates
 from ffrt.session import Session
 
 UPDATE = Path(__file__).with_name("update.onnx")
@@ -43,8 +42,6 @@ def denoise_on_device(
     `weights` [B] sums the guidance rows; `before` and `after` [B*n, .., h, w] is what the network sees beside the
     latent, with no channels for nothing. Raises RequestError for an unknown sampler or too few draws of noise.
     """
-    if sampler not in SAMPLERS:
-        raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
     plan = updates(config, steps, sampler)
     start = take(noise)
     draws = [update.device_array(take(noise)) if step.add_noise else None for step in plan]

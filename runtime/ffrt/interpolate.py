@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import InterpolationConfig, InterpolationPass
-from ffrt.denoising import Seen, denoise_network, guidance_weights
+from ffrt.denoising import Seen, denoise_network
 from ffrt.errors import RequestError
-from ffrt.sampler import Array, Denoised
+from ffrt.sampler import Array, Denoised, guidance_weights
 from ffrt.session import Session
 from ffrt.step_cache import Network
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import KeyframeConfig
-from ffrt.denoising import Seen, denoise_network, guidance_weights, no_channels
-from ffrt.sampler import Array, Denoised, add_noise, take
+from ffrt.denoising import Seen, denoise_network, no_channels
+from ffrt.sampler import Array, Denoised, add_noise, guidance_weights, take
 from ffrt.session import Session
 from ffrt.step_cache import Network
 

@@ -116,7 +116,10 @@ class Update:
 
 
 def updates(config: Parametrisation, steps: int, sampler: str) -> list[Update]:
-    """All steps of a sampler in the order in which they run. Raises RequestError as :func:`levels`."""
+    """All steps of a sampler in the order in which they run. Raises RequestError for an unknown sampler, and as
+    :func:`levels`."""
+    if sampler not in SAMPLERS:
+        raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
     plan, found, before = levels(config.schedule, steps, sampler), [], 0.0
     for i in reversed(range(steps)):
         alpha_bar = float(plan.alpha_bars[i])
@@ -176,12 +179,15 @@ def guide(conditional: Array, unconditional: Array, guidance_scale: float) -> Ar
     return (guidance_scale + 1) * conditional - guidance_scale * unconditional
 
 
-def guide_rows(prediction: Array, guidance_scale: float) -> Array:
-    """`guide` on a batch whose first half is conditional; with guidance 0 the batch has no other half."""
-    if guidance_scale == 0:
-        return prediction
-    conditional, unconditional = np.split(prediction, 2)
-    return guide(conditional, unconditional, guidance_scale)
+def guidance_weights(guidance_scale: float) -> Array:
+    """What `guide` weighs the conditional and the unconditional row with; with guidance 0 there is one row."""
+    return np.array([guidance_scale + 1, -guidance_scale] if guidance_scale else [1], np.float32)
+
+
+def guide_rows(prediction: Array, weights: Array) -> Array:
+    """A batch [B*n, ...] of B rows of guidance -> their sum [n, ...], each row times its weight."""
+    guided: Array = np.tensordot(weights, prediction.reshape(len(weights), -1, *prediction.shape[1:]), axes=1)
+    return guided
 
 
 def normal_noise(seed: int, stage: int, shape: tuple[int, ...]) -> Iterator[Array]:
@@ -216,10 +222,9 @@ def denoise(
     `predict(x, time)` is the guided prediction. The first draw of `noise` is the start; "ddpm" takes one more for every
     step but the last. Raises RequestError for an unknown sampler, a number of steps outside 1..1000, too few draws.
     """
-    if sampler not in SAMPLERS:
-        raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
+    plan = updates(config, steps, sampler)
     x, x0_before = take(noise), None
-    for index, update in enumerate(updates(config, steps, sampler)):
+    for index, update in enumerate(plan):
         x0 = update.from_x * x + update.from_prediction * predict(x, update.time)
         x0 = dynamic_threshold(x0.astype(np.float32, copy=False), config.threshold, config.threshold_max)
         x = update.keep_x * x + update.keep_x0 * x0
