@@ -8,7 +8,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from bench.sheet import Row, contact_sheet, write_png
 from ffrt import Pipeline
 
 ATTRIBUTES = ("colour", "background", "action", "shape", "size")
-PARTS = ("prompts", "movq", "interpolation", "speed")
+PARTS = ("prompts", "fast", "movq", "interpolation", "speed")
 SHARES = {"colour": 0.95, "background": 0.95, "action": 0.90, "shape": 0.80}
+LOST_POINTS = 2.0
+"""What `preset="fast"` may lose of a share, in percentage points."""
 MOVQ_DB, GAIN_DB, WALL_S, IMPORT_S, PEAK_BYTES = 36.0, 3.0, 60.0, 0.3, 1_000_000_000
 
 FREE = ("bundle", "provider", "threads", "json", "sheet", "strict")  # all in the record, none changes what is measured
@@ -128,6 +130,10 @@ def targets(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "prompts" in record:
         for name, limit in SHARES.items():
             line(f"{name} right", 100 * record["prompts"]["scores"][name]["share"], 100 * limit, "%")
+    if "prompts" in record and "fast" in record:
+        for name in (*SHARES, "all"):
+            few, usual = (record[part]["scores"][name]["share"] for part in ("fast", "prompts"))
+            line(f'{name}, `preset="fast"` against the default', 100 * (few - usual), -LOST_POINTS, "points")
     if "movq" in record:
         line("MoVQ reconstruction", record["movq"]["mean_db"], MOVQ_DB, "dB")
     for passes, found in record.get("interpolation", {}).items():
@@ -145,11 +151,15 @@ def targets(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def measure(
     pipe: Pipe, wanted: Sequence[Case], sampling: Sampling, clips: Sequence[Any], parts: Sequence[str] = PARTS
 ) -> tuple[dict[str, Any], list[Row]]:
-    """What a pipeline in this process can tell: prompts, autoencoder, both passes of interpolation."""
+    """What a pipeline in this process can tell: prompts, also with few steps, autoencoder, both passes of
+    interpolation."""
     found: dict[str, Any] = {}
     rows: list[Row] = []
     if "prompts" in parts:
         found["prompts"], rows = score_prompts(pipe, wanted, sampling)
+    if "fast" in parts:
+        fast = replace(sampling, num_inference_steps=None, sampler=None, preset="fast")
+        found["fast"], _ = score_prompts(pipe, wanted, fast)
     if "movq" in parts:
         found["movq"] = reconstruction(pipe, clips)
     if "interpolation" in parts:

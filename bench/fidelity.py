@@ -25,6 +25,7 @@ class Sampling:
     guidance_scale: float | None = None
     interpolation_guidance_scale: float | None = None
     sampler: str | None = None
+    preset: str | None = None
 
 
 class Clip(Protocol):
@@ -47,6 +48,7 @@ class Pipe(Protocol):
         guidance_scale: float | None,
         interpolation_guidance_scale: float | None,
         sampler: str | None,
+        preset: str | None,
     ) -> Clip: ...
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> Any: ...

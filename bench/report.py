@@ -31,7 +31,7 @@ METHODS = {
 
 def number(value: float, unit: str) -> str:
     """A value with as many digits as its unit bears."""
-    digits = {"%": 1, "dB": 1, "MB": 0, "s": 2 if abs(value) < 10 else 1}[unit]
+    digits = {"%": 1, "points": 1, "dB": 1, "MB": 0, "s": 2 if abs(value) < 10 else 1}[unit]
     return f"{value:.{digits}f} {unit}"
 
 

@@ -36,13 +36,17 @@ class Shown:
 class Renderer:
     """Stands where a pipeline does: draws the prompt's words; latents are pictures, interpolation is linear."""
 
-    def __init__(self, known: list[Case], painted: dict[int, dict[str, str]]) -> None:
+    def __init__(
+        self, known: list[Case], painted: dict[int, dict[str, str]], fast: dict[int, dict[str, str]] | None = None
+    ) -> None:
         self.known = {case.prompt: case for case in known}
-        self.painted = painted  # seed -> words drawn in place of the prompt's
+        # preset -> seed -> words drawn in place of the prompt's
+        self.painted = {None: painted, "fast": painted if fast is None else fast}
 
     def __call__(self, prompt: str, *, fps: int, seed: int, **sampling: object) -> Shown:
         assert fps == 2 and set(sampling) == {field.name for field in fields(fidelity.Sampling)}
-        case = replace(self.known[prompt], **self.painted.get(seed, {}))
+        painted = self.painted[sampling["preset"]]  # type: ignore[index]
+        case = replace(self.known[prompt], **painted.get(seed, {}))
         cell = shapes.Combination(case.colour, case.shape, case.action, case.background, case.size)
         return Shown(fidelity.truth(shapes.sample_parameters(cell, np.random.default_rng(seed)), 2))
 
@@ -104,6 +108,17 @@ def test_a_wrong_clip_is_counted_and_listed() -> None:
     assert [item["case"]["prompt"] for item in found["failures"]] == [wanted[1].prompt]
     assert [row.right for row in rows] == [True, False, True, True]
     assert f"colour: {other}" in rows[1].label
+
+
+def test_what_the_fast_preset_loses_is_told_in_points() -> None:
+    wanted = cases(4)
+    other = {"red": "blue"}.get(wanted[2].colour, "red")
+    pipe = Renderer(wanted, {}, {wanted[2].seed: {"colour": other}})
+    record, _ = demo_quality.measure(pipe, wanted, SAMPLING, [], ("prompts", "fast"))
+    lines = {item["name"]: item for item in demo_quality.targets(record)}
+    lost = lines['colour, `preset="fast"` against the default']
+    assert (lost["measured"], lost["target"], lost["met"]) == (-25.0, -2.0, False)
+    assert lines['shape, `preset="fast"` against the default']["met"]
 
 
 def test_prompts_are_the_grammars_and_spread_evenly() -> None:
