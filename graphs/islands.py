@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ffrt.bundle import DEEP
 from graphs import model as m
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -186,8 +187,10 @@ def _is_square(node: ir.Node) -> bool:
 
 
 def _output(g: Typed) -> set[ir.Node]:
-    """What makes the graph's outputs, back to the last matrix product or convolution."""
-    last = [node for value in g.graph.outputs if (node := value.producer()) is not None]
+    """What makes the graph's outputs, back to the last matrix product or convolution; not the deep features that step
+    caching hands on, which are in the middle of the network."""
+    shown = [value for value in g.graph.outputs if value.name != DEEP]
+    last = [node for value in shown if (node := value.producer()) is not None]
     return set(last) | g.closure(
         [node for node in last if node.op_type not in _LINEAR], _POINTWISE | MOVES, _LINEAR | _LAYER_NORM
     )

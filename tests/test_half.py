@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ffrt import bundle
 from ffrt.errors import RequestError
 from graphs import fidelity, half
+from graphs.deep_cache import with_deep
 from graphs.fidelity import FidelityError
-from graphs.model import open_graph, write_graph
+from graphs.model import nodes_of, open_graph, write_graph
 from tests.conftest import write_bundle
 
 Feed = Mapping[str, NDArray[np.generic]]
@@ -210,6 +211,13 @@ def test_weights_lie_in_float16_without_a_cast_and_casts_never_come_in_pairs() -
             source = node.inputs[0].producer() if node.inputs[0] is not None else None
             floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
             assert source is None or source.op_type != "Cast" or types[source.outputs[0]] not in floats
+
+
+def test_deep_features_take_no_island_along() -> None:
+    """Step caching's second output lies in the middle of the network, which stays in float16 around it."""
+    whole = open_graph(DEMO / "interpolation_unet.onnx")
+    casts = [sum(1 for _ in nodes_of(half.to_half(model), "Cast")) for model in (whole, with_deep(whole))]
+    assert casts[1] <= casts[0] + 1
 
 
 def test_no_weight_is_read_before_it_is_written() -> None:
