@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,11 @@ from ffrt.bundle import Bundle
 from ffrt.contract import TensorSpec
 from ffrt.errors import FfrtError
 from ffrt.pipeline import Pipeline
-from graphs.model import open_graph
 
 FLOOR = 35.0
 """Decibels below which a bundle is refused."""
 SIZES: Mapping[str, int] = {"B": 2, "T": 4, "G": 3, "F": 5, "L": 8, "N": 2, "h": 8, "w": 8, "H": 64, "W": 64}
-"""Sizes of the axes in :func:`random_inputs`; a width ``D`` of the bundle's own is to be added."""
+"""Sizes of the axes in :func:`random_inputs`; the width ``D`` of a context is to be added."""
 
 
 class FidelityError(FfrtError):
@@ -92,26 +90,6 @@ def _frames(pipe: Pipeline, request: Request) -> NDArray[np.float64]:
         width=request.width,
     )  # fmt: skip
     return np.stack([np.asarray(frame, np.float64) for frame in video])
-
-
-def graph_errors(
-    plain: Bundle, other: Bundle, names: Sequence[str], *, provider: str = "cpu", other_provider: str = "cpu"
-) -> dict[str, float]:
-    """Relative RMS of every graph of ``names`` on random inputs: for weights that make no video, or not in time."""
-    before, after = (Pipeline(plain, provider=provider), Pipeline(other, provider=other_provider))
-    errors = {}
-    for name in names:
-        spec = plain.graphs[name]
-        feed = random_inputs(spec.inputs, {"D": _width(plain.path(spec.file)), **SIZES})
-        want, got = before.graph(name)(feed), after.graph(name)(feed)
-        errors[name] = max(relative_rms(got[key], want[key]) for key in want)
-    return errors
-
-
-def _width(graph: Path) -> int:
-    """Size of the context that a graph file says, where the manifest has only a letter."""
-    widths = [value.shape[-1] for value in open_graph(graph).graph.inputs if value.name == "context" and value.shape]
-    return next((width for width in widths if isinstance(width, int)), 8)
 
 
 def relative_rms(got: NDArray[Any], want: NDArray[Any]) -> float:

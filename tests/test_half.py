@@ -254,8 +254,6 @@ def test_video_fidelity(tiny: bundle.Bundle, tmp_path: Path) -> None:
     assert decibels[0] == float("inf")
     assert 35 < decibels[1] < 100
     assert decibels[2] < 35
-    assert fidelity.graph_errors(tiny, far, ["movq_decoder"]) == {"movq_decoder": 0.0}
-    assert fidelity.graph_errors(tiny, far, ["keyframe_unet"])["keyframe_unet"] > 0.05
     fidelity.check(decibels[1])
     with pytest.raises(FidelityError, match=r"expected 35 dB or more; .*--dtype float32"):
         fidelity.check(decibels[2])
