@@ -29,7 +29,7 @@ def product_graph(side: int, products: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def product_rate(provider: str, threads: int | None, runs: int = 5) -> float:
+def product_rate(provider: str, threads: int | None, runs: int = 20) -> float:
     """The best FLOP/s of float32 matrix products that ONNX Runtime reaches here with the same provider and threads."""
     options = ort.SessionOptions()
     if threads is not None:

@@ -14,6 +14,7 @@ from graphs.group_norm import fuse_group_norm
 from graphs.int8 import to_int8
 from graphs.modulation import join_modulation
 from graphs.norm import drop_neutral, layer_norm
+from graphs.rows import masked_temporal, sole_token
 from graphs.scale import scale_streams
 from graphs.temporal_conv import fold_merge, merge_pointwise
 
@@ -55,6 +56,8 @@ PASSES = (
     Pass("drop_neutral", drop_neutral),
     Pass("layer_norm", layer_norm, ("cpu",)),
     Pass("fuse_attention", _for_cpu, ("cpu",)),
+    Pass("sole_token", sole_token, ("cpu",)),
+    Pass("masked_temporal", masked_temporal, ("cpu",)),
     Pass("fuse_attention", _for_cuda, ("cuda",)),
     Pass("fuse_group_norm", fuse_group_norm, ("cuda",), portable=False),
     Pass("channels_last_views", channels_last_views, ("cuda",)),
