@@ -7,7 +7,7 @@ inputs of the whole graph and with what earlier parts gave.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
@@ -15,26 +15,26 @@ from graphs.islands import dtypes
 from graphs.model import emit, nodes_of, replace, source, taken, tidy
 from graphs.modulation import TABLE
 
+SLOW = ("time",)
+"""Inputs that differ from one noise level to the next."""
 FAST = ("x", "deep", "temporal_mask")
-"""Inputs of the step: what is denoised, and the mask, which has a row for every group once it is used (1.1). Where the
-slow parts take a size from it, as 1.1 interpolation does, the graph stays whole."""
+"""Inputs of the step: what is denoised, and the mask, which only the step multiplies by (1.1). Earlier parts read the
+sizes that they share with these from other inputs (:func:`sizes_of_inputs`)."""
 FREE = -1
 """What follows from constants and sizes of inputs is worked out wherever it is used."""
 
 
-def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] = FAST) -> list[ir.Model]:
+def split(model: ir.Model, slow: Collection[str] = SLOW, fast: Collection[str] = FAST) -> list[ir.Model]:
     """The parts in order; what depends on no input of ``slow`` or ``fast`` is the first, what on none of ``fast`` the
     second. A part that would give nothing is left out. A graph comes back alone where it has no input of ``fast``, or
-    its slow parts need one for a size, as in bundles exported before version 0.2."""
-    if not any(value.name in set(fast) for value in model.graph.inputs):
+    its slow parts need one for a size that no other input has, as in bundles exported before version 0.2."""
+    if not any(value.name in fast for value in model.graph.inputs):
         return [model]
-    model = sizes_of_inputs(model)
+    model = sizes_of_inputs(model, slow, fast)
     graph = model.graph
     for value, dtype in dtypes(graph).items():
         value.type = ir.TensorType(dtype)
-    when = {value: 0 for value in graph.inputs}
-    when.update({value: 1 for value in graph.inputs if value.name in set(slow)})
-    when.update({value: 2 for value in graph.inputs if value.name in set(fast)})
+    when = _when(graph, slow, fast)
     for node in graph:
         if node.op_type == "Shape" and node.inputs[0] in graph.inputs:
             level = FREE
@@ -53,8 +53,13 @@ def split(model: ir.Model, slow: Iterable[str] = ("time",), fast: Iterable[str] 
     for level, outputs in ((0, crossing[0]), (1, crossing[1]), (2, list(graph.outputs))):
         if outputs:
             parts.append(_part(model, outputs, [value for value in known if when[value] < level]))
-    needless = any(value.name in set(fast) for part in parts[:-1] for value in part.graph.inputs)
+    needless = any(value.name in fast for part in parts[:-1] for value in part.graph.inputs)
     return [model] if needless else parts
+
+
+def _when(graph: ir.Graph, slow: Collection[str], fast: Collection[str]) -> dict[ir.Value, int]:
+    """How often inputs change: 0 once a request, 1 once a noise level, 2 in every step."""
+    return {value: 2 if value.name in fast else int(value.name in slow) for value in graph.inputs}
 
 
 def _level(value: ir.Value, when: dict[ir.Value, int]) -> int:
@@ -62,34 +67,45 @@ def _level(value: ir.Value, when: dict[ir.Value, int]) -> int:
     return 2 if value.name is not None and value.name.startswith(TABLE) else when.get(value, FREE)
 
 
-def sizes_of_inputs(model: ir.Model) -> ir.Model:
-    """Sizes of an input that was taken apart, ``[B*G, ...]`` to ``[B, G, ...]``, are read from the inputs themselves:
-    then what needs ``B`` alone does not wait for ``x`` (:func:`export.trace.take_apart`)."""
+def sizes_of_inputs(model: ir.Model, slow: Collection[str] = SLOW, fast: Collection[str] = FAST) -> ir.Model:
+    """Sizes of inputs of ``fast``, and of one that was taken apart, ``[B*G, ...]`` to ``[B, G, ...]``
+    (:func:`export.trace.take_apart`), are read where they change least: what needs ``B`` alone then waits neither for
+    ``x`` nor for the mask, and what runs once a request not for the time."""
     model = model.clone()
     graph = model.graph
-    alone = {
-        str(axis): (value, at)
-        for value in graph.inputs
-        for at, axis in enumerate(() if value.shape is None else value.shape)
-        if not isinstance(axis, int)
-    }
+    alone = _axes_alone(graph, _when(graph, slow, fast))
     for node in nodes_of(model, "Shape"):
-        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", 0)
-        apart = source(node.inputs[0], "Reshape")
-        whole = None if apart is None else taken(apart, 0)
-        if whole is None or whole.shape is None or whole not in graph.inputs or end != start + 1:
+        given = taken(node, 0)
+        apart = source(given, "Reshape")
+        whole = given if apart is None else taken(apart, 0)
+        if whole not in graph.inputs or whole.shape is None or (apart is None and whole.name not in fast):
             continue
-        letters = str(whole.shape[0]).split("*")
-        if len(letters) < 2:
+        first, *rest = (axis if isinstance(axis, int) else str(axis.value) for axis in whole.shape)
+        letters = [first] if apart is None else str(first).split("*")
+        behind = len(letters) - 1  # how much later the other axes come than in the input
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(letters) + len(rest))
+        if start < 0 or end != start + 1 or (apart is not None and behind == 0):
             continue
-        if start >= len(letters):
-            found = (whole, start - len(letters) + 1)
-        elif letters[start] in alone:
-            found = alone[letters[start]]
+        name = [*letters, *rest][start]
+        if name in alone:
+            found = alone[name]
+        elif start > behind:
+            found = (whole, start - behind)
         else:
             continue
         replace(graph, node.outputs[0], emit(node, "Shape", [found[0]], {"start": found[1], "end": found[1] + 1}))
     return tidy(model)
+
+
+def _axes_alone(graph: ir.Graph, when: Mapping[ir.Value, int]) -> dict[int | str, tuple[ir.Value, int]]:
+    """Every named axis, and the input to read it from: one that changes least, of these one with the fewest axes."""
+    found: dict[int | str, tuple[ir.Value, int]] = {}
+    shapes = [(value, value.shape) for value in graph.inputs if value.shape is not None]
+    for value, shape in sorted(shapes, key=lambda one: (-when[one[0]], -len(one[1]))):  # the best comes last
+        for at, axis in enumerate(shape):
+            if not isinstance(axis, int):
+                found[str(axis.value)] = (value, at)
+    return found
 
 
 def _part(model: ir.Model, outputs: list[ir.Value], known: list[ir.Value]) -> ir.Model:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -23,6 +28,9 @@ settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Builder = Callable[[], tuple[list[onnx.NodeProto], dict[str, np.ndarray]]]
+ROOT = Path(__file__).parent.parent
+RELEASES = {"kv10": "1.0", "kv11": "1.1"}
+"""Fixtures that are small releases as bundles, and the version of each."""
 WIDTH = 4  # D
 KEYFRAMES = 3  # T
 MAX_TOKENS = 8
@@ -226,3 +234,64 @@ def pipe(tiny: bundle.Bundle) -> Pipeline:
 def own_bundle(tmp_path: Path) -> bundle.Bundle:
     """A tiny bundle of the test's own, to be damaged."""
     return write_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture(scope="session")
+def releases() -> ModuleType:
+    """tests/releases.py, which writes small release folders."""
+    spec = importlib.util.spec_from_file_location("releases", Path(__file__).parent / "releases.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], Path]]]:
+    """The exports of those small releases that a test of this run asks for, and the folder of each.
+
+    They take minutes of one core each, so both start now, beside all other tests.
+    """
+    asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    started: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+    try:
+        for name in sorted(asked & RELEASES.keys(), reverse=True):  # 1.1 takes longer
+            folder = tmp_path_factory.mktemp(name)
+            started[name] = (_export(request.getfixturevalue("releases"), RELEASES[name], folder), folder)
+        yield started
+    finally:
+        for process, _ in started.values():
+            process.kill()
+            process.wait()
+
+
+def _export(releases: ModuleType, version: str, folder: Path) -> subprocess.Popen[bytes]:
+    """What a person types for a release: a small one becomes ``bundle`` in ``folder``, what is said goes to ``log``."""
+    files = {"1.0": releases.write_1_0, "1.1": releases.write_1_1}[version](folder / "files")
+    command = ["export", f"kandinsky-video-{version}", "--weights", files, "--out", folder / "bundle"]
+    paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def _exported(export: tuple[subprocess.Popen[bytes], Path]) -> bundle.Bundle:
+    process, folder = export
+    assert process.wait(timeout=1200) == 0, (folder / "log").read_text(encoding="utf-8")[-3000:]
+    return bundle.open_bundle(folder / "bundle")
+
+
+@pytest.fixture(scope="session")
+def kv10(exports: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> bundle.Bundle:
+    """Kandinsky Video 1.0, small, exported; shared."""
+    return _exported(exports["kv10"])
+
+
+@pytest.fixture(scope="session")
+def kv11(exports: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> bundle.Bundle:
+    """Kandinsky Video 1.1 of golden parameters, exported; shared."""
+    return _exported(exports["kv11"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -19,47 +18,15 @@ from export import release_bundle
 from export.__main__ import main
 from export.golden import read_golden
 from export.golden_pipeline import sequences
-from ffrt import Bundle, ImageTooSmall, Pipeline, RequestError, cli, open_bundle
+from ffrt import Bundle, ImageTooSmall, Pipeline, RequestError, cli
 from ffrt.bundle import IMAGE_CONTRACT
+from ffrt.interpolate import WINDOW_GROUPS
 from ffrt.text import Context
 from graphs.optimise import optimise
 from graphs.passes import PROVIDERS
 
 HERE = Path(__file__).parent
 PROMPT = "a red car drives over the snowy mountain"
-
-
-def _releases() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("releases", HERE / "releases.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-releases = _releases()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("releases")
-    return {"1.0": releases.write_1_0(root / "kv10"), "1.1": releases.write_1_1(root / "kv11")}
-
-
-def exported(files: dict[str, Path], version: str) -> Bundle:
-    out = files[version].parent / f"bundle-{version}"
-    assert main([f"kandinsky-video-{version}", "--weights", str(files[version]), "--out", str(out)]) == 0
-    return open_bundle(out)
-
-
-@pytest.fixture(scope="module")
-def kv10(files: dict[str, Path]) -> Bundle:
-    return exported(files, "1.0")
-
-
-@pytest.fixture(scope="module")
-def kv11(files: dict[str, Path]) -> Bundle:
-    return exported(files, "1.1")
 
 
 @pytest.fixture
@@ -136,14 +103,27 @@ def test_1_1_makes_an_mp4_of_text_or_of_a_picture(
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_both_releases_can_be_optimised(kv10: Bundle, kv11: Bundle, tmp_path: Path, provider: str) -> None:
+    """Every U-Net in three parts: once a request, once a noise level, every step."""
     for bundle in (kv10, kv11):
         made = optimise(bundle, tmp_path / bundle.name, provider=provider, dtype="float32")
         for name, spec in made.graphs.items():
             assert spec.parity.relative_rms < 1e-4
-            split = len(spec.parts) == 3  # once a request, once a noise level, every step
-            assert split or len(spec.parts) == 0
-            if bundle is kv10:  # 1.1 interpolation takes sizes from its temporal mask and stays whole
-                assert split == ("unet" in name)
+            assert len(spec.parts) == (3 if "unet" in name else 0), name
+        if provider == "cpu":
+            assert_interpolates_alike(bundle, made)
+
+
+def assert_interpolates_alike(plain: Bundle, other: Bundle) -> None:
+    """One pass of both bundles, in one window and in two, with guidance and without."""
+    pipes = [Pipeline(bundle, provider="cpu", threads=1) for bundle in (plain, other)]
+    context = pipes[0].encode(PROMPT)
+    for groups, guidance_scale in ((3, 0.5), (WINDOW_GROUPS + 2, 0.5), (WINDOW_GROUPS + 2, 0.0)):
+        latents = np.random.default_rng(groups).standard_normal((groups + 1, 4, 2, 2), dtype=np.float32)
+        want, got = (
+            pipe.interpolate(latents, context, fps=8, num_inference_steps=2, guidance_scale=guidance_scale)
+            for pipe in pipes
+        )
+        assert np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) < 1e-4
 
 
 @pytest.mark.slow
@@ -228,7 +208,7 @@ BAD: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_files_are_named_and_nothing_is_written(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    releases: ModuleType, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     version, change, words = BAD[case]
     folder = {"1.0": releases.write_1_0, "1.1": releases.write_1_1}[version](tmp_path / "files")
@@ -244,8 +224,9 @@ def test_bad_files_are_named_and_nothing_is_written(
 
 @pytest.mark.parametrize("short", ["disk", "memory"])
 def test_too_small_a_machine_is_told_before_anything_is_written(
-    short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    releases: ModuleType, short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     folder = releases.write_1_0(tmp_path / "files")
     if short == "disk":
         usage = shutil.disk_usage(tmp_path)
@@ -260,7 +241,7 @@ def test_too_small_a_machine_is_told_before_anything_is_written(
 
 
 def test_a_stopped_export_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    releases: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = releases.write_1_0(tmp_path / "files")
     arguments = ["kandinsky-video-1.0", "--weights", str(folder), "--out", str(tmp_path / "bundle")]
