@@ -13,6 +13,7 @@ CONTENDERS = {
     "compiled": "torch.compile",
     "plain": "exported graph",
     "optimised": "**optimised graph**",
+    "recorded": "optimised graph, `cuda_graph`",
     "optimised_fast": '**optimised graph, `preset="fast"`**',
 }
 STAGES = {

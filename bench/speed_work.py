@@ -99,10 +99,12 @@ class Ours:
     """`ffrt` over the graphs of a bundle, the plain exported ones or optimised ones: its stages as a pipeline has them,
     and whole videos by a pipeline of their own. Each graph is opened by its first use."""
 
-    def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory = "fast") -> None:
+    def __init__(
+        self, bundle: Bundle, provider: str, threads: int | None, memory: Memory = "fast", cuda_graph: bool = False
+    ) -> None:
         self.bundle = bundle
-        self._stages = Stages(bundle, provider, threads, memory)
-        self._pipe = Pipeline(bundle, provider=provider, threads=threads, memory=memory)
+        self._stages = Stages(bundle, provider, threads, memory, cuda_graph)
+        self._pipe = Pipeline(bundle, provider=provider, threads=threads, memory=memory, cuda_graph=cuda_graph)
 
     def keyframes(self, scale: Scale, given: Given) -> Steps:
         """Keyframes of the shape of `scale`, one yield for each step."""

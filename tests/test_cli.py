@@ -148,6 +148,12 @@ def test_a_missing_or_changed_bundle(own_bundle: Bundle, tmp_path: Path, capsys:
         assert "sha256" in capsys.readouterr().err
 
 
+def test_a_processor_records_no_launches(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments(tiny, tmp_path / "a.mp4", "--provider", "cpu", "--cuda-graph")) == 1
+    assert "cuda_graph: expected a provider of ['cuda'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unavailable_provider_is_an_error(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments(tiny, tmp_path / "a.mp4", "--provider", "quantum")) == 1
     assert "expected one of ['auto', 'cpu', 'cuda'" in capsys.readouterr().err

@@ -69,3 +69,8 @@ class DeviceArray:
 
 
 Feed = Mapping[str, NDArray[Any] | DeviceArray]
+
+
+def on_host(value: NDArray[Any] | DeviceArray) -> NDArray[Any]:
+    """An array wherever it lies, on the host."""
+    return value.numpy() if isinstance(value, DeviceArray) else value

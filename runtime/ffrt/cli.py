@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda or another of ffrt doctor (default: auto)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime chooses)")
     add("--memory", default="fast", metavar="NAME", help="fast, or low for networks larger than memory (default: fast)")
+    add("--cuda-graph", action="store_true", help="record the launches of a step on a GPU, for small networks")
     add("-q", "--quiet", action="store_true", help="print only warnings and errors")
 
     add = commands.add_parser("inspect", help="show what a bundle holds, or how a video was made").add_argument
@@ -109,7 +110,9 @@ def _generate(args: argparse.Namespace) -> int:
         raise RequestError(str(error)) from error
     progress = Progress(sys.stderr, quiet=args.quiet)
     started_s = time.monotonic()
-    pipe = Pipeline.from_pretrained(args.bundle, provider=args.provider, threads=args.threads, memory=args.memory)
+    pipe = Pipeline.from_pretrained(
+        args.bundle, provider=args.provider, threads=args.threads, memory=args.memory, cuda_graph=args.cuda_graph
+    )
     height, width = args.size
     steps = pipe.generate(
         args.prompt,

@@ -19,6 +19,7 @@ from ffrt.bundle import Bundle, TensorSpec
 from ffrt.errors import BundleError, GraphInputError
 from ffrt.parts import Parts
 from ffrt.providers import engines_folder
+from ffrt.recording import Recorded
 from ffrt.session import Memory, Session, check_provider
 from ffrt.stop import Stop
 
@@ -28,6 +29,8 @@ Axis = int | str
 class Graph:
     """One session over one graph of a bundle; arguments as :class:`ffrt.session.Session` has them.
 
+    With `cuda_graph` a GPU records what runs in every step (:class:`ffrt.recording.Recorded`): what `on_device` gave is
+    then overwritten by the next call.
     Raises BundleError if the graph cannot be loaded or differs from the manifest, ProviderError if the provider that
     was asked for is not the one in use.
     """
@@ -40,6 +43,7 @@ class Graph:
         provider: str = "auto",
         threads: int | None = None,
         memory: Memory = "fast",
+        cuda_graph: bool = False,
         stop: Stop | None = None,
     ) -> None:
         word = check_provider(provider, optimised_for(bundle))
@@ -48,8 +52,9 @@ class Graph:
         spec = bundle.graphs[name]
         self.name = name
 
-        def opened(file: str) -> Session:
-            return Session(
+        def opened(file: str) -> Session | Recorded:
+            recorded = cuda_graph and file == spec.file
+            session = Session(
                 bundle.path(file),
                 name,
                 provider=provider,
@@ -57,8 +62,10 @@ class Graph:
                 memory=memory,
                 optimised_for=optimised_for(bundle),
                 engines=engines_folder() / bundle.digest / word / Path(file).stem,
+                cuda_graph=recorded,
                 stop=stop,
             )
+            return Recorded(session) if recorded else session
 
         parts = [(part, opened(part.file)) for part in spec.parts]
         self.session = Parts(name, spec.inputs, parts) if parts else opened(spec.file)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.arrays import DeviceArray, Feed, Tensor
+from ffrt.arrays import DeviceArray, Feed, Tensor, on_host
 from ffrt.bundle import PartSpec, TensorSpec
 from ffrt.errors import BundleError, GraphInputError
+from ffrt.recording import Recorded
 from ffrt.session import Session
 
 KEPT_BYTES = 1 << 28
@@ -32,7 +33,9 @@ class Parts:
     Raises BundleError where a file takes or gives something else than its part of the manifest says.
     """
 
-    def __init__(self, name: str, inputs: Sequence[TensorSpec], parts: Sequence[tuple[PartSpec, Session]]) -> None:
+    def __init__(
+        self, name: str, inputs: Sequence[TensorSpec], parts: Sequence[tuple[PartSpec, Session | Recorded]]
+    ) -> None:
         for part, session in parts:
             for side, want, got in (
                 ("inputs", part.inputs, session.inputs),
@@ -73,7 +76,7 @@ class Parts:
         """All outputs on the host; raises as a session does."""
         return self._step.run(self._fed(feed))
 
-    def run_on_device(self, feed: Feed, outputs: Sequence[str] | Mapping[str, DeviceArray]) -> Given:
+    def run_on_device(self, feed: Feed, outputs: Sequence[str]) -> Given:
         """The named outputs, left on the device; raises as a session does."""
         return self._step.run_on_device(self._fed(feed), outputs)
 
@@ -85,7 +88,7 @@ class Parts:
             given = {tensor.name: self._fitted(tensor, known[tensor.name]) for tensor in session.inputs}
             key = self._key(
                 part.file,
-                {name: came_from[name] if name in came_from else _host(value) for name, value in given.items()},
+                {name: came_from[name] if name in came_from else on_host(value) for name, value in given.items()},
             )
             if key not in self._kept:
                 self._kept[key] = session.run_on_device(given, list(part.outputs))
@@ -115,17 +118,13 @@ class Parts:
         """`value`, its one number where the part takes one for all groups. Raises GraphInputError where they differ."""
         if tensor.shape != (1,) or value.shape == (1,):
             return value
-        numbers = value.numpy() if isinstance(value, DeviceArray) else value
+        numbers = on_host(value)
         if (numbers != numbers[:1]).any():
             raise GraphInputError(
                 f"graph {self.name}, input {tensor.name}: expected the same number {value.shape[0]} times, since this "
                 f"bundle was optimised for that, got {numbers.tolist()!r:.200}; use the bundle that it was made of"
             )
         return numbers[:1]
-
-
-def _host(value: NDArray[Any] | DeviceArray) -> NDArray[Any]:
-    return value.numpy() if isinstance(value, DeviceArray) else value
 
 
 def _same(one: NDArray[Any] | bytes, other: NDArray[Any] | bytes) -> bool:

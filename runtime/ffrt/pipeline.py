@@ -40,11 +40,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, bundle: Bundle, *, provider: str = "auto", threads: int | None = None, memory: str = "fast"
-    ) -> None:
+        self, bundle: Bundle, *, provider: str = "auto", threads: int | None = None, memory: str = "fast",
+        cuda_graph: bool = False,
+    ) -> None:  # fmt: skip
         threads = None if threads is None else request.whole("threads", threads, 1, 1024)
         self.bundle = bundle
-        self._stages = Stages(bundle, provider, threads, request.memory_of(memory))
+        self._stages = Stages(bundle, provider, threads, request.memory_of(memory), cuda_graph)
 
     @classmethod
     def from_pretrained(
@@ -54,6 +55,7 @@ class Pipeline:
         provider: str = "auto",
         threads: int | None = None,
         memory: str = "fast",
+        cuda_graph: bool = False,
     ) -> Pipeline:
         """Open a bundle: a folder, or the demo for `None` and "demo".
 
@@ -62,11 +64,14 @@ class Pipeline:
         keeps in the user's cache folder (`ffrt doctor` shows it). With `memory` "low" weights stay in the bundle's
         files and are converted where they are used, and one stage's graph is open at a time: a network may
         then be larger than memory, at a cost in speed and in opening every graph again for every request; "fast" holds
-        float32 copies and keeps all graphs. Raises BundleError if a file is missing or was changed, ProviderError if
-        the provider cannot be had: here, or when its first graph loads.
+        float32 copies and keeps all graphs. With `cuda_graph` a GPU records the launches of a denoising step and plays
+        them back, for networks so small that launching takes as long as computing; on CUDA and TensorRT alone. Raises
+        BundleError if a file is missing or was changed, ProviderError if the provider cannot be had: here, or when its
+        first graph loads.
         """
         check_provider(provider)
-        return cls(open_bundle(find_bundle(bundle)), provider=provider, threads=threads, memory=memory)
+        found = open_bundle(find_bundle(bundle))
+        return cls(found, provider=provider, threads=threads, memory=memory, cuda_graph=cuda_graph)
 
     def cancel(self) -> None:
         """End what this pipeline has under way, in the middle of a step: it raises Cancelled, within one operator.

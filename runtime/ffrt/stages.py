@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ffrt.bundle import SHALLOW, Bundle, InterpolationPass
 from ffrt.decode import CHUNK_FRAMES, clip_frames, decode_chunks, encode_image, to_frames
 from ffrt.device_loop import UPDATE
-from ffrt.errors import Cancelled
+from ffrt.errors import Cancelled, ProviderError
 from ffrt.first_frame import first_frame_steps
 from ffrt.graph import Graph, optimised_for
 from ffrt.image import fit_image
@@ -36,15 +36,22 @@ Returned = TypeVar("Returned")
 class Stages:
     """The stages of a bundle as generators of denoising steps, each graph loaded once.
 
-    Raises ProviderError for a provider that is not there, BundleError for a tokenizer that is none.
+    Raises ProviderError for a provider that is not there or cannot do `cuda_graph`, BundleError for a tokenizer that is
+    none.
     """
 
-    def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory) -> None:
-        self._on_gpu = check_provider(provider, optimised_for(bundle)) in ON_GPU
+    def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory, cuda_graph: bool) -> None:
+        word = check_provider(provider, optimised_for(bundle))
+        self._on_gpu = word in ON_GPU
+        if cuda_graph and not self._on_gpu:
+            raise ProviderError(
+                f"cuda_graph: expected a provider of {list(ON_GPU)}, got {word!r}; leave cuda_graph out"
+            )
         self.bundle = bundle
         self._provider = provider
         self._threads = threads
         self._memory = memory
+        self._cuda_graph = cuda_graph
         self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
         self.stop = Stop()
         self._graphs: dict[str, Graph] = {}
@@ -62,6 +69,7 @@ class Stages:
                 provider=self._provider,
                 threads=self._threads,
                 memory=self._memory,
+                cuda_graph=self._cuda_graph and "unet" in name,  # what runs step after step
                 stop=self.stop,
             )
         return self._graphs[name]
