@@ -114,16 +114,17 @@ def test_both_releases_can_be_optimised(kv10: Bundle, kv11: Bundle, tmp_path: Pa
 
 
 def assert_interpolates_alike(plain: Bundle, other: Bundle) -> None:
-    """One pass of both bundles, in one window and in two, with guidance and without."""
+    """One pass of both bundles, in one window and in two, with guidance and without. Latents of 2x2 would leave norms
+    of one pixel in the networks of 1.1, which make anything of a rounding."""
     pipes = [Pipeline(bundle, provider="cpu", threads=1) for bundle in (plain, other)]
     context = pipes[0].encode(PROMPT)
     for groups, guidance_scale in ((3, 0.5), (WINDOW_GROUPS + 2, 0.5), (WINDOW_GROUPS + 2, 0.0)):
-        latents = np.random.default_rng(groups).standard_normal((groups + 1, 4, 2, 2), dtype=np.float32)
+        latents = np.random.default_rng(groups).standard_normal((groups + 1, 4, 4, 4), dtype=np.float32)
         want, got = (
             pipe.interpolate(latents, context, fps=8, num_inference_steps=2, guidance_scale=guidance_scale)
             for pipe in pipes
         )
-        assert np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) < 1e-4
+        assert np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) < 1e-5
 
 
 @pytest.mark.slow
