@@ -256,6 +256,19 @@ def test_decoding_yields_chunks_and_rounds_to_the_nearest_level(pipe: Pipeline) 
     assert np.concatenate(chunks)[:, 3, 5].tolist() == [[r, 128, 128] for r in (0, 0, 0, 1, 191, 255, 255)]
 
 
+@pytest.mark.parametrize("count", [3, 4, 5, 8, 11])
+def test_a_gpu_decodes_chunks_of_one_size_into_the_same_frames(tiny: Bundle, count: int) -> None:
+    pipe = Pipeline(tiny, provider="cpu", threads=1)
+    latents = np.random.default_rng(count).uniform(-1, 1, (count, 4, 2, 4)).astype(np.float32)
+    frames = pipe.decode(latents, 8).frames
+    assert len(frames) == count
+    decoder = Recorder(pipe.graph("movq_decoder"))
+    pipe._stages._graphs["movq_decoder"] = decoder
+    pipe._stages._on_gpu = True
+    np.testing.assert_array_equal(pipe.decode(latents, 8).frames, frames)
+    assert {len(feed["latent"]) for feed in decoder.feeds} == {min(count, 4)}
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_image_levels_survive_the_round_trip(seed: int) -> None:
     frames = np.random.default_rng(seed).integers(0, 256, (2, 3, 4, 3), np.uint8)

@@ -39,12 +39,19 @@ def clip_frames(count: int) -> int:
 
 
 def decode_chunks(
-    graph: Graph, latents: NDArray[np.float32], chunk_frames: int = CHUNK_FRAMES
+    graph: Graph, latents: NDArray[np.float32], chunk_frames: int = CHUNK_FRAMES, fill: bool = False
 ) -> Iterator[NDArray[np.uint8]]:
-    """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order, `chunk_frames` at a time."""
+    """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order, `chunk_frames` at a time.
+
+    With `fill`, for decoders that see frames one by one, the last of several chunks repeats its last latent up to the
+    size of the others, and the frames of that are dropped: a GPU then meets one shape.
+    """
     for start in range(0, len(latents), chunk_frames):
-        image = graph({"latent": np.ascontiguousarray(latents[start : start + chunk_frames])})["image"]
-        yield to_frames(image)
+        chunk = latents[start : start + chunk_frames]
+        count = len(chunk)
+        if fill and start > 0:
+            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], chunk_frames - count, axis=0)])
+        yield to_frames(graph({"latent": np.ascontiguousarray(chunk)})["image"][:count])
 
 
 def to_frames(image: NDArray[np.float32], rounded: bool = True) -> NDArray[np.uint8]:

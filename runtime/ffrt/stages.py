@@ -216,4 +216,4 @@ class Stages:
         """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order; "image_decoder" is the other graph that can."""
         temporal = self.bundle.video.temporal_decoder and graph == "movq_decoder"
         frames = clip_frames(len(latents)) if temporal else CHUNK_FRAMES
-        return decode_chunks(self.graph(graph), latents, frames)
+        return decode_chunks(self.graph(graph), latents, frames, fill=self._on_gpu and not temporal)
