@@ -1,4 +1,5 @@
-"""The networks of `bench.cuda_run`: random weights at the released size, or tiny ones for a dry run, each a bundle.
+"""The networks of `bench.cuda_run` and `bench.device_memory`: random weights at the released size, or tiny ones for a
+dry run, each a bundle.
 
 A part has a bundle of its own, in which only its network is not the demo's, so that parts are built side by side and
 one alone can be measured.
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from bench.speed_work import Scale, Stage
-from export.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, UNetConfig
+from export.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, T5Config, UNetConfig
 from export.demo import untexted
 from export.inputs import Limits, draw_inputs, multiples_of
 from export.keyframe_unet import KeyframeUNet
@@ -27,16 +28,19 @@ from export.movq import MoVQDecoder
 from export.parity import NOT_MEASURED
 from export.sampling import INTERPOLATION_1_0, KEYFRAMES_1_0
 from export.stream import header_of
+from export.text_encoder import TextEncoder
 from export.trace import Traced, point_to, trace
 from ffrt.bundle import CONTRACT, OPTIONAL_GRAPHS, Bundle, GraphSpec, open_bundle, write_manifest
+from graphs.passes import INT8_TEXT
 
-Part = Literal["keyframes", "interpolation", "decode"]
+Part = Literal["keyframes", "interpolation", "decode", "text"]
 
 GRAPHS: Mapping[Part, str] = {
     "keyframes": "keyframe_unet", "interpolation": "interpolation_unet", "decode": "movq_decoder",
+    "text": "text_encoder",
 }  # fmt: skip
 STAGES: Mapping[Part, Stage] = {
-    "keyframes": "keyframe_step", "interpolation": "interpolation_step", "decode": "decode_frame",
+    "keyframes": "keyframe_step", "interpolation": "interpolation_step", "decode": "decode_frame", "text": "text",
 }  # fmt: skip
 TOKENS = 77
 CHUNK = 1 << 24
@@ -45,11 +49,12 @@ CHUNK = 1 << 24
 
 @dataclass(frozen=True)
 class Shapes:
-    """The three networks of a scale and the latent side that they run at."""
+    """The networks of a scale and the latent side that they run at."""
 
     keyframes: UNetConfig
     interpolation: UNetConfig
     decoder: MoVQConfig
+    text: T5Config
     side: int
 
     def work(self, name: str) -> Scale:
@@ -65,13 +70,18 @@ _TINY = UNetConfig(
     num_blocks=(2, 2), add_cross_attention=(False, True), add_self_attention=(False, True),
 )  # fmt: skip
 SHAPES: Mapping[str, Shapes] = {
-    "full": Shapes(KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], INTERPOLATION_SHAPES["full"], DECODERS["image"], 64),
+    "full": Shapes(
+        KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], INTERPOLATION_SHAPES["full"], DECODERS["image"],
+        T5Config(32128, 4096, 256, 16384, 32, 16, 4096, dense_act_fn="silu"), 64,
+    ),
     "tiny": Shapes(
         _TINY, replace(_TINY, num_channels=20, out_channels=12),
-        MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(32,), resolution=256), 8,
+        MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(32,), resolution=256),
+        T5Config(64, 64, 16, 128, 2, 4, 64), 8,
     ),
 }  # fmt: skip
-"""512 pixels of the released networks (4.14 and 3.87 billion parameters, 0.16 in the decoder), and 64 of tiny ones."""
+"""512 pixels of the released networks (4.14 and 3.87 billion parameters, 0.16 in the decoder, 8.7 in Flan-UL2's
+encoder), and 64 of tiny ones."""
 
 
 def network(part: Part, shapes: Shapes) -> nn.Module:
@@ -79,6 +89,8 @@ def network(part: Part, shapes: Shapes) -> nn.Module:
     with torch.device("meta"):
         if part == "keyframes":
             return KeyframeUNet(shapes.keyframes)
+        if part == "text":
+            return TextEncoder(shapes.text)
         return untexted(shapes.interpolation) if part == "interpolation" else MoVQDecoder(shapes.decoder)
 
 
@@ -129,7 +141,9 @@ def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str)
     stream_random(module, weights, list(GRAPHS).index(part), device)
     config = shapes.interpolation if part == "interpolation" else shapes.keyframes
     downscale = shapes.decoder.downscale
-    limits = Limits(config.size_multiple, downscale, config.context_dim, 1, KEYFRAMES_1_0.position_range)
+    limits = Limits(
+        config.size_multiple, downscale, config.context_dim, shapes.text.vocab_size, KEYFRAMES_1_0.position_range
+    )
     example = tuple(value.to("meta") for value in draw_inputs(CONTRACT[graph], limits, 0))
     traced = Traced(graph, module, example, multiples_of(CONTRACT[graph], limits))
     onnx.save(point_to(trace(traced), weights), beside / f"{graph}.onnx")
@@ -152,7 +166,8 @@ def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str)
 
 
 def build(argument: Mapping[str, Any]) -> None:
-    """Write the plain and the optimised bundle of a part where they are not there yet; meant for a process of its own.
+    """Write the plain and the optimised bundle of a part where they are not there yet, the text encoder's with 8-bit
+    weights; meant for a process of its own.
 
     `argument`: `part`, `scale`, `folder` (the bundles stand below it), `demo`, `provider`.
     """
@@ -162,9 +177,10 @@ def build(argument: Mapping[str, Any]) -> None:
     folder, provider = Path(argument["folder"]), argument["provider"]
     plain = folder / f"{part}-plain"
     if not plain.is_dir():
-        device = "cuda" if provider == "cuda" else "cpu"
+        device = "cuda" if provider == "cuda" and torch.cuda.is_available() else "cpu"
         write_part(part, shapes, open_bundle(Path(argument["demo"])), plain, device)
     optimised = folder / f"{part}-{provider}"
     if not optimised.is_dir():  # not verified: random networks have no video, and the run compares with eager itself
         dtype: Dtype = "float16" if provider == "cuda" else "float32"
-        optimise(open_bundle(plain), optimised, provider=provider, dtype=dtype, verify=False)
+        also = [INT8_TEXT] if part == "text" else []
+        optimise(open_bundle(plain), optimised, provider=provider, dtype=dtype, also=also, verify=False)

@@ -105,18 +105,22 @@ print(json.dumps(result))
 """
 
 
-def child(body: str, argument: Mapping[str, object], show: bool = False) -> dict[str, Any]:
-    """Run `body` in a fresh interpreter; it reads `argument` and may add to `result`. With `show` its stderr is seen.
+def child(
+    body: str, argument: Mapping[str, object], show: bool = False, variables: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """Run `body` in a fresh interpreter; it reads `argument` and may add to `result`. With `show` its stderr is seen;
+    `variables` are added to its environment.
 
     Returns `result` with the wall `seconds` of the body and the process's `peak_bytes`. The peak is VmHWM where there
     is one: ru_maxrss of a child starts at its parent's, which here has PyTorch in it.
     Raises `RuntimeError` with the child's last words when it fails.
     """
-    folders = [str(Path(ffrt.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    around = {**os.environ, **variables}
+    folders = [str(Path(ffrt.__file__).parent.parent), around.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", CHILD % body, json.dumps(argument)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
+        env={**around, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
         stdout=subprocess.PIPE,
         stderr=None if show else subprocess.PIPE,
         text=True,

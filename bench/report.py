@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import export_memory, interp_report, real_footage, skip_values, speed_report, step_report
+from bench import device_memory, export_memory, interp_report, real_footage, skip_values, speed_report, step_report
 from bench.harness import ROOT
 
 BLOCK = re.compile(r"<!-- bench:(\w+) -->\n(.*?)<!-- /bench -->", re.DOTALL)
@@ -100,6 +100,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo_quality": markdown,
     "interp_speed": interp_report.table,
     "export_memory": export_memory.table,
+    "device_memory": device_memory.table,
     "real_footage": real_footage.table,
     "skip_values": skip_values.table,
     "pipeline_speed": speed_report.table,

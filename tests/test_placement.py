@@ -1,7 +1,4 @@
-"""The CUDA variant of the demo bundle on the real CUDA provider, without a GPU; and how that is asked for.
-
-The wheel of onnxruntime-gpu (256 MB) is fetched once into the user's cache folder.
-"""
+"""The CUDA variant of the demo bundle on the real CUDA provider, without a GPU; and how that is asked for."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from ffrt.device_loop import UPDATE
 from ffrt.errors import GraphInputError, ProviderError
 from graphs import placement
 from graphs.cuda_stand_ins import body, build_stand_ins
+from graphs.cuda_wheel import cache_folder, fetch_wheel
 from graphs.deep_cache import write_cached
 from graphs.model import open_graph
-from graphs.optimise import optimise
-from graphs.placement import Placement, cache_folder, fetch_wheel, graphs_of, letters_of, place, sizes_of, table
+from graphs.placement import Placement, graphs_of, letters_of, place, sizes_of, table
 
 DEMO = Path(__file__).resolve().parents[1] / "graphs" / "demo"
 EXPECTED = {
@@ -34,21 +31,6 @@ EXPECTED = {
 """Attentions that are one kernel, and all; GroupNorms that are one kernel, and all: the demo is so narrow that many
 norms have an odd number of channels in a group, which the kernel does not take. Then the Transposes left at most, most
 of them around those, and the Casts."""
-
-
-@pytest.fixture(scope="session")
-def wheel() -> Path:
-    try:
-        return fetch_wheel(cache_folder())
-    except ProviderError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def variant(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """What ``python -m graphs optimise demo --provider cuda`` writes, in float16 and in parts."""
-    out = tmp_path_factory.mktemp("placement") / "cuda"
-    return optimise(open_bundle(DEMO, verify=False), out, provider="cuda", dtype="float16", verify=False)
 
 
 @pytest.fixture(scope="session")

@@ -247,7 +247,9 @@ def test_provider_options(engines: Path, tmp_path: Path) -> None:
     (found,) = FakeSession.opened
     assert list(found) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     cuda = found["CUDAExecutionProvider"]
-    assert cuda.items() >= {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1"}.items()
+    assert cuda.items() >= {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "0"}.items()
+    sized = session.Wanted(cuda_graph=True, sizes={"B": 2})
+    assert options_of("cuda", sized)["enable_cuda_graph"] == "1", "not before the sizes are known"
     assert found["TensorrtExecutionProvider"]["trt_engine_cache_path"] == str(tmp_path / "e")
     plain = options_of("cuda", session.Wanted())
     assert (plain["prefer_nhwc"], plain["enable_cuda_graph"]) == ("0", "0")

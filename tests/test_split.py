@@ -82,6 +82,10 @@ def whole(plain: Path) -> Session:
 def apart(plain: Path, request: pytest.FixtureRequest) -> Parts:
     """The parts as the runtime has them: the first two take one number for all groups."""
     sessions = []
+
+    def opened(file: str) -> Session:
+        return Session(plain.parent / file, NAME, provider="cpu", threads=1)
+
     made = parts_of(plain, request.param)
     for number, part in enumerate(made):
         for value in part.graph.inputs:
@@ -90,8 +94,8 @@ def apart(plain: Path, request: pytest.FixtureRequest) -> Parts:
         path = plain.parent / f"{request.param}{number}.onnx"
         write_graph(part, path, half=False)
         names = (tuple(str(value.name) for value in values) for values in (part.graph.inputs, part.graph.outputs))
-        sessions.append((PartSpec(path.name, *names), Session(path, NAME, provider="cpu", threads=1)))
-    return Parts(NAME, IMAGE_CONTRACT[NAME][0], sessions)
+        sessions.append((PartSpec(path.name, *names), opened(path.name)))
+    return Parts(NAME, IMAGE_CONTRACT[NAME][0], sessions, opened)
 
 
 @pytest.mark.parametrize("provider", ["cpu", "cuda"])
@@ -126,6 +130,24 @@ def test_parts_give_what_the_whole_gives(apart: Parts, whole: Session, rows: int
         seen.append(apart.run(given)["prediction"])
         same(seen[-1], whole.run(given)["prediction"])
     assert np.abs(seen[0] - seen[1]).max() > 1e-2
+
+
+def test_what_was_foreseen_is_not_worked_out_again(apart: Parts, whole: Session) -> None:
+    rng = np.random.default_rng(5)
+    feed: Feed = {
+        "context": rng.standard_normal((2, 6, D)).astype(np.float32), "context_mask": np.arange(6) < [[4], [1]],
+        "skip_frames": np.full(3, 3), "perturbation": np.full(3, 0.5, np.float32),
+    }  # fmt: skip
+    times = [np.full(2, time, np.float32) for time in (900, 400, 100)]
+    step = {"x": rng.standard_normal((6, 20, 3, 2)).astype(np.float32), "temporal_mask": np.array([1, 0], np.float32)}
+    apart.foresee({**feed, "time": time} for time in times[:2])
+    assert not apart._sessions, "their memory is given back"
+    for time, opened in zip(times, (0, 0, 1), strict=True):
+        same(
+            apart.run({**feed, **step, "time": time})["prediction"],
+            whole.run({**feed, **step, "time": time})["prediction"],
+        )
+        assert len(apart._sessions) == opened, "one that was not foreseen is worked out as ever"
 
 
 def same(got: np.ndarray, want: np.ndarray) -> None:

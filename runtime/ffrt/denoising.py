@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ffrt.arrays import DeviceArray
 from ffrt.device_loop import denoise_on_device
 from ffrt.graph import Graph
-from ffrt.sampler import Array, Denoised, Parametrisation, denoise, guide_rows
+from ffrt.sampler import Array, Denoised, Parametrisation, denoise, guide_rows, updates
 from ffrt.session import Session
 from ffrt.step_cache import Network
 
@@ -57,6 +57,8 @@ def denoise_network(
     With `update`, a session over `ffrt.device_loop.UPDATE` on the same device, and a graph that sees all in one view,
     nothing leaves the device between steps.
     """
+    if isinstance(network, Graph):
+        network.foresee(view.told(step.time) for step in updates(config, steps, sampler) for view in views)
     whole = views[0]
     if update is not None and isinstance(network, Graph) and len(views) == 1 and whole.items is None:
         graph = network
@@ -64,9 +66,11 @@ def denoise_network(
         def on_device(x_in: DeviceArray, time: float) -> DeviceArray:
             return graph.on_device({"x": x_in, **whole.told(time)})["prediction"]
 
-        return denoise_on_device(
-            on_device, update, noise, config, steps=steps, sampler=sampler,
-            weights=whole.weights, before=whole.before, after=whole.after,
+        return (
+            yield from denoise_on_device(
+                on_device, update, noise, config, steps=steps, sampler=sampler,
+                weights=whole.weights, before=whole.before, after=whole.after,
+            )
         )  # fmt: skip
 
     def predict(x: Array, time: float) -> Array:
@@ -76,7 +80,7 @@ def denoise_network(
             parts.append(guided if view.core is None else guided[view.core])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    return denoise(predict, noise, config, steps=steps, sampler=sampler)
+    return (yield from denoise(predict, noise, config, steps=steps, sampler=sampler))
 
 
 def _guided(network: Network, view: Seen, x: Array, time: float) -> Array:

@@ -7,7 +7,7 @@ is checked on every call.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ class Graph:
             return Recorded(session) if recorded else session
 
         parts = [(part, opened(part.file)) for part in spec.parts]
-        self.session = Parts(name, spec.inputs, parts) if parts else opened(spec.file)
+        self.session = Parts(name, spec.inputs, parts, opened) if parts else opened(spec.file)
+        self._memory = memory
         self._inputs = _agree(name, "input", spec.inputs, self.session.inputs)
         self._outputs = _agree(name, "output", spec.outputs, self.session.outputs)
 
@@ -101,6 +102,12 @@ class Graph:
                 self._check_finite(spec, values[spec.name].numpy())
             self._check_output(spec, values[spec.name].shape, sizes)
         return values
+
+    def foresee(self, feeds: Iterable[Feed]) -> None:
+        """Before the runs of a stage: with memory "low" on a GPU, what depends on text or noise level alone is worked
+        out now for all of them, and its weights leave the device. `feeds` are those of the runs, without `x`."""
+        if self._memory == "low" and self.session.device != "cpu" and isinstance(self.session, Parts):
+            self.session.foresee(feeds)
 
     def _check_finite(self, spec: TensorSpec, value: NDArray[Any]) -> None:
         if value.dtype.kind == "f" and not np.isfinite(value).all():

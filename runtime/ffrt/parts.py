@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,16 @@ Given = dict[str, DeviceArray]
 class Parts:
     """The sessions of one graph, with what a :class:`ffrt.session.Session` has.
 
-    Raises BundleError where a file takes or gives something else than its part of the manifest says.
+    `opened` opens the file of a part once more where `foresee` has closed it. Raises BundleError where a file takes or
+    gives something else than its part of the manifest says.
     """
 
     def __init__(
-        self, name: str, inputs: Sequence[TensorSpec], parts: Sequence[tuple[PartSpec, Session | Recorded]]
+        self,
+        name: str,
+        inputs: Sequence[TensorSpec],
+        parts: Sequence[tuple[PartSpec, Session | Recorded]],
+        opened: Callable[[str], Session | Recorded],
     ) -> None:
         for part, session in parts:
             for side, want, got in (
@@ -47,7 +52,9 @@ class Parts:
                         f"graph {name}, {part.file}: the manifest has the {side} {want}, the file {names}"
                     )
         self.name = name
-        self._slow = list(parts[:-1])
+        self._slow = [(part, session.inputs) for part, session in parts[:-1]]
+        self._sessions = {part.file: session for part, session in parts[:-1]}
+        self._opened = opened
         self._step = parts[-1][1]
         self._kept: OrderedDict[bytes, Given] = OrderedDict()
         self._before: dict[str, tuple[dict[str, NDArray[Any] | bytes], bytes]] = {}
@@ -80,24 +87,38 @@ class Parts:
         """The named outputs, left on the device; raises as a session does."""
         return self._step.run_on_device(self._fed(feed), outputs)
 
+    def foresee(self, feeds: Iterable[Feed]) -> None:
+        """Work out what the other parts give for runs to come, then close them: the step has their memory. `feeds` may
+        lack what the step alone takes."""
+        for feed in feeds:
+            self._known(feed)
+        self._sessions.clear()
+
     def _fed(self, feed: Feed) -> Feed:
         """What the step takes: inputs of the graph, and what the other parts give for them."""
+        known = self._known(feed)
+        return {tensor.name: known[tensor.name] for tensor in self._step.inputs}
+
+    def _known(self, feed: Feed) -> Feed:
+        """`feed` and what the parts before the step give for it."""
         known: dict[str, NDArray[Any] | DeviceArray] = dict(feed)
         came_from: dict[str, bytes] = {}
-        for part, session in self._slow:
-            given = {tensor.name: self._fitted(tensor, known[tensor.name]) for tensor in session.inputs}
+        for part, inputs in self._slow:
+            given = {tensor.name: self._fitted(tensor, known[tensor.name]) for tensor in inputs}
             key = self._key(
                 part.file,
                 {name: came_from[name] if name in came_from else on_host(value) for name, value in given.items()},
             )
             if key not in self._kept:
-                self._kept[key] = session.run_on_device(given, list(part.outputs))
+                if part.file not in self._sessions:
+                    self._sessions[part.file] = self._opened(part.file)
+                self._kept[key] = self._sessions[part.file].run_on_device(given, list(part.outputs))
             self._kept.move_to_end(key)
             known.update(self._kept[key])
             came_from.update(dict.fromkeys(part.outputs, key))
         while len(self._kept) > len(self._slow) and sum(map(_size, self._kept.values())) > KEPT_BYTES:
             self._kept.popitem(last=False)
-        return {tensor.name: known[tensor.name] for tensor in self._step.inputs}
+        return known
 
     def _key(self, file: str, told: Mapping[str, NDArray[Any] | bytes]) -> bytes:
         """The same for the same part and inputs: of what another part gave, that part's own key counts. Inputs that are

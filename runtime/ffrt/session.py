@@ -42,6 +42,7 @@ from ffrt.stop import Stop
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]
+    from onnxruntime.capi._pybind_state import OrtValueVector  # type: ignore[import-untyped]
 except ImportError as error:
     raise ImportError(
         'ffrt needs ONNX Runtime: type pip install "ffrt[cpu]" for the processor or pip install "ffrt[cuda]" for an '
@@ -50,11 +51,15 @@ except ImportError as error:
 
 _NO_MEMORY = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
 
+FOLDED_BYTES = 1 << 20
+"""The largest constant that a session on a GPU works out when it is opened, where weights are to stay as stored."""
+
 Memory = Literal["fast", "low"]
 MEMORY: tuple[Memory, ...] = get_args(Memory)
 """What is traded: "fast" keeps float32 copies of the weights, laid out for their kernels, and all sessions of a
 pipeline; "low" leaves weights in the bundle's file, which the system maps, converts each where it is used, so that a
-network larger than memory runs, and has one stage's session at a time, opened again for the next request."""
+network larger than memory runs, and has one stage's session at a time, opened again for the next request. On a GPU
+"low" has each stage's memory given back when it ends, and what runs before the steps leaves before they begin."""
 
 
 def available_providers() -> list[str]:
@@ -122,6 +127,7 @@ class Session:
         self._engines = made(engines) if self._word in ENGINES else None
         self._wanted = Wanted(threads, self._engines, optimised_for == "cuda", cuda_graph)
         self._doubtful = self._engines is not None and len(files_below(self._engines)) > 0
+        self._scatters = False
         try:
             self._session = self._open(self._word, self._wanted)
         except ProviderError as error:
@@ -161,6 +167,7 @@ class Session:
             del self._session  # its memory goes first
             self._wanted = replace(self._wanted, sizes=sizes)
             self._session = self._open(self._word, self._wanted)
+            self._scatters = self._word == "cuda"
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """All outputs on the host. Raises GraphInputError, OutOfMemoryError, and Cancelled where `stop` ended it."""
@@ -190,7 +197,7 @@ class Session:
                 else:
                     binding.bind_output(name, self.device, 0)
             self._session.run_with_iobinding(binding, options)
-            return list(binding.get_outputs())
+            return _apart(binding.get_outputs())
 
         values = self._ended(feed, len(given) > 0, bound)
         return {name: DeviceArray(value) for name, value in zip(outputs, values, strict=True)}
@@ -198,6 +205,8 @@ class Session:
     def _ended(self, feed: Feed, in_place: bool, call: Any) -> Any:
         """`call(options)` under the stop; a first run that fails on engines from the cache is tried without them."""
         options = ort.RunOptions()
+        if self._scatters:  # given back: from the next run on it is one block, planned by this one
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0")
         if self._wanted.cuda_graph and not in_place:
             options.add_run_config_entry("gpu_graph_id", "-1")  # a recording holds the addresses of its arrays
         try:
@@ -216,7 +225,7 @@ class Session:
                     'needs less, and so does memory="low"'
                 ) from error
             raise GraphInputError(f"graph {self.name}: ONNX Runtime failed on inputs {shapes}: {error}") from error
-        self._doubtful = False
+        self._doubtful = self._scatters = False
         return values
 
     def _rebuild(self, error: Exception) -> None:
@@ -233,6 +242,14 @@ class Session:
         self._session = self._open(self._word, self._wanted)
 
 
+def _apart(values: Sequence[Any]) -> list[Any]:
+    """The same OrtValues by themselves: those that a binding gives keep it, and with it a session and its weights."""
+    apart = OrtValueVector()
+    for value in values:
+        apart.push_back(value._ortvalue)
+    return [ort.OrtValue(value) for value in apart]
+
+
 def _tensor(node: Any) -> Tensor:
     shape = None if node.shape is None else tuple(node.shape)
     return Tensor(node.name, DTYPES.get(node.type, str(node.type)), shape)
@@ -246,7 +263,12 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
-        unused = ["ConstantFolding"]
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        unused = [] if word in ON_GPU else ["ConstantFolding"]
+    if word in ON_GPU and (memory == "low" or wanted.nhwc):
+        # sizes are worked out beforehand, or the host would wait for the device; float32 copies of weights are not
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(FOLDED_BYTES))
     if wanted.threads is not None:
         options.intra_op_num_threads = wanted.threads
     for axis, size in wanted.sizes.items():
@@ -260,7 +282,7 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     try:
         if plugged_in(word):
             options.add_provider_for_devices(_devices(word), dict(options_of(word, wanted)))
-        elif word in ON_GPU and _shared_arena():
+        elif word in ON_GPU and memory == "fast" and _shared_arena():  # "low" gives a stage's memory back with it
             options.add_session_config_entry("session.use_env_allocators", "1")
         with (
             stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),

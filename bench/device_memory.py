@@ -1,0 +1,169 @@
+"""`python -m bench.device_memory`: the GPU memory that a video of the full-size 1.0 networks takes, without a GPU.
+
+Random networks of the released shapes are built and optimised for CUDA as in `bench.cuda_run`, with the encoder of
+Flan-UL2 in 8-bit integers. The real CUDA provider then opens every stage and runs it at 512 px, up to 30 fps, over
+stand-ins for CUDA's libraries (`graphs.cuda_stand_ins`), which count what it allocates. What a GPU takes on top is not
+counted: scratch memory of cuDNN's convolutions, and CUDA's own for its context.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.harness import ROOT, child, environment, write_json
+from bench.speed_work import PROMPT
+from ffrt import Context, FfrtError, open_bundle
+from ffrt.interpolate import noise_shape
+from ffrt.request import Sampling
+from ffrt.sampler import drain, normal_noise
+from ffrt.session import Memory
+from ffrt.stages import Stages
+from graphs.cuda_stand_ins import counts
+from graphs.cuda_wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
+
+PARTS = {"text": "text", "keyframes": "keyframes", "interpolation": "interpolation to 30 fps", "decode": "decoding"}
+"""The stages in the order in which they run, and their names in the table."""
+SCALES = ("full", "tiny")
+TARGET_BYTES = 12e9
+STEPS = 3
+TOKENS, FRAMES = 77, 8
+BUILD = "from bench.cuda_models import build\nbuild(argument)\n"
+MEASURE = "from bench.device_memory import measure\nresult['found'] = measure(argument)\n"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(prog="python -m bench.device_memory", description=__doc__.splitlines()[0])
+    line.add_argument("--scale", choices=SCALES, default="full", help="released size or tiny networks (full)")
+    line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="the demo's folder (graphs/demo)")
+    line.add_argument("--ort", type=Path, help=f"an unpacked {WHEEL} wheel for this Python (fetched once otherwise)")
+    line.add_argument(
+        "--models", type=Path, default=ROOT / "graphs" / "bundles",
+        help="bundles are kept below it and used again; 60 GB at the full scale (graphs/bundles)",
+    )  # fmt: skip
+    line.add_argument("--json", type=Path, help="record (bench/results/device_memory.json of the full scale)")
+    return line
+
+
+def measure(argument: Mapping[str, Any]) -> dict[str, Any]:
+    """Open parts and run them, all in this process: bytes held once a part is open, and the most since then.
+
+    `argument`: `bundles` (part -> folder), `side` (of latents), `width` (of a text context), `memory`.
+    """
+    found: dict[str, Any] = {}
+    kept = []
+    for part, folder in argument["bundles"].items():
+        bundle = open_bundle(Path(folder))
+        stages = Stages(bundle, "cuda", None, argument["memory"], cuda_graph=False)
+        run_part(part, stages, argument["side"], argument["width"])
+        found[part] = asdict(counts())
+        if argument["memory"] == "fast":
+            kept.append(stages)
+    return found
+
+
+def run_part(part: str, stages: Stages, side: int, width: int) -> None:
+    """`STEPS` denoising steps of a U-Net, for interpolation in all its passes, one prompt, or `FRAMES` frames."""
+    bundle = stages.bundle
+    frames, frame = bundle.keyframes.num_frames, (bundle.video.latent_channels, side, side)
+    rng = np.random.default_rng(0)
+    if part == "text":
+        stages.text(PROMPT, None)
+    elif part == "keyframes":
+        text = rng.standard_normal((1, TOKENS, width), dtype=np.float32)
+        context = Context(text, np.ones((1, TOKENS), np.bool_), text[0, 0])
+        sampling = Sampling(STEPS, bundle.keyframes.guidance_scale, bundle.keyframes.sampler)
+        drain(stages.keyframes(context, sampling, normal_noise(0, 0, (frames, *frame))))
+    elif part == "interpolation":
+        latents = rng.standard_normal((frames, *frame), dtype=np.float32)
+        sampling = Sampling(STEPS, bundle.interpolation.guidance_scale, bundle.interpolation.sampler)
+        for index, one_pass in enumerate(bundle.interpolation.passes):
+            noise = normal_noise(0, 1 + index, noise_shape("group", latents.shape))
+            latents = drain(stages.interpolation(None, latents, one_pass, sampling, noise, "group"))
+    else:
+        for _ in stages.decode(rng.standard_normal((FRAMES, *frame), dtype=np.float32)):
+            pass
+
+
+def run(asked: argparse.Namespace) -> dict[str, Any]:
+    """Build what is missing, then measure. Raises ProviderError without a wheel, RuntimeError where a child fails."""
+    wheel = fetch_wheel(cache_folder()) if asked.ort is None else asked.ort
+    models, demo = asked.models.resolve() / f"cuda-{asked.scale}", asked.bundle.resolve()
+    built = {"scale": asked.scale, "folder": str(models), "demo": str(demo), "provider": "cuda"}
+    for part in PARTS:
+        if not (models / f"{part}-cuda").is_dir():
+            print(f"building {part}", file=sys.stderr, flush=True)
+            child(BUILD, {**built, "part": part}, show=True)
+            shutil.rmtree(models / f"{part}-plain")
+    from bench.cuda_models import SHAPES
+
+    shapes = SHAPES[asked.scale]
+    bundles = {part: str(models / f"{part}-cuda") for part in PARTS}
+    with tempfile.TemporaryDirectory() as scratch:
+        around = over_stand_ins(wheel, Path(scratch))
+
+        def measured(parts: Mapping[str, str], memory: Memory) -> dict[str, Any]:
+            print(f"running {', '.join(parts)} with memory={memory!r}", file=sys.stderr, flush=True)
+            argument = {"bundles": parts, "side": shapes.side, "width": shapes.keyframes.context_dim, "memory": memory}
+            found: dict[str, Any] = child(MEASURE, argument, variables=around)["found"]
+            return found
+
+        low = {part: measured({part: folder}, "low")[part] for part, folder in bundles.items()}
+        fast = measured(bundles, "fast")
+    most = max(found["most"] for found in low.values())
+    return {
+        "bench": "device_memory",
+        "whole": asked.scale == "full",
+        "environment": {**environment(demo, "cuda", None), "provider_from": WHEEL},
+        "side_px": shapes.side * 8,
+        "low": low,
+        "fast": fast,
+        "targets": [{"name": "most", "measured": most, "target": TARGET_BYTES, "met": most <= TARGET_BYTES}],
+    }
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The record as Markdown."""
+    (target,) = record["targets"]
+    fast = max(found["most"] for found in record["fast"].values())
+    lines = [
+        f'| full-size 1.0 video at {record["side_px"]} px, `memory="low"` | GPU memory | target | met |',
+        "|---|---|---|---|",
+        *(f"| {words} | {record['low'][part]['most'] / 1e9:.1f} GB | | |" for part, words in PARTS.items()),
+        f"| **at most, one stage at a time** | {target['measured'] / 1e9:.1f} GB | under "
+        f"{target['target'] / 1e9:.0f} GB | {'yes' if target['met'] else '**no**'} |",
+        f'| all stages held, `memory="fast"` | {fast / 1e9:.1f} GB | | |',
+        "",
+        f"What the CUDA provider of {record['environment']['provider_from']} allocates, counted without a GPU; scratch "
+        "memory of cuDNN and CUDA's own come on top. Float16; Flan-UL2's encoder, 8.7 billion parameters, as 8-bit "
+        "integers.",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and record. 0: done; 1: not."""
+    asked = parser().parse_args(arguments)
+    try:
+        record = run(asked)
+    except (FfrtError, RuntimeError, OSError) as error:
+        print(f"device_memory: {error}", file=sys.stderr)
+        return 1
+    place = asked.json
+    if place is None and record["whole"]:
+        place = ROOT / "bench" / "results" / "device_memory.json"
+    if place is not None:
+        write_json(place, record)
+    print(table(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
