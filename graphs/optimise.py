@@ -26,8 +26,9 @@ from graphs.fidelity import check, measure, random_inputs, relative_rms
 from graphs.half import rounded, to_half
 from graphs.islands import ISLANDS, dtypes
 from graphs.model import check_place, open_graph, write_graph, write_like
-from graphs.passes import INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, SPLIT, apply, names_of
+from graphs.passes import FIXED_TEXT, INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, SPLIT, apply, names_of
 from graphs.split import split
+from graphs.text_length import fixed_text
 
 Dtype = Literal["float32", "float16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "float16")
@@ -124,6 +125,8 @@ def _write(
         before = len(model.graph)
         model = apply(model, name, provider, list(names))
         parts = split(model) if SPLIT in names else [model]
+        if FIXED_TEXT in names:
+            parts = fixed_text(parts, bundle.text.max_tokens)
         half = dtype == "float16" and name not in _WHOLE
         if half:
             parts = _halved(parts)

@@ -19,7 +19,9 @@ from graphs.scale import scale_streams
 from graphs.temporal_conv import fold_merge, merge_pointwise
 
 SPLIT = "split"
-"""The last step, which makes several graphs of one (:mod:`graphs.split`)."""
+"""The step that makes several graphs of one (:mod:`graphs.split`)."""
+FIXED_TEXT = "fixed_text"
+"""What is done to those for CUDA (:mod:`graphs.text_length`)."""
 INT8_TEXT = "int8_text"
 PROVIDERS = ("cpu", "cuda")
 
@@ -70,8 +72,9 @@ ON_REQUEST = tuple(one.name for one in PASSES if one.asked)
 
 
 def names_of(provider: str) -> list[str]:
-    """The passes of a provider that run unless they are left out, the split last."""
-    return [*(one.name for one in PASSES if provider in one.providers and not one.asked), SPLIT]
+    """The passes of a provider that run unless they are left out, in order."""
+    last = [SPLIT, FIXED_TEXT] if provider == "cuda" else [SPLIT]
+    return [*(one.name for one in PASSES if provider in one.providers and not one.asked), *last]
 
 
 def apply(model: ir.Model, graph: str, provider: str, names: Sequence[str]) -> ir.Model:

@@ -33,7 +33,12 @@ found = []
 for step in pipe.generate("a red circle moving right", fps=30, seed=1, num_inference_steps=steps):
     found.append({"stage": step.stage, **asdict(counts())})
 video = pipe("a blue square", fps=8, seed=1, num_inference_steps=2)
-print(json.dumps({"steps": found, "shape": video.frames.shape, "provider": pipe.graph("keyframe_unet").provider}))
+before = counts().to_device
+pipe.keyframes(pipe.encode("a small yellow triangle moving up on teal"), seed=1, num_inference_steps=2)
+print(json.dumps({
+    "steps": found, "shape": video.frames.shape, "provider": pipe.graph("keyframe_unet").provider,
+    "another": counts().to_device - before,
+}))
 """
 CANCELLED = """
 import json, sys
@@ -76,6 +81,7 @@ def videos(run: Run) -> dict[str, dict[str, list[Counts]]]:
     for name, options in OPTIONS.items():
         found = run(VIDEO, options)
         assert found["shape"] == [61, 128, 128, 3] and found["provider"] == "cuda"
+        assert "memory" in options or found["another"] < 200, "a longer prompt does not open the network anew"
         made[name] = {}
         for step in found["steps"]:
             made[name].setdefault(step.pop("stage"), []).append(Counts(**step))

@@ -56,8 +56,10 @@ def test_every_part_is_placed_with_every_axis_fixed(placed: dict[str, Placement]
     assert sorted(placed) == sorted(files) and len(files) > len(variant.graphs)
     assert [one.unknown for one in placed.values()] == [[]] * len(placed)
     rows, frames, length = 2, variant.keyframes.num_frames, variant.text.max_tokens
+    sizes = placed["keyframe_unet_request"].sizes
+    assert (sizes["B"], sizes["T"], sizes["L"]) == (rows, frames, length)
     sizes = placed["keyframe_unet"].sizes
-    assert (sizes["B"], sizes["T"], sizes["B*T"], sizes["L"]) == (rows, frames, rows * frames, length)
+    assert (sizes["T"], sizes["B*T"]) == (frames, rows * frames) and "L" not in sizes
     handed = {axis: size for axis, size in sizes.items() if "_" in axis}  # VALUE_0, VALUE_1: from earlier parts
     assert handed["modulation.0_0"] == rows and handed["modulation.1_0"] == rows * frames
     assert {size for axis, size in handed.items() if axis.endswith("_1")} == {length}, "text keys and values"
