@@ -35,9 +35,10 @@ for step in pipe.generate("a red circle moving right", fps=30, seed=1, num_infer
 video = pipe("a blue square", fps=8, seed=1, num_inference_steps=2)
 before = counts().to_device
 pipe.keyframes(pipe.encode("a small yellow triangle moving up on teal"), seed=1, num_inference_steps=2)
+another = counts().to_device - before
 print(json.dumps({
     "steps": found, "shape": video.frames.shape, "provider": pipe.graph("keyframe_unet").provider,
-    "another": counts().to_device - before,
+    "another": another,
 }))
 """
 CANCELLED = """

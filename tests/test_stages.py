@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ffrt import Bundle, BundleError, Pipeline, PromptTruncated, RequestError, decode, interpolate, text
+from ffrt import (
+    Bundle,
+    BundleError,
+    Pipeline,
+    PromptTruncated,
+    RequestError,
+    decode,
+    interpolate,
+    open_bundle,
+    text,
+)
 from ffrt.keyframes import keyframe_steps, temporal_positions
 
 RED = "a red circle"  # three words and the end token
@@ -60,6 +70,21 @@ def test_a_negative_prompt_is_padded_with_the_prompt_to_the_longer(pipe: Pipelin
         np.testing.assert_array_equal(row[:own], one.context[0])
         np.testing.assert_array_equal(row_mask[:own], one.mask[0])
         assert not row[own:].any() and not row_mask[own:].any()
+
+
+@pytest.mark.parametrize("negative", [None, "a blue square moving left on black", "a"])
+def test_a_gpu_encodes_text_of_one_length_into_the_same_context(negative: str | None) -> None:
+    bundle = open_bundle(Path(__file__).parents[1] / "graphs" / "demo", verify=False)
+    pipe = Pipeline(bundle, provider="cpu", threads=1)
+    want = pipe.encode(RED, negative)
+    encoder = Recorder(pipe.graph("text_encoder"))
+    pipe._stages._graphs["text_encoder"] = encoder
+    pipe._stages._on_gpu = True
+    found = pipe.encode(RED, negative)
+    assert {feed["input_ids"].shape for feed in encoder.feeds} == {(1, bundle.text.max_tokens)}
+    for rows, wanted in zip(found.rows(), want.rows(), strict=True):
+        assert rows.shape == wanted.shape
+        np.testing.assert_allclose(rows, wanted, atol=1e-5)
 
 
 def test_an_over_long_prompt_is_cut_with_a_warning_and_keeps_its_end(pipe: Pipeline) -> None:

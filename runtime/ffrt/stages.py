@@ -112,7 +112,8 @@ class Stages:
 
     def text(self, prompt: str, negative_prompt: str | None) -> Context:
         """Text context of a prompt and, if there is one, a negative prompt."""
-        return encode(self.graph("text_encoder"), self._tokenizer, self.bundle, prompt, negative_prompt)
+        graph = self.graph("text_encoder")
+        return encode(graph, self._tokenizer, self.bundle, prompt, negative_prompt, fill=self._on_gpu)
 
     def first_frame(
         self, context: Context, sampling: Sampling, noise: Iterator[Array]

@@ -108,12 +108,16 @@ def tokenize(tokenizer: Tokenizer, prompt: str, max_tokens: int) -> list[int]:
     return ids
 
 
-def encode(graph: Graph, tokenizer: Tokenizer, bundle: Bundle, prompt: str, negative_prompt: str | None) -> Context:
+def encode(
+    graph: Graph, tokenizer: Tokenizer, bundle: Bundle, prompt: str, negative_prompt: str | None, fill: bool = False
+) -> Context:
     """Encode a prompt and, if there is one, a negative prompt, both padded to the longer.
 
     As released, one padded row is kept after the last token where `max_tokens` has room: the U-Net pools over all rows.
+    With `fill` the encoder sees `max_tokens` rows whatever the prompt, and those behind are dropped: a GPU meets one
+    shape.
     """
-    found, mask = _encode_one(graph, tokenize(tokenizer, prompt, bundle.text.max_tokens), bundle)
+    found, mask = _encode_one(graph, tokenize(tokenizer, prompt, bundle.text.max_tokens), bundle, fill)
     context = Context(
         found["context"],
         mask,
@@ -122,7 +126,7 @@ def encode(graph: Graph, tokenizer: Tokenizer, bundle: Bundle, prompt: str, nega
     )
     if negative_prompt is None:
         return context
-    other, other_mask = _encode_one(graph, tokenize(tokenizer, negative_prompt, bundle.text.max_tokens), bundle)
+    other, other_mask = _encode_one(graph, tokenize(tokenizer, negative_prompt, bundle.text.max_tokens), bundle, fill)
     length = max(mask.shape[1], other_mask.shape[1])
     return replace(
         context,
@@ -133,12 +137,17 @@ def encode(graph: Graph, tokenizer: Tokenizer, bundle: Bundle, prompt: str, nega
     )
 
 
-def _encode_one(graph: Graph, ids: list[int], bundle: Bundle) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
-    length = min(len(ids) + 1, bundle.text.max_tokens)
-    input_ids = np.zeros((1, length), np.int64)
+def _encode_one(
+    graph: Graph, ids: list[int], bundle: Bundle, fill: bool
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    most = bundle.text.max_tokens
+    length = min(len(ids) + 1, most)
+    rows = most if fill else length
+    input_ids = np.zeros((1, rows), np.int64)
     input_ids[0, : len(ids)] = ids
-    mask = np.arange(length)[None] < len(ids)
-    return graph({"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}), mask
+    mask = np.arange(rows)[None] < len(ids)
+    found = graph({"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})
+    return {**found, "context": found["context"][:, :length]}, mask[:, :length]
 
 
 def _pad(rows: NDArray[Scalar], length: int) -> NDArray[Scalar]:
