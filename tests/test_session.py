@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from ffrt import Bundle, Cancelled, EngineRebuilt, GraphInputError, OutOfMemoryError, Pipeline, ProviderError, session
@@ -167,11 +168,13 @@ class FakeSession:
     """Stands in for ort.InferenceSession: keeps its options, and fails where an engine is damaged."""
 
     opened: list[dict[str, dict[str, str]]] = []
+    settings: list[ort.SessionOptions] = []
     run_fails = False
 
-    def __init__(self, path: str, options: object, providers: list, disabled_optimizers: list) -> None:
+    def __init__(self, path: str, options: ort.SessionOptions, providers: list, disabled_optimizers: list) -> None:
         self.options = dict(providers)
         FakeSession.opened.append(self.options)
+        FakeSession.settings.append(options)
         self.engines = Path(next(v for o in self.options.values() for k, v in o.items() if k.endswith("cache_path")))
         if not FakeSession.run_fails:
             self.check()
@@ -255,6 +258,23 @@ def test_provider_options(engines: Path, tmp_path: Path) -> None:
     assert (plain["prefer_nhwc"], plain["enable_cuda_graph"]) == ("0", "0")
     asked = json.loads(options_of("openvino", session.Wanted(threads=2))["load_config"])
     assert asked == {"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("memory", "cuda_graph", "shared"), [("fast", False, True), ("fast", True, False), ("low", False, False)]
+)
+def test_a_recording_shares_no_memory(
+    engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: str, cuda_graph: bool, shared: bool
+) -> None:
+    """It writes where its values lay, into what another session would have been given since."""
+    monkeypatch.setattr(session, "_shared_arena", lambda: True)
+    folder = tmp_path / "e"
+    Session(tmp_path / "g", "g", provider="tensorrt", engines=folder, memory=memory, cuda_graph=cuda_graph)
+    try:
+        found = FakeSession.settings[-1].get_session_config_entry("session.use_env_allocators")
+    except RuntimeError:  # was not set
+        found = "0"
+    assert found == str(int(shared))
 
 
 def test_engines_lie_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

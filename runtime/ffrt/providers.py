@@ -79,9 +79,8 @@ class Wanted:
 def options_of(word: str, wanted: Wanted) -> Mapping[str, str]:
     """Options of one provider, all in text as ONNX Runtime takes them."""
     engines = wanted.engines
-    cuda_graph = str(
-        int(wanted.cuda_graph and len(wanted.sizes) > 0)
-    )  # with open axes the host has a part in every run
+    recorded = wanted.cuda_graph and len(wanted.sizes) > 0  # with open axes the host has a part in every run
+    cuda_graph = str(int(recorded))
     if word == "cuda":
         return {
             "cudnn_conv_algo_search": "HEURISTIC",

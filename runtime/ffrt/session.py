@@ -263,8 +263,10 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-        unused = [] if word in ON_GPU else ["ConstantFolding"]
+        if word in ON_GPU:
+            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        else:
+            unused = ["ConstantFolding"]
     if word in ON_GPU and (memory == "low" or wanted.nhwc):
         # sizes are worked out beforehand, or the host would wait for the device; float32 copies of weights are not
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -282,7 +284,7 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     try:
         if plugged_in(word):
             options.add_provider_for_devices(_devices(word), dict(options_of(word, wanted)))
-        elif word in ON_GPU and memory == "fast" and _shared_arena():  # "low" gives a stage's memory back with it
+        elif word in ON_GPU and memory == "fast" and not wanted.cuda_graph and _shared_arena():
             options.add_session_config_entry("session.use_env_allocators", "1")
         with (
             stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
@@ -316,7 +318,11 @@ def _devices(word: str) -> list[Any]:
 
 @functools.cache
 def _shared_arena() -> bool:
-    """One arena on the GPU for all sessions of the process; False where ONNX Runtime cannot: each then has its own."""
+    """One arena on the GPU for all sessions of the process; False where ONNX Runtime cannot: each then has its own.
+
+    Two kinds have their own anyway: with memory "low" it goes with its stage, and a recording writes where its values
+    lay, which others must not have been given.
+    """
     where = ort.OrtMemoryInfo("Cuda", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     as_requested = ort.OrtArenaCfg({"arena_extend_strategy": 1})
     try:
