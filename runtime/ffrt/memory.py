@@ -31,10 +31,11 @@ class Need:
 def wanted_bytes(bundle: Bundle, need: Need) -> int:
     """A lower bound, so that nothing is refused that fits: weights as large as their files, and activations.
 
-    Activations take sqrt(P) bytes for every item of a batch and latent pixel of a U-Net, or pixel of the decoder, P
-    being the parameters in float32. The demo's measured peak is 1.5 to 3.5 times that, a network of 73 M parameters'
-    8 times. "fast" holds the weights of all graphs and the activations of the largest; "low" one graph, whose weights
-    the CPU maps from the file.
+    Activations take sqrt(P) / 2 bytes for every item of a batch and latent pixel of a U-Net, or pixel of the decoder, P
+    being the parameters in float32, and on a GPU, in float16, half of that. The demo's measured peak is 3 to 7 times
+    that, a network of 73 M parameters' 16 times, the full-size ones' on a GPU 1.8 to 3 times. "fast" holds the weights
+    of all graphs and the activations of the largest; "low" one graph, whose weights the CPU maps from the file, and of
+    which a GPU holds the step alone while it runs.
     """
     video = bundle.video
     pixels = need.height * need.width
@@ -52,11 +53,15 @@ def wanted_bytes(bundle: Bundle, need: Need) -> int:
     }
     if len(largest) == 1:
         del items["interpolation_unet"]
-    weights = {name: _weight_bytes(bundle, name) for name in items}
-    activations = {name: int(math.sqrt(weights[name] / 4) * count) for name, count in items.items()}
+    weights = {name: sum(_weight_bytes(bundle, name)) for name in items}
+    share = 4 if need.on_gpu else 2
+    activations = {name: int(math.sqrt(weights[name] / 4) * count / share) for name, count in items.items()}
     if need.memory == "fast":
         return sum(weights.values()) + max(activations.values())
-    return max(activations[name] + (weights[name] if need.on_gpu else 0) for name in items)
+    if not need.on_gpu:
+        return max(activations.values())
+    steps = {name: _weight_bytes(bundle, name)[-1] for name in items}
+    return max(max(weights[name], steps[name] + activations[name]) for name in items)
 
 
 def check_memory(bundle: Bundle, need: Need, free: int | None) -> None:
@@ -126,11 +131,12 @@ def _smaller(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
         yield f"height={height}, width={width}", replace(need, height=height, width=width)
 
 
-def _weight_bytes(bundle: Bundle, name: str) -> int:
+def _weight_bytes(bundle: Bundle, name: str) -> list[int]:
+    """Of the parts of a graph in the order in which they run, or of the one that it is."""
     spec = bundle.graphs[name]
-    files = {spec.file, *(part.file for part in spec.parts)}
-    own = files | {f"{Path(file).stem}.safetensors" for file in files}
-    return sum(bundle.files[one].bytes for one in own if one in bundle.files)
+    files = [part.file for part in spec.parts] if spec.parts else [spec.file]
+    own = [(file, f"{Path(file).stem}.safetensors") for file in files]
+    return [sum(bundle.files[one].bytes for one in pair if one in bundle.files) for pair in own]
 
 
 def _readable(size: int) -> str:
