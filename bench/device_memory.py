@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.harness import ROOT, child, environment, write_json
+from bench.harness import ROOT, child, environment, keep
 from bench.speed_work import PROMPT
 from ffrt import Context, FfrtError, open_bundle
 from ffrt.interpolate import noise_shape
@@ -156,11 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FfrtError, RuntimeError, OSError) as error:
         print(f"device_memory: {error}", file=sys.stderr)
         return 1
-    place = asked.json
-    if place is None and record["whole"]:
-        place = ROOT / "bench" / "results" / "device_memory.json"
-    if place is not None:
-        write_json(place, record)
+    keep(record, asked.json)
     print(table(record))
     return 0
 

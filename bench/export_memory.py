@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.harness import ROOT, child, environment, write_json
+from bench.harness import ROOT, child, environment, keep
 
 TARGETS = {"peak_bytes": 10e9, "seconds": 15 * 60.0}
 BLOCK = 1 << 24
@@ -247,11 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if not asked.keep:
             remove_made(asked.folder)
-    place = asked.json
-    if place is None and record["whole"]:
-        place = ROOT / "bench" / "results" / "export_memory.json"
-    if place is not None:
-        write_json(place, record)
+    keep(record, asked.json)
     print(table(record))
     return 0
 

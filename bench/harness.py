@@ -189,6 +189,14 @@ def is_whole(asked: Namespace, usual: Namespace, free: Collection[str]) -> bool:
     return all(value == vars(usual)[name] for name, value in vars(asked).items() if name not in free)
 
 
+def keep(record: Mapping[str, Any], place: Path | None) -> None:
+    """Write a record to `place`, where one was asked for, or else a whole one to `bench/results/NAME.json`."""
+    if place is None and record["whole"]:
+        place = ROOT / "bench" / "results" / f"{record['bench']}.json"
+    if place is not None:
+        write_json(place, record)
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record beside its place, then rename: a killed run leaves the old record or the new, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
