@@ -3,8 +3,9 @@
 The provider then registers its kernels, partitions, fuses and lays out a graph as it would on a GPU, and a run takes
 its way through allocations, copies and launches; nothing is computed, what comes back is zeros. Every function that is
 asked of the libraries returns 0, success, except for the few below. They describe a device of compute capability 9.0,
-give memory of the host for memory of the device, refuse while launches are recorded what CUDA refuses then, and count
-(:func:`counts`). cuDNN wants no scratch memory here, and what is uploaded is not kept. Needs gcc and nm.
+give memory of the host for memory of the device, at most ``STAND_IN_BYTES`` of the environment, refuse while launches
+are recorded what CUDA refuses then, and count (:func:`counts`). cuDNN wants no scratch memory here, and what is
+uploaded is not kept. Needs gcc and nm.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ static long counted[COUNTS];
 static int recording;
 static int allocate(void **p, size_t n) {
   if (recording) return 900;
-  if (give(p, n)) return 2;
+  const char *limit = getenv("STAND_IN_BYTES");
+  if ((limit && counted[HELD] + n > strtoul(limit, 0, 10)) || give(p, n)) return 2;
   long held = __atomic_add_fetch(&counted[HELD], malloc_usable_size(*p), __ATOMIC_SEQ_CST);
   if (held > counted[MOST]) counted[MOST] = held;
   counted[ALLOCATIONS]++;
@@ -147,7 +149,7 @@ def body(name: str) -> str:
     if name in _VERSIONS:
         return f"size_t {name}() {{ return {_VERSIONS[name]}; }}"
     if name in _NAMES:
-        return f'const char *{name}(int code) {{ return "stand-in"; }}'
+        return f'const char *{name}(int code) {{ return code == 2 ? "out of memory" : "stand-in"; }}'
     if name == "__cudaRegisterFatBinary":
         return f"void **{name}(void *binary) {{ static void *handles[4]; return handles; }}"
     return f"int {name}{_ONE_LINERS.get(name, '() { return 0; }')}"

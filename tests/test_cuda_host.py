@@ -56,6 +56,19 @@ frames = pipe("a red circle", fps=2, seed=1, num_inference_steps=4).frames
 print(json.dumps({"ended": ended, "frames": len(frames)}))
 """
 
+SCARCE = """
+import json, sys
+from ffrt import OutOfMemoryError, Pipeline
+folder, options, _ = json.loads(sys.argv[1])
+pipe, told = Pipeline.from_pretrained(folder, provider="cuda", **options), []
+for side in (128, 64):
+    try:
+        told.append(len(pipe("a red circle", fps=2, num_inference_steps=2, height=side, width=side).frames))
+    except OutOfMemoryError as error:
+        told.append(str(error))
+print(json.dumps({"told": told}))
+"""
+
 Run = Callable[..., dict[str, Any]]
 
 
@@ -65,9 +78,12 @@ def run(wheel: Path, variant: Bundle, tmp_path_factory: pytest.TempPathFactory) 
     paths = [around["PYTHONPATH"], str(ROOT), str(ROOT / "runtime")]
     around["PYTHONPATH"] = os.pathsep.join(paths)
 
-    def over(program: str, options: Mapping[str, Any], steps: int = 4, folder: Path = variant.folder) -> dict[str, Any]:
-        call = [sys.executable, "-c", program, json.dumps([str(folder), options, steps])]
-        done = subprocess.run(call, env=around, capture_output=True, text=True)
+    def over(
+        program: str, options: Mapping[str, Any], folder: Path = variant.folder, device_bytes: int = 80 * 10**9
+    ) -> dict[str, Any]:
+        call = [sys.executable, "-c", program, json.dumps([str(folder), options, 4])]
+        there = {**around, "STAND_IN_BYTES": str(device_bytes)}
+        done = subprocess.run(call, env=there, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
@@ -145,3 +161,15 @@ def test_a_run_that_was_stopped_leaves_a_pipeline_that_runs(run: Run, name: str)
 
 def test_a_plain_bundle_runs_too(run: Run) -> None:
     assert run(VIDEO, {}, folder=ROOT / "graphs" / "demo")["shape"] == [61, 128, 128, 3]
+
+
+def test_a_run_that_does_not_fit_leaves_a_pipeline_that_runs(run: Run) -> None:
+    large, small = run(SCARCE, {"memory": "low"}, device_bytes=20_000_000)["told"]
+    assert large.startswith("graph keyframe_unet ran out of memory on inputs") and "smaller height and width" in large
+    assert small == 16
+
+
+@pytest.mark.parametrize(("memory", "advice"), [("fast", 'memory="low" holds one'), ("low", "more than there is")])
+def test_a_network_that_does_not_fit_is_said(run: Run, memory: str, advice: str) -> None:
+    for told in run(SCARCE, {"memory": memory}, device_bytes=200_000)["told"]:
+        assert told.startswith("graph text_encoder ran out of memory when it was opened") and advice in told

@@ -49,8 +49,6 @@ except ImportError as error:
         f"NVIDIA GPU ({error})"
     ) from error
 
-_NO_MEMORY = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
-
 FOLDED_BYTES = 1 << 20
 """The largest constant that a session on a GPU works out when it is opened, where weights are to stay as stored."""
 
@@ -104,7 +102,8 @@ class Session:
     inside an operator, None for ONNX Runtime's own choice. `optimised_for` is the provider that the graph was rewritten
     for; `engines` a folder for what TensorRT builds (a damaged one is removed and built again, once, with a warning);
     `cuda_graph` is for fixed shapes and `run_on_device` with output arrays. `stop` ends a run, or the opening.
-    Raises ProviderError, or BundleError for a file that is no graph; `name` is what errors call it.
+    Raises ProviderError, OutOfMemoryError where it does not fit, or BundleError for a file that is no graph; `name` is
+    what errors call it.
     """
 
     def __init__(
@@ -219,7 +218,7 @@ class Session:
                 self._rebuild(error)
                 return self._ended(feed, in_place, call)
             shapes = {key: list(value.shape) for key, value in feed.items()}
-            if any(words in str(error) for words in _NO_MEMORY):
+            if _no_memory(error):
                 raise OutOfMemoryError(
                     f"graph {self.name} ran out of memory on inputs {shapes}: {error}; a smaller height and width "
                     'needs less, and so does memory="low"'
@@ -240,6 +239,11 @@ class Session:
         shutil.rmtree(self._engines)
         made(self._engines)
         self._session = self._open(self._word, self._wanted)
+
+
+def _no_memory(error: Exception) -> bool:
+    told = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
+    return any(words in str(error) for words in told)
 
 
 def _apart(values: Sequence[Any]) -> list[Any]:
@@ -294,6 +298,11 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     except Cancelled:
         raise
     except Exception as error:
+        if _no_memory(error):
+            raise OutOfMemoryError(
+                f"graph {name} ran out of memory when it was opened: {error}; "
+                + ("it needs more than there is" if memory == "low" else 'memory="low" holds one stage at a time')
+            ) from error
         if word != "cpu":
             raise ProviderError(f"provider {word!r} could not open graph {name}: {error}; {INSTALL[word]}") from error
         raise BundleError(f"graph {name}: cannot load {path}: {error}; export the bundle again") from error
