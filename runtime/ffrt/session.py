@@ -262,6 +262,7 @@ def _tensor(node: Any) -> Tensor:
 def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # other sessions need the cores then
     unused = []
     if memory == "low":
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
