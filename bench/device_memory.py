@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.cuda_run import BUILD, SCALES
 from bench.harness import ROOT, child, environment, keep
 from bench.speed_work import PROMPT
 from ffrt import Context, FfrtError, open_bundle
@@ -30,11 +31,9 @@ from graphs.cuda_wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
 
 PARTS = {"text": "text", "keyframes": "keyframes", "interpolation": "interpolation to 30 fps", "decode": "decoding"}
 """The stages in the order in which they run, and their names in the table."""
-SCALES = ("full", "tiny")
 TARGET_BYTES = 12e9
 STEPS = 3
 TOKENS, FRAMES = 77, 8
-BUILD = "from bench.cuda_models import build\nbuild(argument)\n"
 MEASURE = "from bench.device_memory import measure\nresult['found'] = measure(argument)\n"
 
 
@@ -53,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def measure(argument: Mapping[str, Any]) -> dict[str, Any]:
-    """Open parts and run them, all in this process: bytes held once a part is open, and the most since then.
+    """Open parts and run them, all in this process; what was asked of the device by the end of each.
 
     `argument`: `bundles` (part -> folder), `side` (of latents), `width` (of a text context), `memory`.
     """
@@ -122,7 +121,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         "bench": "device_memory",
         "whole": asked.scale == "full",
         "environment": {**environment(demo, "cuda", None), "provider_from": WHEEL},
-        "side_px": shapes.side * 8,
+        "side_px": shapes.side * shapes.decoder.downscale,
         "low": low,
         "fast": fast,
         "targets": [{"name": "most", "measured": most, "target": TARGET_BYTES, "met": most <= TARGET_BYTES}],

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ffrt
@@ -106,7 +107,7 @@ print(json.dumps(result))
 
 
 def child(
-    body: str, argument: Mapping[str, object], show: bool = False, variables: Mapping[str, str] = os.environ
+    body: str, argument: Mapping[str, object], show: bool = False, variables: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Run `body` in a fresh interpreter; it reads `argument` and may add to `result`. With `show` its stderr is seen;
     `variables` are added to its environment.

@@ -14,7 +14,7 @@ import ctypes
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ffrt.errors import ProviderError
@@ -70,7 +70,6 @@ static int copy(void *to, const void *from, size_t n, int kind) {
   if (kind == 0 || kind == 2) memcpy(to, from, n);
   return 0;
 }
-static int launch(void) { counted[LAUNCHES]++; return 0; }
 static const size_t memory = 80000000000ul;
 static void put_int(char *at, int value) { memcpy(at, &value, sizeof value); }
 static void put_size(char *at, size_t value) { memcpy(at, &value, sizeof value); }
@@ -120,7 +119,7 @@ _ONE_LINERS = {
     "cudaStreamEndCapture": "(void *s, void **graph) { recording = 0; return handle(graph); }",
     "cudaGraphInstantiate": "(void **graph) { return handle(graph); }",
     "cudaGraphLaunch": "() { counted[REPLAYS]++; return 0; }",
-    **dict.fromkeys(("__cudaLaunchKernel", "cudaLaunchKernelExC"), "() { return launch(); }"),
+    **dict.fromkeys(("__cudaLaunchKernel", "cudaLaunchKernelExC"), "() { counted[LAUNCHES]++; return 0; }"),
     "cudaEventElapsedTime": "(float *ms) { *ms = 1; return 0; }",
     **dict.fromkeys(
         ("cudaStreamCreate", "cudaStreamCreateWithFlags", "cudaEventCreate", "cudaEventCreateWithFlags"),
@@ -193,7 +192,7 @@ def wanted_functions(provider: Path) -> dict[str, list[str]]:
 
 def counts() -> Counts:
     """What this process has asked of the stand-ins so far; OSError where it does not run over them."""
-    numbers = (ctypes.c_long * len(Counts.__dataclass_fields__))()
+    numbers = (ctypes.c_long * len(fields(Counts)))()
     ctypes.CDLL(RUNTIME).stand_in_counts(numbers)
     return Counts(*numbers)
 

@@ -6,7 +6,7 @@ told how many tokens are real (:mod:`graphs.attention` for CUDA) does not see th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -39,7 +39,7 @@ def fixed_text(parts: list[ir.Model], tokens: int) -> list[ir.Model]:
     if lengths is None or not all(_attended(value) for value in text.values()):
         return parts
     others = [value for value in step.graph.inputs if value.name not in text]
-    if not _rows_of(step, lengths, others, {str(axis) for axis in _text_axes(first)}):
+    if not _rows_of(step, lengths, others, _text_axes(first)):
         return parts
     for value in list(first.graph.outputs):
         if value.name in text:
@@ -61,12 +61,11 @@ def _attended(value: ir.Value) -> bool:
     )
 
 
-def _text_axes(first: ir.Model) -> Iterator[int | str | None]:
+def _text_axes(first: ir.Model) -> set[str]:
     """The names of the axis of tokens: the second of the text and of its mask."""
-    for value in first.graph.inputs:
-        if value.name in ("context", "context_mask") and value.shape is not None:
-            axis = value.shape[1]
-            yield axis if isinstance(axis, int) else axis.value
+    texts = [value for value in first.graph.inputs if value.name in ("context", "context_mask")]
+    axes = [value.shape[1] for value in texts if value.shape is not None]
+    return {str(axis.value) for axis in axes if not isinstance(axis, int)}
 
 
 def _rows_of(step: ir.Model, lengths: ir.Value, others: Sequence[ir.Value], axes: set[str]) -> bool:

@@ -25,12 +25,11 @@ VIDEO = """
 import json, sys
 from dataclasses import asdict
 from ffrt import Pipeline
-from ffrt.sampler import drain
 from graphs.cuda_stand_ins import counts
-folder, options, steps = json.loads(sys.argv[1])
+folder, options = json.loads(sys.argv[1])
 pipe = Pipeline.from_pretrained(folder, provider="cuda", **options)
 found = []
-for step in pipe.generate("a red circle moving right", fps=30, seed=1, num_inference_steps=steps):
+for step in pipe.generate("a red circle moving right", fps=30, seed=1, num_inference_steps=4):
     found.append({"stage": step.stage, **asdict(counts())})
 video = pipe("a blue square", fps=8, seed=1, num_inference_steps=2)
 before = counts().to_device
@@ -44,7 +43,7 @@ print(json.dumps({
 CANCELLED = """
 import json, sys
 from ffrt import Cancelled, Pipeline
-folder, options, _ = json.loads(sys.argv[1])
+folder, options = json.loads(sys.argv[1])
 pipe = Pipeline.from_pretrained(folder, provider="cuda", **options)
 steps, ended = pipe.generate("a red circle", fps=2, seed=1, num_inference_steps=4), False
 try:
@@ -59,7 +58,7 @@ print(json.dumps({"ended": ended, "frames": len(frames)}))
 SCARCE = """
 import json, sys
 from ffrt import OutOfMemoryError, Pipeline
-folder, options, _ = json.loads(sys.argv[1])
+folder, options = json.loads(sys.argv[1])
 pipe, told = Pipeline.from_pretrained(folder, provider="cuda", **options), []
 for side in (128, 64):
     try:
@@ -81,7 +80,7 @@ def run(wheel: Path, variant: Bundle, tmp_path_factory: pytest.TempPathFactory) 
     def over(
         program: str, options: Mapping[str, Any], folder: Path = variant.folder, device_bytes: int = 80 * 10**9
     ) -> dict[str, Any]:
-        call = [sys.executable, "-c", program, json.dumps([str(folder), options, 4])]
+        call = [sys.executable, "-c", program, json.dumps([str(folder), options])]
         there = {**around, "STAND_IN_BYTES": str(device_bytes)}
         done = subprocess.run(call, env=there, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -49,7 +49,7 @@ def decode_chunks(
     for start in range(0, len(latents), chunk_frames):
         chunk = latents[start : start + chunk_frames]
         count = len(chunk)
-        if fill and start > 0:
+        if fill and start > 0 and count < chunk_frames:
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], chunk_frames - count, axis=0)])
         yield to_frames(graph({"latent": np.ascontiguousarray(chunk)})["image"][:count])
 

@@ -53,15 +53,15 @@ def wanted_bytes(bundle: Bundle, need: Need) -> int:
     }
     if len(largest) == 1:
         del items["interpolation_unet"]
-    weights = {name: sum(_weight_bytes(bundle, name)) for name in items}
+    parts = {name: _weight_bytes(bundle, name) for name in items}
+    weights = {name: sum(sizes) for name, sizes in parts.items()}
     share = 4 if need.on_gpu else 2
     activations = {name: int(math.sqrt(weights[name] / 4) * count / share) for name, count in items.items()}
     if need.memory == "fast":
         return sum(weights.values()) + max(activations.values())
     if not need.on_gpu:
         return max(activations.values())
-    steps = {name: _weight_bytes(bundle, name)[-1] for name in items}
-    return max(max(weights[name], steps[name] + activations[name]) for name in items)
+    return max(max(weights[name], parts[name][-1] + activations[name]) for name in items)
 
 
 def check_memory(bundle: Bundle, need: Need, free: int | None) -> None:

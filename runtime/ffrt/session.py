@@ -264,23 +264,24 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # other sessions need the cores then
     unused = []
-    if memory == "low":
+    on_gpu = word in ON_GPU
+    if memory == "low" or (on_gpu and wanted.nhwc):  # weights stay as they are stored
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.enable_cpu_mem_arena = False
-        if word in ON_GPU:
-            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        if on_gpu:  # sizes are worked out beforehand, or the host would wait for the device
+            most = "optimization.constant_folding_max_output_size_in_bytes"
+            options.add_session_config_entry(most, str(FOLDED_BYTES))
         else:
             unused = ["ConstantFolding"]
-    if word in ON_GPU and (memory == "low" or wanted.nhwc):
-        # sizes are worked out beforehand, or the host would wait for the device; float32 copies of weights are not
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(FOLDED_BYTES))
+    if memory == "low":
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
+        if on_gpu:
+            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if wanted.threads is not None:
         options.intra_op_num_threads = wanted.threads
     for axis, size in wanted.sizes.items():
         options.add_free_dimension_override_by_name(axis, size)
-    if word in ON_GPU and hasattr(ort, "preload_dlls"):
+    if on_gpu and hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
     built = ort.get_available_providers()
@@ -289,7 +290,7 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     try:
         if plugged_in(word):
             options.add_provider_for_devices(_devices(word), dict(options_of(word, wanted)))
-        elif word in ON_GPU and memory == "fast" and not wanted.cuda_graph and _shared_arena():
+        elif on_gpu and memory == "fast" and not wanted.cuda_graph and _shared_arena():
             options.add_session_config_entry("session.use_env_allocators", "1")
         with (
             stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
