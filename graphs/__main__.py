@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or 'demo'")
     one.add_argument("--provider", choices=PROVIDERS, default="cpu", help="what it will run on (cpu)")
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the new bundle")
-    one.add_argument("--dtype", choices=DTYPES, help="numbers to compute in (float16 for cuda, float32 for cpu)")
+    one.add_argument("--dtype", choices=DTYPES, help=f"numbers to compute in {DTYPE_OF}")
     every = list(dict.fromkeys(name for provider in PROVIDERS for name in names_of(provider)))
     one.add_argument("--without", nargs="+", choices=every, default=[], metavar="PASS", help=f"leave out: {every}")
     one.add_argument(

@@ -1,9 +1,10 @@
-"""Views of ``[N, C, h, w]`` taken with channels last, as CUDA's convolutions keep them.
+"""Views of ``[N, C, h, w]`` taken with channels last, as CUDA's convolutions keep them, and OpenVINO's.
 
 Tokens ``[N, h*w, C]``, and the frames ``[B, C, T, h*w]`` that a convolution over time sees, are a Reshape away from
 ``[N, h, w, C]``, where from ``[N, C, h, w]`` they take a pass over memory each way. This pass writes each such Reshape
 as Transpose, Reshape, Transpose with the channels last in the middle: the outer ones meet those of ONNX Runtime's
-layout pass (``prefer_nhwc``) and cancel. Where that pass does not run they are a loss: for CUDA alone.
+layout pass (``prefer_nhwc``), or are the layout that OpenVINO has chosen, and cancel. Where neither is so they are a
+loss: not for ONNX Runtime's own CPU provider.
 """
 
 from __future__ import annotations

@@ -72,11 +72,11 @@ def psnr(mean_square: float) -> float:
     return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
 
-def check(decibels: float, floor: float = FLOOR) -> None:
+def check(decibels: float, dtype: str = "float16", floor: float = FLOOR) -> None:
     """Raise FidelityError if a PSNR is under ``floor``."""
     if not decibels >= floor:
         raise FidelityError(
-            f"the float16 video is {decibels:.1f} dB from the float32 one, expected {floor:g} dB or more; nothing was "
+            f"the {dtype} video is {decibels:.1f} dB from the float32 one, expected {floor:g} dB or more; nothing was "
             "written. Type python -m graphs optimise again with --dtype float32"
         )
 

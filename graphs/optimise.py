@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ffrt.bundle import DEEP, SHALLOW, Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, FfrtError
 from ffrt.graph import Graph
+from ffrt.openvino_graph import multiplies_bfloat16
 from graphs.fidelity import check, measure, random_inputs, relative_rms
 from graphs.half import rounded, to_half
 from graphs.islands import ISLANDS, dtypes
@@ -30,12 +31,15 @@ from graphs.passes import FIXED_TEXT, INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, 
 from graphs.split import split
 from graphs.text_length import fixed_text
 
-Dtype = Literal["float32", "float16"]
-DTYPES: tuple[Dtype, ...] = ("float32", "float16")
-DTYPE_OF: Mapping[str, Dtype] = {"cpu": "float32", "cuda": "float16"}
+Dtype = Literal["float32", "float16", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
+DTYPE_OF: Mapping[str, Dtype] = {"cpu": "float32", "cuda": "float16", "openvino": "bfloat16"}
 """What each provider computes in unless something else is asked for."""
-FLOORS: Mapping[Dtype, float] = {"float32": 1e-3, "float16": 5e-2}
-"""Largest relative RMS error of a graph against the one it was made of."""
+COMPUTED: Mapping[str, tuple[Dtype, ...]] = {"openvino": ("float32", "bfloat16")}
+"""What a provider can compute in, where that is not float32 and float16."""
+FLOORS: Mapping[str, float] = {"float32": 1e-3, "float16": 5e-2}
+"""Largest relative RMS error of a graph against the one it was made of; bfloat16 is chosen when it is run, and its
+graphs are compared in float32."""
 _WHOLE = ("text_encoder",)
 """Stays in float32: T5's activations leave the range of float16."""
 _ONCE = ("skip_frames", "perturbation")
@@ -54,13 +58,20 @@ def optimise(
     """Write the bundle ``out``, which appears when every graph of it agrees with the one it was made of.
 
     ``without`` names passes to leave out, ``also`` some of :data:`graphs.passes.ON_REQUEST`. With ``dtype`` float16
-    graphs compute in float16 but for named islands, and both bundles' videos are compared (:mod:`graphs.fidelity`).
-    ``verify`` False skips all comparisons.
+    graphs compute in float16 but for named islands; bfloat16 is what OpenVINO multiplies in, where the processor can.
+    With both the two bundles' videos are compared (:mod:`graphs.fidelity`). ``verify`` False skips all comparisons.
 
     Raises BundleError where ``out`` exists or lies in ``bundle``, or that was optimised before, ValueError for an
-    unknown provider, pass or dtype, PassError or FidelityError where the results differ.
+    unknown provider, pass or dtype, or where bfloat16 cannot be compared here, PassError or FidelityError where the
+    results differ.
     """
     names = chosen(provider, dtype, without, also)
+    if verify and dtype == "bfloat16" and not multiplies_bfloat16():
+        raise ValueError(
+            "dtype: bfloat16 cannot be compared with float32 here: OpenVINO is not installed (pip install "
+            '"ffrt[openvino]"), or this processor does not multiply in it; --dtype float32 needs neither, and '
+            "--no-verify compares nothing"
+        )
     if bundle.optimised is not None:
         raise BundleError(f"{bundle.folder} is optimised for {bundle.optimised.provider!r}; give the one it is made of")
     check_place(out)
@@ -73,7 +84,7 @@ def optimise(
         made = _write(bundle, beside, provider, dtype, names, told, report)
         if verify:
             tried = made
-            if dtype == "float16" or provider != "cpu":  # what the CPU can run of it
+            if dtype == "float16" or provider == "cuda":  # what the CPU can run of it
                 portable = [name for name in names if name not in {one.name for one in PASSES if not one.portable}]
                 emulated = replace(told, provider="cpu")
                 tried = _write(bundle, trial, provider, dtype, portable, emulated, lambda line: None, emulate=True)
@@ -82,7 +93,7 @@ def optimise(
                 name: _compared(bundle, tried, name, spec, FLOORS["float16" if rough[name] else "float32"], report)
                 for name, spec in made.graphs.items()
             }
-            told = replace(told, psnr=_fidelity(bundle, tried, report) if dtype == "float16" else None)
+            told = replace(told, psnr=None if dtype == "float32" else _fidelity(bundle, tried, dtype, report))
             made = write_like(bundle, beside, graphs, made.files, told)
         os.replace(beside, out)
     finally:
@@ -97,6 +108,8 @@ def chosen(provider: str, dtype: str, without: Collection[str], also: Collection
         raise ValueError(f"provider: expected one of {list(PROVIDERS)}, got {provider!r}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}")
+    if dtype not in (able := COMPUTED.get(provider, ("float32", "float16"))):
+        raise ValueError(f"dtype: expected one of {list(able)} for {provider!r}, got {dtype!r}")
     known = names_of(provider)
     for name in without:
         if name not in known:
@@ -231,8 +244,8 @@ def _inputs(bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:
     return feed
 
 
-def _fidelity(plain: Bundle, other: Bundle, report: Callable[[str], None]) -> float:
-    decibels = measure(plain, other)
-    report(f"videos: PSNR {decibels:.1f} dB of float16 against float32")
-    check(decibels)
+def _fidelity(plain: Bundle, other: Bundle, dtype: Dtype, report: Callable[[str], None]) -> float:
+    decibels = measure(plain, other, other_provider="openvino" if dtype == "bfloat16" else "cpu")
+    report(f"videos: PSNR {decibels:.1f} dB of {dtype} against float32")
+    check(decibels, dtype)
     return decibels if math.isfinite(decibels) else 200.0

@@ -21,9 +21,9 @@ from graphs.temporal_conv import fold_merge, merge_pointwise
 SPLIT = "split"
 """The step that makes several graphs of one (:mod:`graphs.split`)."""
 FIXED_TEXT = "fixed_text"
-"""What is done to those for CUDA (:mod:`graphs.text_length`)."""
+"""What is done to those for providers that open a network for one shape (:mod:`graphs.text_length`)."""
 INT8_TEXT = "int8_text"
-PROVIDERS = ("cpu", "cuda")
+PROVIDERS = ("cpu", "cuda", "openvino")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ PASSES = (
     Pass("masked_temporal", masked_temporal, ("cpu",)),
     Pass("fuse_attention", _for_cuda, ("cuda",)),
     Pass("fuse_group_norm", fuse_group_norm, ("cuda",), portable=False),
-    Pass("channels_last_views", channels_last_views, ("cuda",)),
+    Pass("channels_last_views", channels_last_views, ("cuda", "openvino")),
     Pass("scale_streams", scale_streams, asked=True),
     Pass(INT8_TEXT, to_int8, only="text_encoder", asked=True),
 )
@@ -73,7 +73,7 @@ ON_REQUEST = tuple(one.name for one in PASSES if one.asked)
 
 def names_of(provider: str) -> list[str]:
     """The passes of a provider that run unless they are left out, in order."""
-    last = [SPLIT, FIXED_TEXT] if provider == "cuda" else [SPLIT]
+    last = [SPLIT] if provider == "cpu" else [SPLIT, FIXED_TEXT]
     return [*(one.name for one in PASSES if provider in one.providers and not one.asked), *last]
 
 

@@ -1,12 +1,15 @@
-"""The step of a split graph sees text of one length: a GPU opens a session for one shape, and keeps it for all prompts.
+"""The step of a split graph sees text of one length: a GPU and OpenVINO open a session for one shape, and keep it for
+all prompts.
 
 Text keys and values, which the first part works out once a request, are filled up with rows of zeros. Attention that is
-told how many tokens are real (:mod:`graphs.attention` for CUDA) does not see those.
+told how many tokens are real (:mod:`graphs.attention` for CUDA) does not see those; where it is plain operators, the
+mask is filled up as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +18,18 @@ from graphs import model as m
 
 _KEY, _VALUE, _LENGTHS = 1, 2, 4
 """Inputs of MultiHeadAttention; the last one is its mask, here the number of real tokens of each row."""
+_PLAIN_KEY, _PLAIN_VALUE = 3, 2
+"""The axis of tokens of keys [B, heads, d, L] and values [B, heads, L, d] of plain operators, and of their mask."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the step sees of text: by name its inputs with an axis of tokens, and that axis, and one whose first axis is
+    the rows. `masks` is true where a token is hidden."""
+
+    axes: Mapping[str, int]
+    masks: frozenset[str]
+    rows: ir.Value
 
 
 def fixed_text(parts: list[ir.Model], tokens: int) -> list[ir.Model]:
@@ -26,25 +41,60 @@ def fixed_text(parts: list[ir.Model], tokens: int) -> list[ir.Model]:
     if len(parts) < 2:
         return parts
     first, *between, step = (part.clone() for part in parts)
-    given = {value.name: value for value in first.graph.outputs}
+    given = {str(value.name): value for value in first.graph.outputs}
+    text = _told_lengths(step, given) or _masked(step, given)
+    if text is None:
+        return parts
+    others = [value for value in step.graph.inputs if value.name not in text.axes]
+    if not _rows_of(step, text.rows, others, _text_axes(first)):
+        return parts
+    for value in list(first.graph.outputs):
+        name = str(value.name)
+        if name in text.axes:
+            _fill_up(first.graph, value, text.axes[name], tokens, name in text.masks)
+    return [m.tidy(first), *between, m.tidy(step)]
+
+
+def _told_lengths(step: ir.Model, given: Mapping[str, ir.Value]) -> Text | None:
+    """Text that attention sees which is told lengths; None where there is none, or it is seen in another way too."""
     lengths: ir.Value | None = None
-    text: dict[str | None, ir.Value] = {}
+    text: dict[str, ir.Value] = {}
     for node in m.nodes_of(step, "MultiHeadAttention"):
         count = _fed(step, node, _LENGTHS)
-        if count is None or m.source(given.get(count.name), "ReduceSum") is None:
+        if count is None or m.source(given.get(str(count.name)), "ReduceSum") is None:
             continue
         lengths = count
         found = [value for value in (_fed(step, node, _KEY), _fed(step, node, _VALUE)) if value is not None]
-        text |= {value.name: value for value in found if value.name in given}
+        text |= {str(value.name): value for value in found if value.name in given}
     if lengths is None or not all(_attended(value) for value in text.values()):
-        return parts
-    others = [value for value in step.graph.inputs if value.name not in text]
-    if not _rows_of(step, lengths, others, _text_axes(first)):
-        return parts
-    for value in list(first.graph.outputs):
-        if value.name in text:
-            _fill_up(first.graph, value, tokens)
-    return [m.tidy(first), *between, m.tidy(step)]
+        return None
+    return Text(dict.fromkeys(text, 1), frozenset(), lengths)
+
+
+def _masked(step: ir.Model, given: Mapping[str, ir.Value]) -> Text | None:
+    """Text that plain attention sees under a mask: softmax(where(mask, .., q K)) V; None as above."""
+    axes: dict[str, int] = {}
+    masks: dict[str, ir.Value] = {}
+    uses: set[tuple[ir.Node, int]] = set()
+    values: list[ir.Value] = []
+    for node in m.nodes_of(step, "Softmax"):
+        where = m.source(node.inputs[0], "Where")
+        mask = None if where is None else _fed(step, where, 0)
+        weighed = m.only_user(node.outputs[0], "MatMul")
+        if where is None or mask is None or weighed is None or str(mask.name) not in given:
+            continue
+        scaled = m.source(where.inputs[2], "Mul", "MatMul")
+        product = scaled if scaled is None or scaled.op_type == "MatMul" else m.source(scaled.inputs[0], "MatMul")
+        key, value = None if product is None else _fed(step, product, 1), _fed(step, weighed, 1)
+        if product is None or key is None or value is None or not {str(key.name), str(value.name)} <= given.keys():
+            return None
+        axes |= {str(key.name): _PLAIN_KEY, str(value.name): _PLAIN_VALUE, str(mask.name): _PLAIN_KEY}
+        masks[str(mask.name)] = mask
+        uses |= {(where, 0), (product, 1), (weighed, 1)}
+        values += [key, value, mask]
+    if not masks or any(use not in uses for value in values for use in value.uses()):
+        return None
+    return Text(axes, frozenset(masks), next(iter(masks.values())))
 
 
 def _fed(step: ir.Model, node: ir.Node, index: int) -> ir.Value | None:
@@ -90,20 +140,31 @@ def _named(value: ir.Value) -> set[str]:
     return {str(axis.value) for axis in value.shape if not isinstance(axis, int)}
 
 
-def _fill_up(graph: ir.Graph, value: ir.Value, tokens: int) -> None:
-    """Behind the output ``value`` [B, L, D], rows of zeros up to ``tokens``; the result has its name."""
+def _fill_up(graph: ir.Graph, value: ir.Value, axis: int, tokens: int, hidden: bool) -> None:
+    """Behind the output ``value``, zeros up to ``tokens`` along ``axis``, or with ``hidden`` a true mask; the result
+    has its name. Along axis 1 it is [B, L, D], else of four axes."""
 
     def number(*numbers: int) -> ir.Value:
         return m.constant(graph, np.array(numbers, np.int64))
 
-    name = value.name
-    size = ir.node("Shape", [value], {"start": 1, "end": 2})
+    name, rank = value.name, 3 if axis == 1 else 4
+    size = ir.node("Shape", [value], {"start": axis, "end": axis + 1})
     missing = ir.node("Sub", [number(tokens), size.outputs[0]])
     filled = ir.node("Max", [missing.outputs[0], number(0)])
-    pads = ir.node("Concat", [number(0, 0, 0, 0), filled.outputs[0], number(0)], {"axis": 0})
-    padded = ir.node("Pad", [value, pads.outputs[0]])
-    graph.extend([size, missing, filled, pads, padded])
-    result = padded.outputs[0]
+    pads = ir.node(
+        "Concat", [number(*[0] * (rank + axis)), filled.outputs[0], number(*[0] * (rank - 1 - axis))], {"axis": 0}
+    )
+    graph.extend([size, missing, filled, pads])
+    if hidden:  # the fewest runtimes fill up truth values
+        numbers = ir.node("Cast", [value], {"to": ir.DataType.FLOAT})
+        one = m.constant(graph, np.array(1, np.float32))
+        padded = ir.node("Pad", [numbers.outputs[0], pads.outputs[0], one])
+        last = ir.node("Cast", [padded.outputs[0]], {"to": ir.DataType.BOOL})
+        graph.extend([numbers, padded, last])
+    else:
+        last = ir.node("Pad", [value, pads.outputs[0]])
+        graph.append(last)
+    result = last.outputs[0]
     graph.outputs[list(graph.outputs).index(value)] = result
     value.name, result.name = f"{name}.text", name
     result.type = value.type

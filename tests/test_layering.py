@@ -20,7 +20,7 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 
 # floor -> the roots it may import beside the standard library, numpy and itself
 FLOORS = {
-    "runtime/ffrt": {"ffrt", "onnxruntime", "tokenizers", "av", "PIL"},
+    "runtime/ffrt": {"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL"},
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "transformers"},
@@ -34,7 +34,7 @@ FLOORS = {
 # parts of ffrt that a floor may import; the others may import all of it
 PARTS = {"graphs": {"ffrt.bundle", "ffrt.contract", "ffrt.manifest", "ffrt.errors"}}
 # file of such a floor -> the parts that it alone may import as well
-PARTS_OF_ONE = {"graphs/fidelity.py": {"ffrt.pipeline"}, "graphs/optimise.py": {"ffrt.graph"}}
+PARTS_OF_ONE = {"graphs/fidelity.py": {"ffrt.pipeline"}, "graphs/optimise.py": {"ffrt.graph", "ffrt.openvino_graph"}}
 
 # module of ffrt -> the modules of ffrt below it
 INSIDE = {
@@ -47,7 +47,8 @@ INSIDE = {
     "providers": set(),
     "stop": {"errors"},
     "arrays": {"errors"},
-    "session": {"errors", "providers", "stop", "arrays"},
+    "openvino_graph": set(),
+    "session": {"errors", "providers", "stop", "arrays", "openvino_graph"},
     "recording": {"session", "arrays"},
     "parts": {"errors", "bundle", "session", "arrays", "recording"},
     "graph": {"errors", "manifest", "bundle", "providers", "session", "stop", "arrays", "parts", "recording"},
@@ -84,6 +85,7 @@ INSIDE = {
 # third-party package -> the only files of ffrt that may import it
 ONLY = {
     "onnxruntime": {"session"},
+    "openvino": {"openvino_graph"},
     "tokenizers": {"text"},
     "av": {"video_writers", "video_file"},
     "PIL": {"image"},

@@ -162,8 +162,13 @@ def test_a_pass_on_request_runs_only_then(
 # --- refused, with nothing left
 
 BAD_ARGUMENTS = {
-    "provider": ({"provider": "tpu"}, r"provider: expected one of \['cpu', 'cuda'\], got 'tpu'"),
-    "dtype": ({"dtype": "int4"}, r"dtype: expected one of \['float32', 'float16'\], got 'int4'"),
+    "provider": ({"provider": "tpu"}, r"provider: expected one of \['cpu', 'cuda', 'openvino'\], got 'tpu'"),
+    "dtype": ({"dtype": "int4"}, r"dtype: expected one of \['float32', 'float16', 'bfloat16'\], got 'int4'"),
+    "bfloat16": ({"dtype": "bfloat16"}, r"expected one of \['float32', 'float16'\] for 'cpu', got 'bfloat16'"),
+    "float16": (
+        {"provider": "openvino", "dtype": "float16"},
+        r"expected one of \['float32', 'bfloat16'\] for 'openvino', got 'float16'",
+    ),
     "pass": ({"without": ["magic"]}, "pass: expected some of .*'fold_merge'.*got 'magic'"),
     "another provider's": ({"without": ["fuse_group_norm"]}, "passes for 'cpu', got 'fuse_group_norm'"),
     "not on request": ({"also": ["fold_merge"]}, "on request, got 'fold_merge'"),
@@ -229,7 +234,7 @@ def test_numbers_that_overflow_are_refused(tiny: Bundle, empty: Path, monkeypatc
 def test_float16_is_held_to_35_decibels(
     tiny: Bundle, empty: Path, monkeypatch: pytest.MonkeyPatch, decibels: float, refused: bool
 ) -> None:
-    monkeypatch.setattr(driver, "measure", lambda plain, other: decibels)
+    monkeypatch.setattr(driver, "measure", lambda plain, other, other_provider: decibels)
     if refused:
         with pytest.raises(FidelityError, match=r"expected 35 dB or more; nothing was written.*--dtype float32"):
             optimise(tiny, empty / "new", provider="cuda", dtype="float16")

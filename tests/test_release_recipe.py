@@ -109,7 +109,7 @@ def test_both_releases_can_be_optimised(kv10: Bundle, kv11: Bundle, tmp_path: Pa
         for name, spec in made.graphs.items():
             assert spec.parity.relative_rms < 1e-4
             assert len(spec.parts) == (3 if "unet" in name else 0), name
-        if provider == "cpu":
+        if provider != "cuda":
             assert_interpolates_alike(bundle, made)
 
 

@@ -257,7 +257,7 @@ def test_provider_options(engines: Path, tmp_path: Path) -> None:
     plain = options_of("cuda", session.Wanted())
     assert (plain["prefer_nhwc"], plain["enable_cuda_graph"]) == ("0", "0")
     asked = json.loads(options_of("openvino", session.Wanted(threads=2))["load_config"])
-    assert asked == {"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "2"}}
+    assert asked["CPU"].items() >= {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "2"}.items()
 
 
 @pytest.mark.parametrize(
@@ -313,11 +313,3 @@ def test_running_out_of_memory_says_what_helps(decoder: Session, monkeypatch: py
     monkeypatch.setattr(decoder, "_session", SimpleNamespace(run=fails))
     with pytest.raises(OutOfMemoryError, match=r"movq_decoder ran out of memory.*\[1, 4, 2, 2\].*memory=\"low\""):
         decoder.run({"latent": np.zeros((1, 4, 2, 2), np.float32)})
-
-
-def test_openvino_computes_in_float32(decoder: Session, latent: np.ndarray, tiny: Bundle) -> None:
-    pytest.importorskip("onnxruntime_ep_openvino")
-    plugged = Session(tiny.path("movq_decoder.onnx"), "movq_decoder", provider="openvino", threads=1)
-    assert plugged.provider == "openvino"
-    want = decoder.run({"latent": latent})["image"]
-    np.testing.assert_allclose(plugged.run({"latent": latent})["image"], want, rtol=1e-5, atol=1e-5)

@@ -289,7 +289,7 @@ def test_a_gpu_decodes_chunks_of_one_size_into_the_same_frames(tiny: Bundle, cou
     assert len(frames) == count
     decoder = Recorder(pipe.graph("movq_decoder"))
     pipe._stages._graphs["movq_decoder"] = decoder
-    pipe._stages._on_gpu = True
+    pipe._stages._one_shape = True
     np.testing.assert_array_equal(pipe.decode(latents, 8).frames, frames)
     assert {len(feed["latent"]) for feed in decoder.feeds} == {min(count, 4)}
 

@@ -61,6 +61,7 @@ class Graph:
                 threads=threads,
                 memory=memory,
                 optimised_for=optimised_for(bundle),
+                dtype="float32" if bundle.optimised is None else bundle.optimised.dtype,
                 engines=engines_folder() / bundle.digest / word / Path(file).stem,
                 cuda_graph=recorded,
                 stop=stop,

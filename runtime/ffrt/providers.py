@@ -24,6 +24,9 @@ AUTOMATIC = ("cuda", "cpu")
 """What "auto" tries, the best first."""
 PLUGINS = {"openvino": "onnxruntime_ep_openvino", "tensorrt-rtx": "onnxruntime_ep_nv_tensorrt_rtx"}
 """Providers that a package of their own brings to any build of ONNX Runtime: its module has `get_library_path()`."""
+OPENVINO = "openvino"
+"""The provider whose own package is taken where it is installed, before the plug-in, which sees Intel's processors
+alone (:mod:`ffrt.openvino_graph`)."""
 ENGINES = ("tensorrt", "tensorrt-rtx")
 """Providers that build an engine for a graph, which takes minutes, and keep it in a file."""
 ON_GPU = ("cuda", "tensorrt", "tensorrt-rtx")
@@ -32,9 +35,11 @@ INSTALL = {
     "cuda": 'pip install "ffrt[cuda]", with an NVIDIA driver for CUDA 13',
     "tensorrt": 'pip install "ffrt[cuda]" tensorrt',
     "tensorrt-rtx": "pip install onnxruntime-ep-nv-tensorrt-rtx, for a GeForce or RTX GPU",
-    "openvino": "pip install onnxruntime-ep-openvino",
+    "openvino": 'pip install "ffrt[openvino]"',
 }
-RUNS = {"cpu": ("cpu", "openvino"), "cuda": ("cuda", "tensorrt")}
+ONE_SHAPE = (*ON_GPU, "openvino")
+"""Providers that open a network that sees pictures for one shape at a time: a new shape costs them seconds."""
+RUNS = {"cpu": ("cpu", "openvino"), "cuda": ("cuda", "tensorrt"), "openvino": ("openvino", "cpu")}
 """Who can run a bundle that was optimised for one provider: the first is meant, the rest take what is not theirs to it.
 A provider that is not named here runs only its own."""
 
@@ -46,12 +51,22 @@ def runners(optimised_for: str | None) -> tuple[str, ...]:
 
 def made_for(word: str) -> str:
     """What a bundle for this provider is optimised for: itself or, for those that run another's, that one."""
-    return next((name for name, able in RUNS.items() if word in able), "cpu")
+    return word if word in RUNS else next((name for name, able in RUNS.items() if word in able), "cpu")
 
 
 def plugged_in(word: str) -> bool:
     """Whether the package that brings this provider is installed."""
     return word in PLUGINS and importlib.util.find_spec(PLUGINS[word]) is not None
+
+
+def packaged(word: str) -> bool:
+    """Whether OpenVINO's own package is there to run its graphs."""
+    return word == OPENVINO and importlib.util.find_spec(OPENVINO) is not None
+
+
+def automatic(optimised_for: str | None) -> tuple[str, ...]:
+    """What "auto" tries for graphs optimised for a provider, the best first: OpenVINO where they are made for it."""
+    return AUTOMATIC if optimised_for != OPENVINO else RUNS[OPENVINO]
 
 
 def chain(word: str) -> list[str]:
@@ -66,7 +81,8 @@ class Wanted:
 
     `engines` is the folder for what they build, None for none; `nhwc` is for graphs whose normalisations and
     convolutions were fused for channels last, others get slower; `cuda_graph` records the launches of a run and plays
-    them back, for fixed shapes and device arrays that stay where they are; `sizes` fixes axes by their names.
+    them back, for fixed shapes and device arrays that stay where they are; `sizes` fixes axes by their names;
+    `bfloat16` lets OpenVINO's package multiply in it.
     """
 
     threads: int | None = None
@@ -74,6 +90,7 @@ class Wanted:
     nhwc: bool = False
     cuda_graph: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
+    bfloat16: bool = False
 
 
 def options_of(word: str, wanted: Wanted) -> Mapping[str, str]:
@@ -98,12 +115,16 @@ def options_of(word: str, wanted: Wanted) -> Mapping[str, str]:
     if word == "tensorrt-rtx":
         options = {"enable_cuda_graph": cuda_graph}
         return options if engines is None else {**options, "nv_runtime_cache_path": str(engines)}
-    if word == "openvino":  # left alone it computes in bfloat16 where the processor can, several per cent off
-        asked = {"INFERENCE_PRECISION_HINT": "f32"}
-        if wanted.threads is not None:
-            asked["INFERENCE_NUM_THREADS"] = str(wanted.threads)
+    if word == OPENVINO:
+        asked = {"INFERENCE_PRECISION_HINT": "f32", **openvino_settings(wanted.threads)}  # else bfloat16 if it can
         return {"load_config": json.dumps({"CPU": asked})}
     return {}
+
+
+def openvino_settings(threads: int | None) -> dict[str, str]:
+    """Settings of OpenVINO for the CPU, beside what it computes in."""
+    asked = {"PERFORMANCE_HINT": "LATENCY"}
+    return asked if threads is None else {**asked, "INFERENCE_NUM_THREADS": str(threads)}
 
 
 def engines_folder() -> Path:

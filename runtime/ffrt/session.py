@@ -19,10 +19,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.arrays import DTYPES, DeviceArray, Feed, Tensor
+from ffrt.arrays import DTYPES, DeviceArray, Feed, Tensor, on_host
 from ffrt.errors import BundleError, Cancelled, EngineRebuilt, GraphInputError, OutOfMemoryError, ProviderError
+from ffrt.openvino_graph import OpenVinoGraph
 from ffrt.providers import (
-    AUTOMATIC,
     ENGINES,
     INSTALL,
     ON_GPU,
@@ -30,11 +30,14 @@ from ffrt.providers import (
     PROVIDER_NAMES,
     PROVIDERS,
     Wanted,
+    automatic,
     chain,
     files_below,
     made,
     made_for,
+    openvino_settings,
     options_of,
+    packaged,
     plugged_in,
     runners,
 )
@@ -52,6 +55,9 @@ except ImportError as error:
 FOLDED_BYTES = 1 << 20
 """The largest constant that a session on a GPU works out when it is opened, where weights are to stay as stored."""
 
+OPENVINO_SHAPES = 2
+"""Shapes for which OpenVINO keeps a network: at 30 fps it interpolates all groups of 8 fps, and then windows."""
+
 Memory = Literal["fast", "low"]
 MEMORY: tuple[Memory, ...] = get_args(Memory)
 """What is traded: "fast" keeps float32 copies of the weights, laid out for their kernels, and all sessions of a
@@ -63,7 +69,8 @@ network larger than memory runs, and has one stage's session at a time, opened a
 def available_providers() -> list[str]:
     """The providers that this build of ONNX Runtime has or that are plugged in, in the words that `provider=` takes."""
     built = ort.get_available_providers()
-    return [word for word, name in PROVIDER_NAMES.items() if plugged_in(word) or (name in built and word != "openvino")]
+    brought = [word for word in PROVIDER_NAMES if packaged(word) or plugged_in(word)]
+    return [word for word, name in PROVIDER_NAMES.items() if word in brought or (name in built and word != "openvino")]
 
 
 def runtime_version() -> str:
@@ -84,7 +91,7 @@ def check_provider(provider: str, optimised_for: str | None = None) -> str:
             f"provider {provider!r} is not in this build of ONNX Runtime {ort.__version__}, which has "
             f"{there}; {INSTALL[provider]}"
         )
-    best = [word for word in AUTOMATIC if word in there]
+    best = [word for word in automatic(optimised_for) if word in there]
     chosen = [word for word in (best if provider == "auto" else [provider]) if word in can]
     if not chosen:
         word = best[0] if provider == "auto" else provider
@@ -100,8 +107,9 @@ class Session:
 
     `provider` is a word of PROVIDERS, "auto" for CUDA if it can be had, else CPU; `threads` the number of CPU threads
     inside an operator, None for ONNX Runtime's own choice. `optimised_for` is the provider that the graph was rewritten
-    for; `engines` a folder for what TensorRT builds (a damaged one is removed and built again, once, with a warning);
-    `cuda_graph` is for fixed shapes and `run_on_device` with output arrays. `stop` ends a run, or the opening.
+    for, `dtype` what they are to be computed in where that can be chosen (by OpenVINO: "bfloat16"); `engines` is a
+    folder for what TensorRT builds (a damaged one is removed and built again, once, with a warning); `cuda_graph` is
+    for fixed shapes and `run_on_device` with output arrays. `stop` ends a run, or the opening.
     Raises ProviderError, OutOfMemoryError where it does not fit, or BundleError for a file that is no graph; `name` is
     what errors call it.
     """
@@ -115,6 +123,7 @@ class Session:
         threads: int | None = None,
         memory: Memory = "fast",
         optimised_for: str | None = None,
+        dtype: str = "float32",
         engines: Path | None = None,
         cuda_graph: bool = False,
         stop: Stop | None = None,
@@ -124,7 +133,9 @@ class Session:
         self._stop = Stop() if stop is None else stop
         self._open = functools.partial(_open, path, name, memory=memory, stop=self._stop)
         self._engines = made(engines) if self._word in ENGINES else None
-        self._wanted = Wanted(threads, self._engines, optimised_for == "cuda", cuda_graph)
+        self._wanted = Wanted(
+            threads, self._engines, optimised_for == "cuda", cuda_graph, bfloat16=dtype == "bfloat16"
+        )  # fmt: skip
         self._doubtful = self._engines is not None and len(files_below(self._engines)) > 0
         self._scatters = False
         try:
@@ -170,16 +181,20 @@ class Session:
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """All outputs on the host. Raises GraphInputError, OutOfMemoryError, and Cancelled where `stop` ended it."""
-        if any(isinstance(value, DeviceArray) for value in feed.values()):
-            names = [tensor.name for tensor in self.outputs]
+        names = [tensor.name for tensor in self.outputs]
+        on_device = any(isinstance(value, DeviceArray) for value in feed.values())
+        if on_device and not isinstance(self._session, OpenVinoGraph):
             return {name: value.numpy() for name, value in self.run_on_device(feed, names).items()}
         self._fit(feed)
-        names = [tensor.name for tensor in self.outputs]
-        values = self._ended(feed, False, lambda options: self._session.run(names, dict(feed), options))
+        hosted = {name: on_host(value) for name, value in feed.items()}
+        values = self._ended(feed, False, lambda options: self._session.run(names, hosted, options))
         return dict(zip(names, values, strict=True))
 
     def run_on_device(self, feed: Feed, outputs: Sequence[str] | Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
         """The named outputs, left on the device; a mapping says into which arrays they are written. Raises as `run`."""
+        if isinstance(self._session, OpenVinoGraph):  # its memory is the host's
+            made = self.run(feed)
+            return {name: self.device_array(made[name]) for name in outputs}
         self._fit(feed)
         given = outputs if isinstance(outputs, Mapping) else {}
 
@@ -209,7 +224,10 @@ class Session:
         if self._wanted.cuda_graph and not in_place:
             options.add_run_config_entry("gpu_graph_id", "-1")  # a recording holds the addresses of its arrays
         try:
-            with self._stop.ends(lambda: setattr(options, "terminate", True), f"graph {self.name}"):
+            session = self._session
+            by_option = functools.partial(setattr, options, "terminate", True)
+            end = session.cancel if isinstance(session, OpenVinoGraph) else by_option
+            with self._stop.ends(end, f"graph {self.name}"):
                 values = call(options)
         except Cancelled:
             raise
@@ -223,7 +241,8 @@ class Session:
                     f"graph {self.name} ran out of memory on inputs {shapes}: {error}; a smaller height and width "
                     'needs less, and so does memory="low"'
                 ) from error
-            raise GraphInputError(f"graph {self.name}: ONNX Runtime failed on inputs {shapes}: {error}") from error
+            who = "OpenVINO" if isinstance(session, OpenVinoGraph) else "ONNX Runtime"
+            raise GraphInputError(f"graph {self.name}: {who} failed on inputs {shapes}: {error}") from error
         self._doubtful = self._scatters = False
         return values
 
@@ -260,6 +279,36 @@ def _tensor(node: Any) -> Tensor:
 
 
 def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> Any:
+    """A session, or what stands for one. Raises as :class:`Session` does."""
+    make = _openvino if packaged(word) else _onnxruntime
+    try:
+        session = make(path, name, word, wanted, memory=memory, stop=stop)
+    except Cancelled:
+        raise
+    except Exception as error:
+        if _no_memory(error):
+            raise OutOfMemoryError(
+                f"graph {name} ran out of memory when it was opened: {error}; "
+                + ("it needs more than there is" if memory == "low" else 'memory="low" holds one stage at a time')
+            ) from error
+        if word != "cpu":
+            raise ProviderError(f"provider {word!r} could not open graph {name}: {error}; {INSTALL[word]}") from error
+        raise BundleError(f"graph {name}: cannot load {path}: {error}; export the bundle again") from error
+    if PROVIDER_NAMES[word] not in session.get_providers():
+        raise ProviderError(
+            f"provider {word!r} did not start for graph {name}: the session got {session.get_providers()}; "
+            f"{INSTALL[word]}"
+        )
+    return session
+
+
+def _openvino(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> OpenVinoGraph:
+    kept = 1 if memory == "low" else OPENVINO_SHAPES
+    with stop.ends(lambda: None, f"opening graph {name}"):
+        return OpenVinoGraph(path, openvino_settings(wanted.threads), bfloat16=wanted.bfloat16, kept=kept)
+
+
+def _onnxruntime(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # other sessions need the cores then
@@ -287,33 +336,15 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     built = ort.get_available_providers()
     names = [(one, PROVIDER_NAMES[one]) for one in chain(word) if PROVIDER_NAMES[one] in built]
     providers = [] if plugged_in(word) else [(name, options_of(one, wanted)) for one, name in names]
-    try:
-        if plugged_in(word):
-            options.add_provider_for_devices(_devices(word), dict(options_of(word, wanted)))
-        elif on_gpu and memory == "fast" and not wanted.cuda_graph and _shared_arena():
-            options.add_session_config_entry("session.use_env_allocators", "1")
-        with (
-            stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            session = ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=unused)
-    except Cancelled:
-        raise
-    except Exception as error:
-        if _no_memory(error):
-            raise OutOfMemoryError(
-                f"graph {name} ran out of memory when it was opened: {error}; "
-                + ("it needs more than there is" if memory == "low" else 'memory="low" holds one stage at a time')
-            ) from error
-        if word != "cpu":
-            raise ProviderError(f"provider {word!r} could not open graph {name}: {error}; {INSTALL[word]}") from error
-        raise BundleError(f"graph {name}: cannot load {path}: {error}; export the bundle again") from error
-    if PROVIDER_NAMES[word] not in session.get_providers():
-        raise ProviderError(
-            f"provider {word!r} did not start for graph {name}: the session got {session.get_providers()}; "
-            f"{INSTALL[word]}"
-        )
-    return session
+    if plugged_in(word):
+        options.add_provider_for_devices(_devices(word), dict(options_of(word, wanted)))
+    elif on_gpu and memory == "fast" and not wanted.cuda_graph and _shared_arena():
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    with (
+        stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=unused)
 
 
 def _devices(word: str) -> list[Any]:

@@ -76,5 +76,5 @@ class Optimised:
 
     provider: str
     passes: tuple[str, ...]
-    dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "bfloat16"]
     psnr: float | None = None

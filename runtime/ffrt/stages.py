@@ -21,7 +21,7 @@ from ffrt.image import fit_image
 from ffrt.interpolate import GRAPHS, Method, Prompt, interpolation_steps
 from ffrt.keyframes import image_keyframe_steps, keyframe_steps
 from ffrt.memory import Need, check_memory, free_bytes
-from ffrt.providers import ON_GPU
+from ffrt.providers import ON_GPU, ONE_SHAPE
 from ffrt.request import Follow, Sampling
 from ffrt.sampler import Array, Denoised
 from ffrt.session import Memory, Session, check_provider
@@ -42,7 +42,7 @@ class Stages:
 
     def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory, cuda_graph: bool) -> None:
         word = check_provider(provider, optimised_for(bundle))
-        self._on_gpu = word in ON_GPU
+        self._on_gpu, self._one_shape = word in ON_GPU, word in ONE_SHAPE
         if cuda_graph and not self._on_gpu:
             raise ProviderError(
                 f"cuda_graph: expected a provider of {list(ON_GPU)}, got {word!r}; leave cuda_graph out"
@@ -91,8 +91,8 @@ class Stages:
         one thread: a second pool would spin on the cores that the networks need."""
         if self._update is None:
             self._update = Session(
-                UPDATE, "update", provider=self._provider, threads=1, stop=self.stop,
-                optimised_for=optimised_for(self.bundle),
+                UPDATE, "update", provider=self._provider if self._on_gpu else "cpu", threads=1, stop=self.stop,
+                optimised_for=optimised_for(self.bundle) if self._on_gpu else None,
             )  # fmt: skip
         return self._update
 
@@ -217,4 +217,4 @@ class Stages:
         """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order; "image_decoder" is the other graph that can."""
         temporal = self.bundle.video.temporal_decoder and graph == "movq_decoder"
         frames = clip_frames(len(latents)) if temporal else CHUNK_FRAMES
-        return decode_chunks(self.graph(graph), latents, frames, fill=self._on_gpu and not temporal)
+        return decode_chunks(self.graph(graph), latents, frames, fill=self._one_shape and not temporal)

@@ -1,0 +1,215 @@
+"""`provider="openvino"` through OpenVINO's own package: the numbers of the CPU provider, a shape at a time, and ended
+when that is asked for."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import graphs.optimise as driver
+from ffrt import Bundle, Cancelled, Pipeline
+from ffrt.bundle import find_bundle, open_bundle
+from ffrt.errors import GraphInputError, OutOfMemoryError, ProviderError
+from ffrt.openvino_graph import OpenVinoGraph, multiplies_bfloat16
+from ffrt.parts import Parts
+from ffrt.providers import PROVIDERS, packaged
+from ffrt.session import Session, available_providers, check_provider
+from graphs.fidelity import FLOOR, psnr
+from graphs.optimise import optimise
+
+pytest.importorskip("openvino")
+PROMPT, LONGER = "a red circle moves right", "a small blue square moves slowly to the left on a black background"
+REQUEST = {"fps": 8, "num_inference_steps": 3, "height": 64, "width": 64, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def demo() -> Bundle:
+    return open_bundle(find_bundle("demo"), verify=False)
+
+
+@pytest.fixture(scope="module")
+def made(demo: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The demo optimised for OpenVINO, in float32, so that it can be compared on every processor."""
+    return optimise(demo, tmp_path_factory.mktemp("openvino") / "demo", provider="openvino", dtype="float32")
+
+
+def session_of(bundle: Bundle, **options: str) -> Session:
+    return Session(bundle.path("movq_decoder.onnx"), "movq_decoder", provider="openvino", threads=1, **options)
+
+
+def latents(count: int, side: int = 4) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, 4, side, side)).astype(np.float32)
+
+
+def test_every_shape_gives_what_the_cpu_gives(demo: Bundle) -> None:
+    ours = session_of(demo)
+    theirs = Session(demo.path("movq_decoder.onnx"), "movq_decoder", provider="cpu", threads=1)
+    assert (ours.provider, ours.device) == ("openvino", "cpu")
+    assert [one.name for one in ours.inputs + ours.outputs] == ["latent", "image"]
+    assert [one.dtype for one in ours.inputs + ours.outputs] == ["float32", "float32"]
+    for count, side in ((1, 4), (3, 4), (1, 8), (1, 4)):
+        feed = {"latent": latents(count, side)}
+        want = theirs.run(feed)["image"]
+        np.testing.assert_allclose(ours.run(feed)["image"], want, atol=2e-5)
+        on_device = ours.run_on_device({"latent": ours.device_array(feed["latent"])}, ["image"])["image"]
+        np.testing.assert_allclose(on_device.numpy(), want, atol=2e-5)
+
+
+def test_what_a_run_gave_stays(demo: Bundle) -> None:
+    ours = session_of(demo)
+    first = ours.run({"latent": latents(1)})["image"]
+    kept = first.copy()
+    ours.run({"latent": latents(1) * 2})
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize(("memory", "most"), [("fast", 2), ("low", 1)])
+def test_few_shapes_stay_compiled(demo: Bundle, memory: str, most: int) -> None:
+    ours = session_of(demo, memory=memory)
+    for count in (1, 2, 3):
+        ours.run({"latent": latents(count)})
+    graph = ours._session
+    assert isinstance(graph, OpenVinoGraph) and len(graph._requests) == most
+
+
+def test_plain_graphs_make_the_same_video(demo: Bundle) -> None:
+    want, got = (Pipeline(demo, provider=word, threads=2)(PROMPT, **REQUEST).frames for word in ("cpu", "openvino"))
+    assert psnr(float(np.mean((want.astype(float) - got) ** 2))) > 60
+
+
+def test_optimised_graphs_make_the_same_video_by_themselves(demo: Bundle, made: Bundle) -> None:
+    """ "auto" takes OpenVINO where a bundle is made for it; the step is compiled once for all prompts."""
+    plain = Pipeline(demo, provider="cpu", threads=2)
+    pipe = Pipeline(made, threads=2)
+    for prompt in (PROMPT, LONGER):
+        want, got = plain(prompt, **REQUEST).frames, pipe(prompt, **REQUEST).frames
+        assert psnr(float(np.mean((want.astype(float) - got) ** 2))) > 60
+    parts = pipe.graph("keyframe_unet").session
+    assert isinstance(parts, Parts) and parts.provider == "openvino"
+    step = parts._step._session  # type: ignore[union-attr]
+    assert isinstance(step, OpenVinoGraph) and len(step._requests) == 1
+    cpu = Pipeline(made, provider="cpu", threads=2)(PROMPT, **REQUEST).frames
+    assert psnr(float(np.mean((plain(PROMPT, **REQUEST).frames.astype(float) - cpu) ** 2))) > 60
+
+
+def test_bfloat16_is_compared_or_refused(demo: Bundle, tmp_path: Path) -> None:
+    if not multiplies_bfloat16():
+        with pytest.raises(ValueError, match="bfloat16 cannot be compared with float32 here"):
+            optimise(demo, tmp_path / "made", provider="openvino", dtype="bfloat16")
+        return
+    rounded = optimise(demo, tmp_path / "made", provider="openvino", dtype="bfloat16")
+    assert rounded.optimised is not None and rounded.optimised.dtype == "bfloat16"
+    assert rounded.optimised.psnr is not None and FLOOR <= rounded.optimised.psnr < 80, "nothing was rounded"
+    one, other = (Pipeline(bundle, threads=2).graph("movq_decoder") for bundle in (rounded, demo))
+    got, want = (graph({"latent": latents(1)})["image"] for graph in (one, other))
+    assert 1e-4 < np.abs(got - want).max() < 0.5
+
+
+def test_without_the_package_bfloat16_is_refused_before_any_work(
+    demo: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "multiplies_bfloat16", lambda: False)
+    with pytest.raises(ValueError, match=r'pip install "ffrt\[openvino\]".*--dtype float32.*--no-verify'):
+        optimise(demo, tmp_path / "made", provider="openvino", dtype="bfloat16")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_run_is_ended_in_the_middle(made: Bundle, last: int) -> None:
+    """From another thread, as Ctrl-C does it; the pipeline then gives what it gives."""
+    pipe = Pipeline(made, threads=1)
+    want = pipe(PROMPT, **REQUEST).frames
+    seen = 0
+    with pytest.raises(Cancelled):
+        for seen, _ in enumerate(pipe.generate(PROMPT, **{**REQUEST, "num_inference_steps": 50}), 1):
+            if seen == last:
+                threading.Timer(0.02, pipe.cancel).start()
+    assert last <= seen < 100
+    np.testing.assert_array_equal(pipe(PROMPT, **REQUEST).frames, want)
+
+
+def test_a_cancel_between_runs_does_nothing(demo: Bundle) -> None:
+    ours = session_of(demo)
+    graph = ours._session
+    assert isinstance(graph, OpenVinoGraph)
+    graph.cancel()
+    ours.run({"latent": latents(1)})
+    graph.cancel()
+    ours.run({"latent": latents(1)})
+
+
+def test_bad_input_names_the_graph(demo: Bundle) -> None:
+    with pytest.raises(GraphInputError, match=r"graph movq_decoder: OpenVINO failed on inputs .*\[1, 3, 4, 4\]"):
+        session_of(demo).run({"latent": np.zeros((1, 3, 4, 4), np.float32)})
+
+
+def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(ProviderError, match=r"(?s)provider 'openvino' could not open graph bad: .*ffrt\[openvino\]"):
+        Session(tmp_path / "bad.onnx", "bad", provider="openvino")
+
+
+def test_weights_may_not_leave_the_bundle(demo: Bundle, tmp_path: Path) -> None:
+    model = onnx.load(demo.path("movq_decoder.onnx"))
+    (tmp_path / "inside").mkdir()
+    onnx.save(model, tmp_path / "inside" / "g.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    Session(tmp_path / "inside" / "g.onnx", "g", provider="openvino")
+    (tmp_path / "inside" / "w.data").rename(tmp_path / "w.data")
+    (tmp_path / "inside" / "w.data").symlink_to(tmp_path / "w.data")
+    with pytest.raises(ProviderError, match="outside the base directory"):
+        Session(tmp_path / "inside" / "g.onnx", "g", provider="openvino")
+
+
+def test_too_little_memory_is_told(demo: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: OpenVinoGraph, shapes: object) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(OpenVinoGraph, "_request", none_left)
+    with pytest.raises(OutOfMemoryError, match='memory="low"'):
+        session_of(demo).run({"latent": latents(1)})
+
+
+@pytest.mark.parametrize(
+    ("there", "optimised_for", "want"),
+    [(True, "openvino", "openvino"), (True, None, "cpu"), (True, "cpu", "cpu"), (False, "openvino", "cpu")],
+)
+def test_what_auto_means(monkeypatch: pytest.MonkeyPatch, there: bool, optimised_for: str | None, want: str) -> None:
+    words = ["cpu", *(["openvino"] if there else [])]
+    monkeypatch.setattr("ffrt.session.available_providers", lambda: words)
+    assert check_provider("auto", optimised_for) == want
+
+
+def test_the_package_is_found() -> None:
+    assert "openvino" in available_providers()
+    assert [word for word in PROVIDERS if packaged(word)] == ["openvino"]
+
+
+def test_it_loads_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(multiplies_bfloat16(), bool)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", ["kv10", "kv11"])
+def test_releases_run(release: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Plain and optimised, every stage of them, in float32 against the CPU provider."""
+    plain: Bundle = request.getfixturevalue(release)
+    bundles: list[Bundle] = [plain, optimise(plain, tmp_path / "made", provider="openvino", dtype="float32")]
+    context = Pipeline(plain, provider="cpu", threads=1).encode(PROMPT)
+    given = np.random.default_rng(0).standard_normal((4, 4, 4, 4), dtype=np.float32)
+    stage: Callable[[Pipeline], np.ndarray]
+    for stage in (
+        lambda pipe: pipe.interpolate(given, context, fps=8, num_inference_steps=2),
+        lambda pipe: pipe.keyframes(context, seed=1, num_inference_steps=2, height=64, width=64).latents,
+    ):
+        want = stage(Pipeline(plain, provider="cpu", threads=1))
+        for bundle in bundles:
+            got = stage(Pipeline(bundle, provider="openvino", threads=1))
+            assert np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) < 1e-4
