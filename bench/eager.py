@@ -59,12 +59,12 @@ class Eager:
     """The stages over PyTorch modules, letters as in `graphs/README.md`.
 
     `threads` None leaves PyTorch's own choice. With `half` the modules must be float16 ones on `device`; `compiled`
-    hands them to torch.compile, which works at their first call and takes minutes.
+    hands them to torch.compile, which works at their first call and takes minutes; `bfloat16` runs them under autocast.
     """
 
     def __init__(
         self, bundle: Bundle, networks: Mapping[str, nn.Module], threads: int | None, *,
-        device: str = "cpu", half: bool = False, compiled: bool = False,
+        device: str = "cpu", half: bool = False, compiled: bool = False, bfloat16: bool = False,
     ) -> None:  # fmt: skip
         if threads is not None:
             torch.set_num_threads(threads)
@@ -74,11 +74,16 @@ class Eager:
         if compiled:  # a killed run leaves half a library in the cache that all share, and every later one fails on it
             self._cache = tempfile.TemporaryDirectory(prefix="ffrt-inductor-", ignore_cleanup_errors=True)
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
+        self._bfloat16 = bfloat16
         self._networks: dict[str, Any] = {
             name: torch.compile(module, dynamic=False) if compiled and name in COMPILED else module
             for name, module in networks.items()
         }
         self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
+
+    def _run(self, name: str, *inputs: Tensor) -> Any:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            return self._networks[name](*inputs)
 
     def _tensor(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -97,7 +102,7 @@ class Eager:
         def predict(x: Array, time: float) -> Array:
             times = torch.full((rows,), time, device=self._device)
             x_rows = torch.cat([self._tensor(x)] * rows)
-            made = self._networks["keyframe_unet"](x_rows, times, context, mask, positions)
+            made = self._run("keyframe_unet", x_rows, times, context, mask, positions)
             return guide_rows(made.float().cpu().numpy(), weights)
 
         noise = normal_noise(0, 0, (config.num_frames, *given.latents.shape[1:]))
@@ -119,7 +124,7 @@ class Eager:
         def predict(x: Array, time: float) -> Array:
             seen = torch.cat([before, torch.cat([self._tensor(x)] * rows), after], dim=1)
             times = torch.full((rows,), time, device=self._device)
-            made = self._networks["interpolation_unet"](seen, times, skip, perturbation)
+            made = self._run("interpolation_unet", seen, times, skip, perturbation)
             return guide_rows(made.float().cpu().numpy(), weights)
 
         noise = normal_noise(0, 1, noise_shape("group", given.latents.shape))
@@ -129,7 +134,7 @@ class Eager:
     def decode(self, latents: Array) -> Iterator[Any]:
         """Frames uint8 [n, H, W, 3] of latents [N, 4, h, w], as many at once as `ffrt` decodes."""
         for start in range(0, len(latents), CHUNK_FRAMES):
-            image = self._networks["movq_decoder"](self._tensor(latents[start : start + CHUNK_FRAMES]))
+            image = self._run("movq_decoder", self._tensor(latents[start : start + CHUNK_FRAMES]))
             yield to_frames(image.float().cpu().numpy())
 
     @torch.inference_mode()
@@ -140,7 +145,7 @@ class Eager:
         row = np.zeros((1, length), np.int64)
         row[0, : len(ids)] = ids
         mask = np.arange(length)[None] < len(ids)
-        context, null = self._networks["text_encoder"](self._tensor(row), self._tensor(mask.astype(np.int64)))
+        context, null = self._run("text_encoder", self._tensor(row), self._tensor(mask.astype(np.int64)))
         return Context(context.float().cpu().numpy(), mask, null.float().cpu().numpy())
 
     def video(self, fps: int, prompt: str) -> int:

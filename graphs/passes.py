@@ -50,6 +50,10 @@ def _for_cuda(model: ir.Model) -> ir.Model:
     return fuse_attention(model, "cuda")
 
 
+def _views_for_openvino(model: ir.Model) -> ir.Model:
+    return channels_last_views(model, enlarged=False)
+
+
 PASSES = (
     Pass("fold_merge", fold_merge),
     Pass("merge_pointwise", merge_pointwise),
@@ -62,7 +66,8 @@ PASSES = (
     Pass("masked_temporal", masked_temporal, ("cpu",)),
     Pass("fuse_attention", _for_cuda, ("cuda",)),
     Pass("fuse_group_norm", fuse_group_norm, ("cuda",), portable=False),
-    Pass("channels_last_views", channels_last_views, ("cuda", "openvino")),
+    Pass("channels_last_views", channels_last_views, ("cuda",)),
+    Pass("channels_last_views", _views_for_openvino, ("openvino",)),
     Pass("scale_streams", scale_streams, asked=True),
     Pass(INT8_TEXT, to_int8, only="text_encoder", asked=True),
 )
