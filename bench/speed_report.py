@@ -188,8 +188,9 @@ def plot(record: Mapping[str, Any]) -> Frames:
     draw_stages(left, record)
     found = record["video"]["contenders"]
     right.barh(range(len(found)), [one["median_s"] for one in found.values()])
-    right.set_yticks(range(len(found)), [CONTENDERS[name].translate(PLAIN) for name in found], fontsize=8)
+    names = [CONTENDERS[name].translate(PLAIN).replace(", ", "\n") for name in found]
+    right.set_yticks(range(len(found)), names, fontsize=8)
     right.invert_yaxis()
-    right.set_title(f"seconds of a video of {record['video']['frames']} frames")
+    right.set_title(f"seconds of {record['video']['frames']} frames")
     right.grid(alpha=0.3)
     return figure_pixels(figure)

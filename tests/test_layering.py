@@ -77,7 +77,10 @@ INSIDE = {
         *{"errors", "manifest", "bundle", "sampler", "graph", "session", "request", "image", "stages", "step", "video"},
         *{"text", "first_frame", "interpolate", "decode", "presets", "step_cache", "__version__"},
     },
-    "report": {"errors", "manifest", "bundle", "providers", "session", "graph", "memory", "video_file", "__version__"},
+    "report": {
+        *{"errors", "manifest", "bundle", "providers", "session", "graph", "memory", "video_file", "__version__"},
+        "openvino_graph",
+    },
     "cli": {"errors", "pipeline", "report", "video_file", "__version__"},
     "__main__": {"cli"},
     "__init__": {"errors", "manifest", "bundle", "pipeline", "step", "text", "video"},

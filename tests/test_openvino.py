@@ -3,9 +3,12 @@ when that is asked for."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +59,9 @@ def test_every_shape_gives_what_the_cpu_gives(demo: Bundle) -> None:
     for count, side in ((1, 4), (3, 4), (1, 8), (1, 4)):
         feed = {"latent": latents(count, side)}
         want = theirs.run(feed)["image"]
-        np.testing.assert_allclose(ours.run(feed)["image"], want, atol=2e-5)
+        np.testing.assert_allclose(ours.run(feed)["image"], want, atol=1e-4)
         on_device = ours.run_on_device({"latent": ours.device_array(feed["latent"])}, ["image"])["image"]
-        np.testing.assert_allclose(on_device.numpy(), want, atol=2e-5)
+        np.testing.assert_allclose(on_device.numpy(), want, atol=1e-4)
 
 
 def test_what_a_run_gave_stays(demo: Bundle) -> None:
@@ -67,6 +70,25 @@ def test_what_a_run_gave_stays(demo: Bundle) -> None:
     kept = first.copy()
     ours.run({"latent": latents(1) * 2})
     np.testing.assert_array_equal(first, kept)
+
+
+def test_both_64_bit_integers_of_c_are_taken(demo: Bundle) -> None:
+    ours = Session(demo.path("text_encoder.onnx"), "text_encoder", provider="openvino", threads=1)
+    got = [
+        ours.run({"input_ids": np.ones((1, 4), kind), "attention_mask": np.ones((1, 4), kind)})["context"]
+        for kind in (np.dtype("q"), np.dtype("l"))
+    ]
+    np.testing.assert_array_equal(*got)
+
+
+def test_two_threads_get_their_own(demo: Bundle) -> None:
+    ours = session_of(demo)
+    feeds = [{"latent": latents(count) * count} for count in (1, 2, 3, 4)]
+    want = [ours.run(feed)["image"] for feed in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda feed: ours.run(feed)["image"], feeds * 3))
+    for one, other in zip(got, want * 3, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 @pytest.mark.parametrize(("memory", "most"), [("fast", 2), ("low", 1)])
@@ -142,6 +164,33 @@ def test_a_cancel_between_runs_does_nothing(demo: Bundle) -> None:
     ours.run({"latent": latents(1)})
     graph.cancel()
     ours.run({"latent": latents(1)})
+
+
+SIGNALLED = """
+import faulthandler, signal, sys
+from pathlib import Path
+import numpy as np
+from ffrt.openvino_graph import OpenVinoGraph
+
+faulthandler.enable()
+graphs = [OpenVinoGraph(Path(sys.argv[1]), {}, bfloat16=False, kept=1) for _ in range(3)]
+for number in range(3):
+    graphs[number].run(["image"], {"latent": np.zeros((1, 4, 2, 2), np.float32)}, None)
+while graphs:
+    del graphs[0]
+got = []
+signal.signal(signal.SIGUSR1, lambda *told: got.append(told))
+signal.raise_signal(signal.SIGUSR1)
+print(len(got))
+"""
+
+
+def test_a_signal_after_graphs_are_gone_is_no_crash(demo: Bundle) -> None:
+    """Each of OpenVINO's cores gives the thread a stack for signals, and may leave it one that is gone."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(demo.path("movq_decoder.onnx"))], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_bad_input_names_the_graph(demo: Bundle) -> None:

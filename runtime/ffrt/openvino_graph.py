@@ -7,6 +7,8 @@ layer. The only module that imports openvino.
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ class Node:
 
 class OpenVinoGraph:
     """One file, whose weights lie in its folder, compiled for the CPU with `settings`; of the shapes that it met, the
-    last `kept` stay compiled. With `bfloat16` it multiplies in that where it sees pictures, if the processor can.
+    last `kept` stay compiled. With `bfloat16` it multiplies in that where it sees pictures, if the processor can. Runs
+    of several threads wait for each other.
 
     Raises RuntimeError, as OpenVINO has no other error: for a file that is no graph, a failed run, a cancelled one.
     """
@@ -44,7 +47,6 @@ class OpenVinoGraph:
         import openvino
         from openvino.frontend import FrontEndManager
 
-        self._core = openvino.Core()
         self._kept = kept
         reader = FrontEndManager().load_by_framework("onnx")  # read_model would try TensorFlow's and others too
         self._model = openvino.Model(reader.convert(reader.load(str(path))))
@@ -52,6 +54,7 @@ class OpenVinoGraph:
         precision = "bf16" if bfloat16 and self._fixed else "f32"
         self._settings = {"INFERENCE_PRECISION_HINT": precision, **settings}
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
+        self._one_at_a_time = threading.Lock()
         self._running: Any = None
 
     def get_inputs(self) -> list[Node]:
@@ -68,18 +71,19 @@ class OpenVinoGraph:
 
     def run(self, names: Sequence[str], feed: Mapping[str, NDArray[Any]], options: object) -> list[NDArray[Any]]:
         """The named outputs, copied; `options` are ONNX Runtime's, of which none is for this."""
-        given = {name: np.ascontiguousarray(value) for name, value in feed.items()}
-        request = self._request({name: value.shape for name, value in given.items()})
-        self._running = request
-        try:
-            request.start_async(given, share_inputs=True)
-            request.wait()
-        finally:
-            self._running = None
-        return [np.array(request.get_tensor(name).data) for name in names]
+        given = {name: _named(np.ascontiguousarray(value)) for name, value in feed.items()}
+        with self._one_at_a_time:
+            request = self._request({name: value.shape for name, value in given.items()})
+            self._running = request
+            try:
+                request.start_async(given, share_inputs=True)
+                request.wait()
+            finally:
+                self._running = None
+            return [np.array(request.get_tensor(name).data) for name in names]
 
     def cancel(self) -> None:
-        """End the run under way, if there is one; may be called from any thread."""
+        """End the run under way, if there is one, but not a compilation; may be called from any thread."""
         running = self._running
         if running is not None:
             running.cancel()
@@ -93,7 +97,7 @@ class OpenVinoGraph:
             if self._fixed:
                 model = model.clone()
                 model.reshape({name: list(shape) for name, shape in shapes.items()})
-            self._requests[key] = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+            self._requests[key] = _core().compile_model(model, "CPU", self._settings).create_infer_request()
         self._requests.move_to_end(key)
         return self._requests[key]
 
@@ -101,10 +105,23 @@ class OpenVinoGraph:
 def multiplies_bfloat16() -> bool:
     """Whether OpenVINO is here and this processor can multiply in bfloat16. Raises nothing."""
     try:
-        import openvino
+        return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except ImportError:
         return False
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO, once a process: each one gives the thread a stack for signals, and of several that end in another order
+    than they began one leaves a stack that is gone, on which the next Ctrl-C would be a crash."""
+    import openvino
+
+    return openvino.Core()
+
+
+def _named(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` with the dtype that has its name: of C's two 64-bit integers OpenVINO knows that one alone."""
+    return array.view(np.dtype(array.dtype.name))
 
 
 def _ranked(port: Any) -> bool:

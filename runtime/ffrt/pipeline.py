@@ -59,7 +59,8 @@ class Pipeline:
     ) -> Pipeline:
         """Open a bundle: a folder, or the demo for `None` and "demo".
 
-        `provider` is "auto" (CUDA if it can be had, else CPU), "cpu", "cuda", "tensorrt", "tensorrt-rtx" or "openvino";
+        `provider` is "auto" (CUDA if it can be had, else CPU, and OpenVINO for a bundle that was optimised for it),
+        "cpu", "cuda", "tensorrt", "tensorrt-rtx" or "openvino";
         `threads` the number of CPU threads inside an operator (None: ONNX Runtime chooses). What TensorRT builds, it
         keeps in the user's cache folder (`ffrt doctor` shows it). With `memory` "low" weights stay in the bundle's
         files and are converted where they are used, and one stage's graph is open at a time: a network may

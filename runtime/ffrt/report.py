@@ -16,7 +16,8 @@ from ffrt.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, TensorSpec, fi
 from ffrt.errors import BundleError, FfrtError
 from ffrt.graph import Graph
 from ffrt.memory import free_bytes
-from ffrt.providers import PLUGINS, engines_folder, files_below, plugged_in
+from ffrt.openvino_graph import multiplies_bfloat16
+from ffrt.providers import PLUGINS, engines_folder, files_below, packaged, plugged_in
 from ffrt.session import available_providers, check_provider, runtime_version
 from ffrt.video_file import SUFFIXES, read_metadata
 
@@ -64,6 +65,8 @@ def doctor() -> tuple[str, int]:
 
 
 def _provided(word: str) -> str:
+    if packaged(word):
+        return f"{word} ({importlib.metadata.version(word)}, {'with' if multiplies_bfloat16() else 'without'} bfloat16)"
     return f"{word} (plugged in by {PLUGINS[word]})" if plugged_in(word) else word
 
 
