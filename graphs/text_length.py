@@ -155,7 +155,7 @@ def _fill_up(graph: ir.Graph, value: ir.Value, axis: int, tokens: int, hidden: b
         "Concat", [number(*[0] * (rank + axis)), filled.outputs[0], number(*[0] * (rank - 1 - axis))], {"axis": 0}
     )
     graph.extend([size, missing, filled, pads])
-    if hidden:  # the fewest runtimes fill up truth values
+    if hidden:  # Pad does not take truth values everywhere
         numbers = ir.node("Cast", [value], {"to": ir.DataType.FLOAT})
         one = m.constant(graph, np.array(1, np.float32))
         padded = ir.node("Pad", [numbers.outputs[0], pads.outputs[0], one])
