@@ -19,7 +19,7 @@ from export.release_bundle import write_release
 from export.released import RELEASES
 from ffrt import Bundle, FfrtError
 from graphs.model import check_place
-from graphs.optimise import DTYPE_OF, chosen, optimise
+from graphs.optimise import DTYPE_OF, check_comparable, chosen, optimise
 from graphs.passes import PROVIDERS
 
 
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for provider in asked.optimise:
             check_place(beside(asked, provider))
             chosen(provider, DTYPE_OF[provider], asked.without, ())
+            check_comparable(DTYPE_OF[provider])
         bundle = export_release(asked, report) if asked.name in RELEASES else export_preset(asked, report)
         for provider in asked.optimise:
             out, dtype = beside(asked, provider), DTYPE_OF[provider]

@@ -66,12 +66,8 @@ def optimise(
     results differ.
     """
     names = chosen(provider, dtype, without, also)
-    if verify and dtype == "bfloat16" and not multiplies_bfloat16():
-        raise ValueError(
-            "dtype: bfloat16 cannot be compared with float32 here: OpenVINO is not installed (pip install "
-            '"ffrt[openvino]"), or this processor does not multiply in it; --dtype float32 needs neither, and '
-            "--no-verify compares nothing"
-        )
+    if verify:
+        check_comparable(dtype)
     if bundle.optimised is not None:
         raise BundleError(f"{bundle.folder} is optimised for {bundle.optimised.provider!r}; give the one it is made of")
     check_place(out)
@@ -100,6 +96,16 @@ def optimise(
         for folder in (beside, trial):
             shutil.rmtree(folder, ignore_errors=True)
     return open_bundle(out, verify=False)
+
+
+def check_comparable(dtype: str) -> None:
+    """Raise ValueError where numbers of this dtype cannot be compared with float32 on this machine."""
+    if dtype == "bfloat16" and not multiplies_bfloat16():
+        raise ValueError(
+            "dtype: bfloat16 cannot be compared with float32 here: OpenVINO is not installed (pip install "
+            '"ffrt[openvino]"), or this processor does not multiply in it; python -m graphs optimise can do without '
+            "both, with --dtype float32 or --no-verify"
+        )
 
 
 def chosen(provider: str, dtype: str, without: Collection[str], also: Collection[str]) -> list[str]:

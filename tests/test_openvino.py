@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 import graphs.optimise as driver
+from export.__main__ import main as export_main
 from ffrt import Bundle, Cancelled, Pipeline
 from ffrt.bundle import find_bundle, open_bundle
 from ffrt.errors import GraphInputError, OutOfMemoryError, ProviderError
@@ -139,6 +140,15 @@ def test_without_the_package_bfloat16_is_refused_before_any_work(
     monkeypatch.setattr(driver, "multiplies_bfloat16", lambda: False)
     with pytest.raises(ValueError, match=r'pip install "ffrt\[openvino\]".*--dtype float32.*--no-verify'):
         optimise(demo, tmp_path / "made", provider="openvino", dtype="bfloat16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_could_not_be_compared_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver, "multiplies_bfloat16", lambda: False)
+    assert export_main(["demo", "--out", str(tmp_path / "made"), "--optimise", "openvino"]) == 1
+    assert "bfloat16 cannot be compared" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

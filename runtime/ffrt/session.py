@@ -63,7 +63,8 @@ MEMORY: tuple[Memory, ...] = get_args(Memory)
 """What is traded: "fast" keeps float32 copies of the weights, laid out for their kernels, and all sessions of a
 pipeline; "low" leaves weights in the bundle's file, which the system maps, converts each where it is used, so that a
 network larger than memory runs, and has one stage's session at a time, opened again for the next request. On a GPU
-"low" has each stage's memory given back when it ends, and what runs before the steps leaves before they begin."""
+"low" has each stage's memory given back when it ends, and what runs before the steps leaves before they begin. OpenVINO
+lays weights out for its kernels either way, half as large in bfloat16."""
 
 
 def available_providers() -> list[str]:
