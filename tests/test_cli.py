@@ -185,6 +185,22 @@ def test_inspect_shows_graphs_sizes_and_parity(tiny: Bundle, capsys: pytest.Capt
     assert all(line == line.rstrip() for line in printed.splitlines())
 
 
+@pytest.mark.parametrize(("psnr", "far"), [(45.12, ", 45.1 dB from the bundle that it was made of"), (None, "")])
+def test_inspect_says_what_a_bundle_was_optimised_for(
+    own_bundle: Bundle, capsys: pytest.CaptureFixture[str], psnr: float | None, far: str
+) -> None:
+    told = {
+        "provider": "openvino",
+        "passes": ["split"],
+        "dtype": "bfloat16",
+        **({} if psnr is None else {"psnr": psnr}),
+    }
+    manifest = own_bundle.folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "optimised": told, "format_version": 3}))
+    assert cli.main(["inspect", str(own_bundle.folder)]) == 0
+    assert f"for openvino in bfloat16{far}\n" in capsys.readouterr().out
+
+
 def test_inspect_json_is_the_manifest_and_its_digest(tiny: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(tiny.folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

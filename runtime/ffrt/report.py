@@ -119,6 +119,10 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
     if keys.image is not None:
         motions = ", ".join(f"{name} {score}" for name, score in keys.image.motion_scores.items())
         rows.append(("", f"follow a first frame, given or made of the prompt; motion {motions} ({keys.image.motion})"))
+    if bundle.optimised is not None:
+        psnr = bundle.optimised.psnr
+        far = "" if psnr is None else f", {psnr:.1f} dB from the bundle that it was made of"
+        rows.insert(1, ("optimised", f"for {bundle.optimised.provider} in {bundle.optimised.dtype}{far}"))
     for i, one_pass in enumerate(between.passes):
         count = 4 * count - 3
         rows.append(
