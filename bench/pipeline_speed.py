@@ -22,7 +22,7 @@ from bench.harness import ROOT, environment, is_whole, progress, version, write_
 from bench.machine import product_rate
 from bench.sheet import write_png
 from bench.speed_measure import DENOISING, OURS, measure_stage, memory_of, videos
-from bench.speed_profile import host_overhead, watch
+from bench.speed_profile import flops, host_overhead, operators
 from bench.speed_report import plot, table
 from bench.speed_work import SMALL, STAGES, STEPS, Contender, Ours, Scale, given_of, scale_of
 from ffrt import Bundle, FfrtError, open_bundle
@@ -134,10 +134,14 @@ def measure_scale(
             shares = [host_overhead(one, stage, scale, given, asked.row, asked.runs) for one in ours]
             rows["host_overhead"] = max(shares)
         if "profile" in asked.parts and not asked.quick:
-            seen = {name: watch(one, threads, asked.provider, stage, scale, given) for name, one in bundles.items()}
-            rows["operators"] = {name: one["operators"] for name, one in seen.items() if name != "openvino"}
+            rows["operators"] = {
+                name: operators(one, threads, asked.provider, stage, scale, given)
+                for name, one in bundles.items()
+                if name != "openvino"
+            }
+            counted = {name: flops(one, threads, stage, scale, given) for name, one in bundles.items()}
             for name, row in rows["contenders"].items():
-                row["flops"] = seen[name if name in OURS else "plain"]["flops"]
+                row["flops"] = counted[name if name in OURS else "plain"]
                 row["flops_share"] = row["flops"] / row["seconds"]["median_s"] / rate
         found["stages"][stage] = rows
     return found

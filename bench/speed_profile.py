@@ -180,25 +180,32 @@ def attention_flops(inputs: Sequence[Sequence[int]]) -> int:
     return 4 * query[0] * asked * known * width
 
 
-def watch(
+def operators(
     bundle: Bundle, threads: int | None, provider: str, stage: Stage, scale: Scale, given: Given
-) -> dict[str, Any]:
-    """A stage's profile by operator, and the FLOPs of one step, frame or prompt."""
+) -> list[dict[str, Any]]:
+    """A stage's profile by operator."""
+    run = repeated(stage, scale, given, WATCHED_STEPS)
+    return shares(kernels(bundle, threads, provider, run, optimised=True))
 
-    def several(count: int) -> Callable[[Ours], None]:
-        def run(ours: Ours) -> None:
-            if stage in ("decode_frame", "text"):
-                for _ in range(count):
-                    runner(ours, stage, scale, given, 1)()
-                return
-            steps = opened(ours, stage, scale, given)
-            for _ in range(count):
-                next(steps)
-            steps.close()
 
-        return run
-
-    timed = kernels(bundle, threads, provider, several(WATCHED_STEPS), optimised=True)
-    counted = kernels(bundle, threads, "cpu", several(2), optimised=False)
+def flops(bundle: Bundle, threads: int | None, stage: Stage, scale: Scale, given: Given) -> int:
+    """The FLOPs of one step, frame or prompt, counted on the CPU."""
+    counted = kernels(bundle, threads, "cpu", repeated(stage, scale, given, 2), optimised=False)
     per = len(given.pictures) if stage == "decode_frame" else 1
-    return {"operators": shares(timed), "flops": step_flops(counted, 2) // per}
+    return step_flops(counted, 2) // per
+
+
+def repeated(stage: Stage, scale: Scale, given: Given, count: int) -> Callable[[Ours], None]:
+    """`count` steps of a stage, or so many times its frames or its prompt."""
+
+    def run(ours: Ours) -> None:
+        if stage in ("decode_frame", "text"):
+            for _ in range(count):
+                runner(ours, stage, scale, given, 1)()
+            return
+        steps = opened(ours, stage, scale, given)
+        for _ in range(count):
+            next(steps)
+        steps.close()
+
+    return run

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +32,7 @@ from graphs.split import split
 from graphs.text_length import fixed_text
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-DTYPES: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 DTYPE_OF: Mapping[str, Dtype] = {"cpu": "float32", "cuda": "float16", "openvino": "bfloat16"}
 """What each provider computes in unless something else is asked for."""
 COMPUTED: Mapping[str, tuple[Dtype, ...]] = {"openvino": ("float32", "bfloat16")}

@@ -70,8 +70,11 @@ lays weights out for its kernels either way, half as large in bfloat16."""
 def available_providers() -> list[str]:
     """The providers that this build of ONNX Runtime has or that are plugged in, in the words that `provider=` takes."""
     built = ort.get_available_providers()
-    brought = [word for word in PROVIDER_NAMES if packaged(word) or plugged_in(word)]
-    return [word for word, name in PROVIDER_NAMES.items() if word in brought or (name in built and word != "openvino")]
+    return [
+        word
+        for word, name in PROVIDER_NAMES.items()
+        if packaged(word) or plugged_in(word) or (name in built and word != "openvino")
+    ]
 
 
 def runtime_version() -> str:
@@ -281,9 +284,11 @@ def _tensor(node: Any) -> Tensor:
 
 def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> Any:
     """A session, or what stands for one. Raises as :class:`Session` does."""
-    make = _openvino if packaged(word) else _onnxruntime
     try:
-        session = make(path, name, word, wanted, memory=memory, stop=stop)
+        if packaged(word):
+            session = _openvino(path, name, wanted, memory=memory, stop=stop)
+        else:
+            session = _onnxruntime(path, name, word, wanted, memory=memory, stop=stop)
     except Cancelled:
         raise
     except Exception as error:
@@ -303,7 +308,7 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     return session
 
 
-def _openvino(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> OpenVinoGraph:
+def _openvino(path: Path, name: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> OpenVinoGraph:
     kept = 1 if memory == "low" else OPENVINO_SHAPES
     with stop.ends(lambda: None, f"opening graph {name}"):
         return OpenVinoGraph(path, openvino_settings(wanted.threads), bfloat16=wanted.bfloat16, kept=kept)

@@ -92,7 +92,7 @@ class Stages:
         if self._update is None:
             self._update = Session(
                 UPDATE, "update", provider=self._provider if self._on_gpu else "cpu", threads=1, stop=self.stop,
-                optimised_for=optimised_for(self.bundle) if self._on_gpu else None,
+                optimised_for=optimised_for(self.bundle),
             )  # fmt: skip
         return self._update
 
