@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.harness import ROOT, child, environment, version, write_json
+from bench.harness.run import ROOT, child, environment, version, write_json
 from ffrt import FfrtError, ProviderError, open_bundle
-from ffrt.session import check_provider
+from ffrt.backend.session import check_provider
 
 PARTS = ("keyframes", "interpolation", "decode")
 SCALES = ("full", "tiny")
-BUILD = "from bench.cuda_models import build\nbuild(argument)\n"
-MEASURE = "from bench.cuda_stage import measure\nresult['record'] = measure(argument)\n"
+BUILD = "from bench.contenders.full_size import build\nbuild(argument)\n"
+MEASURE = "from bench.cuda.stage import measure\nresult['record'] = measure(argument)\n"
 COMPILED = {"full": PARTS, "tiny": ("decode",)}
 """What torch.compile gets at each scale: one part will do for a dry run, where it takes a minute for each network."""
 EXPECTED_S = {"build": 260.0, "measure": 40.0, "compiled": 100.0}
@@ -224,8 +224,8 @@ def carry_out(asked: argparse.Namespace, models: Path, missing: Sequence[Job], b
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build, measure, sum up. 0: everything is there; 1: something is missing; 2: not begun; 130: stopped."""
-    from bench.cuda_report import plot, table
-    from bench.sheet import write_png
+    from bench.cuda.table import plot, table
+    from bench.harness.pictures import write_png
 
     asked = parser().parse_args(arguments)
     began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 Random networks of the released shapes are built and optimised for CUDA as in `bench.cuda_run`, with the encoder of
 Flan-UL2 in 8-bit integers. The real CUDA provider then opens every stage and runs it at 512 px, up to 30 fps, over
-stand-ins for CUDA's libraries (`graphs.cuda_stand_ins`), which count what it allocates. What a GPU takes on top is not
+stand-ins for CUDA's libraries (`bench.cuda.stand_ins`), which count what it allocates. What a GPU takes on top is not
 counted: scratch memory of cuDNN's convolutions, and CUDA's own for its context.
 """
 
@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from bench.contenders.work import PROMPT
+from bench.cuda.stand_ins import counts
+from bench.cuda.wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
 from bench.cuda_run import BUILD, SCALES
-from bench.harness import ROOT, child, environment, keep
-from bench.speed_work import PROMPT
+from bench.harness.run import ROOT, child, environment, keep
 from ffrt import Context, FfrtError, open_bundle
-from ffrt.interpolate import noise_shape
+from ffrt.backend.session import Memory
 from ffrt.request import Sampling
-from ffrt.sampler import drain, normal_noise
-from ffrt.session import Memory
-from ffrt.stages import Stages
-from graphs.cuda_stand_ins import counts
-from graphs.cuda_wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
+from ffrt.sampling.sampler import drain, normal_noise
+from ffrt.stages.graphs import Stages
+from ffrt.stages.interpolate import noise_shape
 
 PARTS = {"text": "text", "keyframes": "keyframes", "interpolation": "interpolation to 30 fps", "decode": "decoding"}
 """The stages in the order in which they run, and their names in the table."""
@@ -101,7 +101,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
             print(f"building {part}", file=sys.stderr, flush=True)
             child(BUILD, {**built, "part": part}, show=True)
             shutil.rmtree(models / f"{part}-plain")
-    from bench.cuda_models import SHAPES
+    from bench.contenders.full_size import SHAPES
 
     shapes = SHAPES[asked.scale]
     bundles = {part: str(models / f"{part}-cuda") for part in PARTS}

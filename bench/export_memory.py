@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.harness import ROOT, child, environment, keep
+from bench.harness.run import ROOT, child, environment, keep
 
 TARGETS = {"peak_bytes": 10e9, "seconds": 15 * 60.0}
 BLOCK = 1 << 24
@@ -45,11 +45,11 @@ def write_release(folder: Path, small: bool, report: Callable[[str], None]) -> d
     """Random files of the 1.0 layout in ``folder``; returns the number of parameters by network."""
     import torch
 
-    from export.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, UNetConfig
-    from export.interpolation_unet import InterpolationUNet
-    from export.keyframe_unet import KeyframeUNet
-    from export.movq import MoVQ
-    from export.released_names import released_movq, released_unet
+    from export.checkpoints.released_names import released_movq, released_unet
+    from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, UNetConfig
+    from export.models.interpolation import InterpolationUNet
+    from export.models.keyframes import KeyframeUNet
+    from export.models.movq import MoVQ
 
     keyframes, between, movq = KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], INTERPOLATION_SHAPES["full"], DECODERS["image"]
     if small:
@@ -151,9 +151,9 @@ def write_text_encoder(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    from export.checkpoints import hugging_face_key
-    from export.configs import T5Config
-    from export.text_encoder import T5Encoder
+    from export.checkpoints.names import hugging_face_key
+    from export.models.configs import T5Config
+    from export.models.t5 import T5Encoder
 
     folder.mkdir(exist_ok=True)
     names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")

@@ -23,10 +23,10 @@ from typing import Any
 import av
 import numpy as np
 
-from bench.baselines import Frames, blend, methods_of, pictures, psnr_db, ssim
-from bench.fidelity import INTERPOLATION_SEED
-from bench.harness import ROOT, environment, is_whole, progress, version, write_json
-from bench.sheet import Row, contact_sheet, write_png
+from bench.contenders.baselines import Frames, blend, methods_of, pictures, psnr_db, ssim
+from bench.datasets.shapes import INTERPOLATION_SEED
+from bench.harness.pictures import Row, contact_sheet, write_png
+from bench.harness.run import ROOT, environment, is_whole, progress, version, write_json
 from ffrt import FfrtError, Pipeline
 
 FREE = ("bundle", "provider", "threads", "json", "sheet")  # none changes what is measured
@@ -128,8 +128,8 @@ def read_all(names: Sequence[str], count: int, height: int, width: int) -> dict[
 def contenders(pipe: Pipeline, exact: Frames) -> dict[str, Frames]:
     """What each method makes of every fourth of the frames `exact` `[4n+1, H, W, 3]`: name -> frames of that shape.
 
-    Every method of the bundle with the skip value of every pass, then what `bench.fidelity` compares with: of decoded
-    keyframes, and, called "true", of those of the video itself.
+    Every method of the bundle with the skip value of every pass, then what `bench.datasets.shapes` compares with: of
+    decoded keyframes, and, called "true", of those of the video itself.
     """
     latents = pipe.encode_frames(exact)
     keyframes = latents[::FACTOR]

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import device_memory, export_memory, interp_report, real_footage, skip_values, speed_report, step_report
-from bench.harness import ROOT
+from bench import device_memory, export_memory, real_footage, skip_values
+from bench.harness.run import ROOT
+from bench.interp_speed import table as interp_report
+from bench.pipeline_speed import table as speed_report
+from bench.step_quality import table as step_report
 
 BLOCK = re.compile(r"<!-- bench:(\w+) -->\n(.*?)<!-- /bench -->", re.DOTALL)
 METHODS = {

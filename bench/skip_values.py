@@ -18,18 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from bench.baselines import Frames, blend, linear, methods_of, psnr_db, ssim
-from bench.fidelity import INTERPOLATION_SEED, held_out, truth
-from bench.harness import ROOT, environment, is_whole, progress, write_json
-from bench.sheet import figure_pixels, write_png
+from bench.contenders.baselines import Frames, blend, linear, methods_of, psnr_db, ssim
+from bench.datasets.shapes import INTERPOLATION_SEED, held_out, truth
+from bench.harness.pictures import figure_pixels, write_png
+from bench.harness.run import ROOT, environment, is_whole, progress, write_json
 from ffrt import FfrtError, Pipeline
 from ffrt.bundle import InterpolationPass
-from ffrt.interpolate import GRAPHS, Method, interpolation_steps, noise_shape
-from ffrt.sampler import Array, drain, normal_noise
+from ffrt.sampling.sampler import Array, drain, normal_noise
+from ffrt.stages.interpolate import GRAPHS, Method, interpolation_steps, noise_shape
 
 FREE = ("bundle", "provider", "threads", "json", "plot")  # none changes what is measured
 FACTOR = 4  # a pass makes three frames between two
-GROUPS = 4  # groups of a run; this and what follows are as in export.latents
+GROUPS = 4  # groups of a run; this and what follows are as in export.training.latents
 BASE_FPS = 24  # s counts frames of this rate
 SKIPS = tuple(range(1, 13))
 QUICK_SKIPS = (1, 3, 12)

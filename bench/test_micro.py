@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.harness import ROOT
-from ffrt import Context, Pipeline, sampler
-from ffrt.interpolate import GRAPHS, METHODS, Method
-from ffrt.sampler import Array
+from bench.harness.run import ROOT
+from ffrt import Context, Pipeline
+from ffrt.sampling import sampler
+from ffrt.sampling.sampler import Array
+from ffrt.stages.interpolate import GRAPHS, METHODS, Method
 
 PROMPT = "a large purple square shrinking on a brown background"
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from export.checkpoint_file import CheckpointError
-from export.configs import PRESETS
-from export.demo import write_bundle
-from export.parity import ParityError
-from export.release_bundle import write_release
-from export.released import RELEASES
+from export.checkpoints.file import CheckpointError
+from export.checkpoints.release import RELEASES
+from export.models.configs import PRESETS
+from export.onnx.demo import write_bundle
+from export.onnx.parity import ParityError
+from export.onnx.release import write_release
 from ffrt import Bundle, FfrtError
-from graphs.model import check_place
 from graphs.optimise import DTYPE_OF, check_comparable, chosen, optimise
-from graphs.passes import PROVIDERS
+from graphs.passes.ir import check_place
+from graphs.passes.table import PROVIDERS
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ffrt.bundle import find_bundle, open_bundle
 from ffrt.errors import FfrtError
 from graphs.optimise import DTYPE_OF, DTYPES, Dtype, optimise
-from graphs.passes import ON_REQUEST, PROVIDERS, names_of
+from graphs.passes.table import ON_REQUEST, PROVIDERS, names_of
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ffrt.bundle import DEEP, SHALLOW, Bundle, deep_of, find_bundle, open_bundle
 from ffrt.errors import BundleError, FfrtError
-from graphs.model import check_place, write_like
+from graphs.passes.ir import check_place, write_like
 
 _SIZES = ("Shape", "Size")
 """What tells of a tensor only how large it is."""

@@ -19,17 +19,17 @@ import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from ffrt.backend.graph import Graph
+from ffrt.backend.openvino import multiplies_bfloat16
 from ffrt.bundle import DEEP, SHALLOW, Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, FfrtError
-from ffrt.graph import Graph
-from ffrt.openvino_graph import multiplies_bfloat16
-from graphs.fidelity import check, measure, random_inputs, relative_rms
-from graphs.half import rounded, to_half
-from graphs.islands import ISLANDS, dtypes
-from graphs.model import check_place, open_graph, write_graph, write_like
-from graphs.passes import FIXED_TEXT, INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, SPLIT, apply, names_of
-from graphs.split import split
-from graphs.text_length import fixed_text
+from graphs.compare import check, measure, random_inputs, relative_rms
+from graphs.passes.half import rounded, to_half
+from graphs.passes.ir import check_place, open_graph, write_graph, write_like
+from graphs.passes.islands import ISLANDS, dtypes
+from graphs.passes.split import split
+from graphs.passes.table import FIXED_TEXT, INT8_TEXT, ON_REQUEST, PASSES, PROVIDERS, SPLIT, apply, names_of
+from graphs.passes.text_length import fixed_text
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -57,9 +57,10 @@ def optimise(
 ) -> Bundle:  # fmt: skip
     """Write the bundle ``out``, which appears when every graph of it agrees with the one it was made of.
 
-    ``without`` names passes to leave out, ``also`` some of :data:`graphs.passes.ON_REQUEST`. With ``dtype`` float16
-    graphs compute in float16 but for named islands; bfloat16 is what OpenVINO multiplies in, where the processor can.
-    With both the two bundles' videos are compared (:mod:`graphs.fidelity`). ``verify`` False skips all comparisons.
+    ``without`` names passes to leave out, ``also`` some of :data:`graphs.passes.table.ON_REQUEST`. With ``dtype``
+    float16 graphs compute in float16 but for named islands; bfloat16 is what OpenVINO multiplies in, where the
+    processor can. With both the two bundles' videos are compared (:mod:`graphs.compare`). ``verify`` False skips all
+    comparisons.
 
     Raises BundleError where ``out`` exists or lies in ``bundle``, or that was optimised before, ValueError for an
     unknown provider, pass or dtype, or where bfloat16 cannot be compared here, PassError or FidelityError where the

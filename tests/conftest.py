@@ -18,8 +18,8 @@ from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from bench.cuda.wheel import cache_folder, fetch_wheel
 from ffrt import Pipeline, ProviderError, bundle
-from graphs.cuda_wheel import cache_folder, fetch_wheel
 from graphs.optimise import optimise
 
 # A busy machine is no fault: hypothesis would fail an example that takes 200 ms.

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.checkpoints import Rename
-from export.interpolation_unet import InterpolationUNet
-from export.keyframe_unet import KeyframeUNet
-from export.movq import MoVQ
-from export.released_configs import interpolation_config, keyframe_config, movq_config
-from export.released_names import released_movq, released_unet
+from export.checkpoints.configs import interpolation_config, keyframe_config, movq_config
+from export.checkpoints.names import Rename
+from export.checkpoints.released_names import released_movq, released_unet
+from export.models.interpolation import InterpolationUNet
+from export.models.keyframes import KeyframeUNet
+from export.models.movq import MoVQ
 
 GOLDEN = Path(__file__).parent / "golden"
 WORDS = "a red car drives over the snowy mountain road at night".split()

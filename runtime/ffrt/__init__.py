@@ -43,8 +43,8 @@ from ffrt.errors import (
     VideoWriteError,
 )
 from ffrt.pipeline import Pipeline
+from ffrt.stages.text import Context
 from ffrt.step import Step
-from ffrt.text import Context
 from ffrt.video import Video
 
 __all__ = [

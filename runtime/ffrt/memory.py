@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ffrt.backend.session import Memory
 from ffrt.bundle import Bundle
-from ffrt.decode import CHUNK_FRAMES
 from ffrt.errors import OutOfMemoryError
-from ffrt.interpolate import WINDOW_GROUPS
-from ffrt.session import Memory
+from ffrt.stages.decode import CHUNK_FRAMES
+from ffrt.stages.interpolate import WINDOW_GROUPS
 
 
 @dataclass(frozen=True)

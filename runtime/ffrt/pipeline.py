@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt import __version__, decode, first_frame, interpolate, request, text
+from ffrt import __version__, request
+from ffrt.backend.graph import Graph
+from ffrt.backend.session import check_provider
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
-from ffrt.graph import Graph
-from ffrt.image import open_image
-from ffrt.presets import preset_of
+from ffrt.media.image import open_image
 from ffrt.request import Sampling
-from ffrt.sampler import Array, drain, normal_noise, uniform_noise
-from ffrt.session import check_provider
-from ffrt.stages import Stages
+from ffrt.sampling.presets import preset_of
+from ffrt.sampling.sampler import Array, drain, normal_noise, uniform_noise
+from ffrt.sampling.step_cache import cache_interval_of
+from ffrt.stages import decode, first_frame, interpolate, text
+from ffrt.stages.graphs import Stages
+from ffrt.stages.text import Context
 from ffrt.step import Step, report_steps
-from ffrt.step_cache import cache_interval_of
-from ffrt.text import Context
 from ffrt.video import Video
 
 if TYPE_CHECKING:
-    from ffrt.image import Picture
+    from ffrt.media.image import Picture
 
 _FIRST_FRAME, _FRAME_NOISE = 1000, 1001
 """Streams of noise beside 0 for the keyframes and 1, 2, .. for the passes."""
@@ -112,13 +113,13 @@ class Pipeline:
         `guidance_scale` w enters as `(w + 1) c - w u`. `seed` is 0 to 2**63 - 1: the same bundle, seed and request draw
         the same noise on any provider. `height` and `width` are in pixels. Frames are decoded when they are used.
 
-        `preset` "fast" takes fewer steps where the request says nothing of them (see `ffrt.presets`); None and
+        `preset` "fast" takes fewer steps where the request says nothing of them (see `ffrt.sampling.presets`); None and
         "quality" are the bundle's own. `cache_interval` n runs the deep levels of the U-Nets in every n-th step only,
         with a bundle that `python -m graphs.deep_cache` wrote; None and 1 are off. A first frame is made without it.
 
         A bundle of Kandinsky Video 1.1 first makes a first frame of the prompt, or takes `image` for it: a file, uint8
         [H, W, 3] or a PIL image, shrunk and cut to the size of the video. `motion` is how much moves, by name (inspect
-        shows the bundle's) or 0 to 1000. Its guidance is as released, 1 for none: see `ffrt.keyframes`.
+        shows the bundle's) or 0 to 1000. Its guidance is as released, 1 for none: see `ffrt.stages.keyframes`.
         """
         steps = self.generate(
             prompt,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ffrt.backend.session import MEMORY, Memory
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
-from ffrt.presets import Steps
-from ffrt.sampler import MAX_STEPS, SAMPLERS, levels
-from ffrt.session import MEMORY, Memory
+from ffrt.sampling.presets import Steps
+from ffrt.sampling.sampler import MAX_STEPS, SAMPLERS, levels
 
 MAX_SEED = 2**63 - 1
 

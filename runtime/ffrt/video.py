@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.errors import RequestError, VideoWriteError
-from ffrt.video_file import write_video
+from ffrt.media.video_file import write_video
 
 
 class Video:

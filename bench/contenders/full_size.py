@@ -1,0 +1,186 @@
+"""The networks of `bench.cuda_run` and `bench.device_memory`: random weights at the released size, or tiny ones for a
+dry run, each a bundle.
+
+A part has a bundle of its own, in which only its network is not the demo's, so that parts are built side by side and
+one alone can be measured.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from torch import nn
+
+from bench.contenders.work import Scale, Stage
+from export.checkpoints.defaults import INTERPOLATION_1_0, KEYFRAMES_1_0
+from export.checkpoints.stream import header_of
+from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, T5Config, UNetConfig
+from export.models.keyframes import KeyframeUNet
+from export.models.movq import MoVQDecoder
+from export.models.t5 import TextEncoder
+from export.onnx.demo import untexted
+from export.onnx.inputs import Limits, draw_inputs, multiples_of
+from export.onnx.parity import NOT_MEASURED
+from export.onnx.trace import Traced, point_to, trace
+from ffrt.bundle import CONTRACT, OPTIONAL_GRAPHS, Bundle, GraphSpec, open_bundle, write_manifest
+from graphs.passes.table import INT8_TEXT
+
+Part = Literal["keyframes", "interpolation", "decode", "text"]
+
+GRAPHS: Mapping[Part, str] = {
+    "keyframes": "keyframe_unet", "interpolation": "interpolation_unet", "decode": "movq_decoder",
+    "text": "text_encoder",
+}  # fmt: skip
+STAGES: Mapping[Part, Stage] = {
+    "keyframes": "keyframe_step", "interpolation": "interpolation_step", "decode": "decode_frame", "text": "text",
+}  # fmt: skip
+TOKENS = 77
+CHUNK = 1 << 24
+"""Numbers drawn at a time."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The networks of a scale and the latent side that they run at."""
+
+    keyframes: UNetConfig
+    interpolation: UNetConfig
+    decoder: MoVQConfig
+    text: T5Config
+    side: int
+
+    def work(self, name: str) -> Scale:
+        """The work of a scale: keyframes and groups of the 1.0 release, both guidance rows."""
+        return Scale(
+            name, self.side, KEYFRAMES_1_0.num_frames, (TOKENS, self.keyframes.context_dim),
+            KEYFRAMES_1_0.guidance_scale, INTERPOLATION_1_0.guidance_scale,
+        )  # fmt: skip
+
+
+_TINY = UNetConfig(
+    model_channels=32, init_channels=32, time_embed_dim=64, context_dim=64, groups=8, head_dim=32, dim_mult=(1, 2),
+    num_blocks=(2, 2), add_cross_attention=(False, True), add_self_attention=(False, True),
+)  # fmt: skip
+SHAPES: Mapping[str, Shapes] = {
+    "full": Shapes(
+        KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], INTERPOLATION_SHAPES["full"], DECODERS["image"],
+        T5Config(32128, 4096, 256, 16384, 32, 16, 4096, dense_act_fn="silu"), 64,
+    ),
+    "tiny": Shapes(
+        _TINY, replace(_TINY, num_channels=20, out_channels=12),
+        MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(32,), resolution=256),
+        T5Config(64, 64, 16, 128, 2, 4, 64), 8,
+    ),
+}  # fmt: skip
+"""512 pixels of the released networks (4.14 and 3.87 billion parameters, 0.16 in the decoder, 8.7 in Flan-UL2's
+encoder), and 64 of tiny ones."""
+
+
+def network(part: Part, shapes: Shapes) -> nn.Module:
+    """The network of a part on the meta device, without weights."""
+    with torch.device("meta"):
+        if part == "keyframes":
+            return KeyframeUNet(shapes.keyframes)
+        if part == "text":
+            return TextEncoder(shapes.text)
+        return untexted(shapes.interpolation) if part == "interpolation" else MoVQDecoder(shapes.decoder)
+
+
+def stream_random(module: nn.Module, path: Path, seed: int, device: str) -> None:
+    """Write float16 random values for a module without weights, drawn on `device`, as safetensors.
+
+    Matrices and filters are normal with deviation 1/sqrt(inputs), all else is uniform in 0.05..0.15, as in
+    `export.onnx.random`.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    state = module.state_dict()
+    with path.open("wb") as file:
+        file.write(header_of({name: ("F16", tensor.shape) for name, tensor in state.items()}, {}))
+        for tensor in state.values():
+            for at in range(0, tensor.numel(), CHUNK):
+                values = torch.empty(min(CHUNK, tensor.numel() - at), device=device)
+                if tensor.dim() > 1:
+                    values.normal_(0, 1 / math.sqrt(math.prod(tensor.shape[1:])), generator=generator)
+                else:
+                    values.uniform_(0.05, 0.15, generator=generator)
+                file.write(values.half().cpu().numpy().tobytes())
+
+
+def load_network(part: Part, shapes: Shapes, weights: Path, device: str, half: bool) -> nn.Module:
+    """The network of a part with the weights of its bundle on `device`, float16 with `half`, else float32."""
+    from safetensors.torch import load_file
+
+    module = network(part, shapes)
+    state = load_file(weights, device=device)
+    if not half:
+        state = {name: tensor.float() for name, tensor in state.items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str) -> Bundle:
+    """Write the bundle of a part: its weights and its exported graph, and the demo's others; `out` appears when it is
+    whole."""
+    graph = GRAPHS[part]
+    beside = out.with_name(f".{out.name}.writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    left_out = {graph, *OPTIONAL_GRAPHS}
+    for file in demo.files:
+        if Path(file).stem not in left_out:
+            shutil.copyfile(demo.path(file), beside / file)
+    module, weights = network(part, shapes), beside / f"{graph}.safetensors"
+    stream_random(module, weights, list(GRAPHS).index(part), device)
+    config = shapes.interpolation if part == "interpolation" else shapes.keyframes
+    downscale = shapes.decoder.downscale
+    limits = Limits(
+        config.size_multiple, downscale, config.context_dim, shapes.text.vocab_size, KEYFRAMES_1_0.position_range
+    )
+    example = tuple(value.to("meta") for value in draw_inputs(CONTRACT[graph], limits, 0))
+    traced = Traced(graph, module, example, multiples_of(CONTRACT[graph], limits))
+    onnx.save(point_to(trace(traced), weights), beside / f"{graph}.onnx")
+    kept = {name: spec for name, spec in demo.graphs.items() if name not in left_out}
+    side = shapes.side * downscale
+    multiple = downscale * max(config.size_multiple, demo.video.size_multiple // demo.video.downscale)
+    write_manifest(
+        beside,
+        name=out.name,
+        license=demo.license,
+        created_with=demo.created_with,
+        graphs={**kept, graph: GraphSpec(f"{graph}.onnx", *CONTRACT[graph], NOT_MEASURED)},
+        text=demo.text,
+        video=replace(demo.video, height=side, width=side, size_multiple=multiple),
+        keyframes=KEYFRAMES_1_0,
+        interpolation=INTERPOLATION_1_0,
+    )
+    os.replace(beside, out)
+    return open_bundle(out)
+
+
+def build(argument: Mapping[str, Any]) -> None:
+    """Write the plain and the optimised bundle of a part where they are not there yet, the text encoder's with 8-bit
+    weights; meant for a process of its own.
+
+    `argument`: `part`, `scale`, `folder` (the bundles stand below it), `demo`, `provider`.
+    """
+    from graphs.optimise import Dtype, optimise
+
+    part, shapes = argument["part"], SHAPES[argument["scale"]]
+    folder, provider = Path(argument["folder"]), argument["provider"]
+    plain = folder / f"{part}-plain"
+    if not plain.is_dir():
+        device = "cuda" if provider == "cuda" and torch.cuda.is_available() else "cpu"
+        write_part(part, shapes, open_bundle(Path(argument["demo"])), plain, device)
+    optimised = folder / f"{part}-{provider}"
+    if not optimised.is_dir():  # not verified: random networks have no video, and the run compares with eager itself
+        dtype: Dtype = "float16" if provider == "cuda" else "float32"
+        also = [INT8_TEXT] if part == "text" else []
+        optimise(open_bundle(plain), optimised, provider=provider, dtype=dtype, also=also, verify=False)

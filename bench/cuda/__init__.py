@@ -1,0 +1,1 @@
+"""Runs on a GPU, and their rehearsal without one."""

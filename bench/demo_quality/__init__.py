@@ -1,0 +1,1 @@
+"""What the demo bundle makes of held-out prompts."""

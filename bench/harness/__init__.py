@@ -1,0 +1,1 @@
+"""How a measurement is taken, kept and drawn."""

@@ -1,0 +1,1 @@
+"""Group interpolation against masked interpolation: cost and quality."""

@@ -1,0 +1,1 @@
+"""What videos are judged by."""

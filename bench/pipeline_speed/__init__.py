@@ -1,0 +1,1 @@
+"""A denoising step and a whole video: ffrt against PyTorch."""

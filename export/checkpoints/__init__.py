@@ -1,0 +1,1 @@
+"""Released and trained weights: files, names, tokenizers, streaming."""

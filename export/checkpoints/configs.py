@@ -1,0 +1,132 @@
+"""Arguments of the released U-Net constructors -> our configurations, with the released defaults where one is missing.
+
+Sources: ``video_kandinsky3/model/unet.py`` (1.0), ``kandinsky_video/model/unet.py`` and its neighbour
+``unet_interpolation.py`` (1.1).
+Whatever an argument asks for is either built or refused by name; none is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from export.models.configs import MoVQConfig, T5Config, UNetConfig
+
+_REQUIRED = ("model_channels", "time_embed_dim", "context_dim")
+_DEFAULTS: dict[str, Any] = {
+    "init_channels": None,  # as model_channels
+    "num_channels": 3,
+    "out_channels": 3,
+    "groups": 32,
+    "head_dim": 64,
+    "expansion_ratio": 4,
+    "compression_ratio": 2,
+    "dim_mult": (1, 2, 4, 8),
+    "num_blocks": (3, 3, 3, 3),
+    "add_cross_attention": (False, True, True, True),
+    "add_self_attention": (False, True, True, True),
+}
+_SWITCHES = {  # 1.1 interpolation: what we build, which is what each argument is by default
+    "temporal": True,
+    "use_perturbation_time_embed": True,
+    "merge_perturbation_time_with_diffusion_time": True,
+    "merge_perturbation_time_with_context": False,
+    "pass_skip_frames": True,
+}
+
+
+def keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
+    """The 1.0 keyframe U-Net. T is an input of ours, so ``num_frames`` only has to be there.
+
+    Raises ValueError naming an argument that is missing, unknown or not built.
+    """
+    given = _filled(released, {"num_frames": None, "interpolation": False})
+    frames, interpolation = given.pop("num_frames"), given.pop("interpolation")
+    if frames is None or interpolation:
+        raise ValueError(
+            "wanted the arguments of a keyframe U-Net (num_frames a number, interpolation false), got "
+            f"num_frames {frames!r}, interpolation {interpolation!r}; is this another network's configuration?"
+        )
+    return UNetConfig(**given)
+
+
+def interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
+    """The 1.0 interpolation U-Net, which ignores ``num_frames``.
+
+    Raises ValueError naming an argument that is missing, unknown or not built.
+    """
+    given = _filled(released, {"num_frames": None, "interpolation": False})
+    del given["num_frames"]
+    if not given.pop("interpolation"):
+        raise ValueError("interpolation: wanted true, got false; is this another network's configuration?")
+    return UNetConfig(**given)
+
+
+def image_keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
+    """The 1.1 keyframe U-Net, whose ``out_channels`` are ``num_channels`` where they are not given.
+
+    Raises ValueError naming an argument that is missing or unknown.
+    """
+    given = _filled(released, {"out_channels": None, "noise_augmentation": False, "motion_score": False})
+    return UNetConfig(**{**given, "out_channels": given["out_channels"] or given["num_channels"]})
+
+
+def texted_interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
+    """The 1.1 interpolation U-Net; ``add_temporal_attention`` is true where it is not given.
+
+    Raises ValueError naming an argument that is missing, unknown or not built.
+    """
+    check_released_interpolation(released)
+    extra = {"add_new_temporal_params": False, "add_temporal_attention": True}
+    given = _filled(released, {**extra, **_SWITCHES, "time_downsample": (), "temporal_type": ""})
+    return UNetConfig(**{k: v for k, v in given.items() if k not in {*_SWITCHES, "time_downsample", "temporal_type"}})
+
+
+def check_released_interpolation(released: Mapping[str, Any]) -> None:
+    """Refuse what the 1.1 interpolation U-Net offers and ours has not; ``temporal_type`` changes nothing in it.
+
+    Raises ValueError naming the argument, what we build and what was asked for.
+    """
+    if any(released.get("time_downsample", ())):
+        raise ValueError(
+            f"time_downsample: wanted false at every level, got {list(released['time_downsample'])}; halving the "
+            "number of groups on the way down is not built here"
+        )
+    for name, built in _SWITCHES.items():
+        if released.get(name, built) is not built:
+            raise ValueError(
+                f"{name}: wanted {built}, got {released[name]!r}; the other networks of the released interpolation "
+                "class are not built here"
+            )
+
+
+def _filled(released: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments with defaults filled in and lists as tuples."""
+    defaults = {**_DEFAULTS, **more}
+    missing = [name for name in _REQUIRED if released.get(name) is None]
+    unknown = sorted(released.keys() - defaults.keys() - set(_REQUIRED))
+    if missing or unknown:
+        raise ValueError(
+            f"the arguments do not fit this released class: missing {missing}, unknown {unknown}; it takes "
+            f"{sorted({*_REQUIRED, *defaults})}"
+        )
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in released.items()}
+    filled = {**defaults, **given}
+    if filled["init_channels"] is None:
+        filled["init_channels"] = filled["model_channels"]
+    return filled
+
+
+def movq_config(released: Mapping[str, Any]) -> MoVQConfig:
+    """MoVQ of either release; arguments that change no number (``dropout``) or no decoder (``give_pre_end``) are left.
+
+    Raises TypeError for one that is missing, ValueError for a kernel that does not fit.
+    """
+    return MoVQConfig(**known_fields(MoVQConfig, released))
+
+
+def known_fields(kind: type[MoVQConfig] | type[T5Config], released: Mapping[str, Any]) -> dict[str, Any]:
+    """The released arguments that a configuration of ours has a field for, lists as tuples."""
+    known = {field.name for field in fields(kind)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in released.items() if k in known}

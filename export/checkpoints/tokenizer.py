@@ -1,0 +1,126 @@
+"""The tokenizer of a local Hugging Face folder -> the one tokenizer.json that a bundle carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.checkpoints.file import CheckpointError
+from export.checkpoints.hugging_face import MAX_CONFIG_BYTES, read_config, read_json
+from export.models.configs import CLIPTextConfig, T5Config
+from ffrt.errors import BundleError
+from ffrt.stages.text import MAX_TOKENIZER_BYTES, open_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MAX_EXTRA_IDS = 1000
+
+
+def write_tokenizer(folder: Path, out: Path) -> None:
+    """Write the tokenizer of ``folder`` to the file ``out``, without padding and truncation of its own.
+
+    tokenizer.json is taken as it is where there is one; spiece.model (T5) and vocab.json with merges.txt (CLIP) are
+    converted as transformers does it. Raises ImportError naming the command where a package is missing, CheckpointError
+    where there is none of them or one is damaged, does not end a prompt as the encoder's family does, or has more
+    tokens than the encoder. ``out`` appears only when all is well.
+    """
+    config = read_config(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "tokenizer.json"
+        source = _source(folder, config)
+        _sized(source)
+        if source.name == "tokenizer.json":
+            shutil.copyfile(source, made)
+        elif source.name == "spiece.model":
+            _from_spiece(folder, source).save(str(made))
+        else:
+            _from_merges(source, folder / "merges.txt").save(str(made))
+        try:
+            tokenizer = open_tokenizer(made)
+        except BundleError as error:
+            raise CheckpointError(f"{source}: wanted a tokenizer, got {error.__cause__}; fetch it again") from None
+        _check(source, tokenizer, config)
+        raw = read_json(made, MAX_TOKENIZER_BYTES)
+        if raw.get("padding") is not None or raw.get("truncation") is not None:
+            tokenizer.save(str(made))  # opened without both
+        shutil.copyfile(made, out)
+
+
+def _source(folder: Path, config: T5Config | CLIPTextConfig) -> Path:
+    other = "spiece.model" if isinstance(config, T5Config) else "vocab.json"
+    for name in ("tokenizer.json", other):
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder}: wanted tokenizer.json or {other}, got neither; fetch the model's tokenizer")
+
+
+def _sized(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: wanted beside vocab.json, got no such file; fetch the model's tokenizer")
+    if path.stat().st_size > MAX_TOKENIZER_BYTES:
+        raise CheckpointError(f"{path}: wanted at most {MAX_TOKENIZER_BYTES} bytes, got {path.stat().st_size}")
+
+
+def _from_spiece(folder: Path, spiece: Path) -> Tokenizer:
+    missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+    if missing:
+        raise ImportError(
+            f"{spiece}: wanted the packages that convert it, got no {' and no '.join(missing)}; install them: "
+            "pip install sentencepiece protobuf, or put the model's tokenizer.json beside it"
+        )
+    from transformers import T5TokenizerFast
+
+    settings = folder / "tokenizer_config.json"
+    extra: Any = read_json(settings, MAX_CONFIG_BYTES).get("extra_ids", 100) if settings.is_file() else 100
+    if type(extra) is not int or not 0 <= extra <= MAX_EXTRA_IDS:
+        raise CheckpointError(
+            f"{settings}: extra_ids: wanted a whole number from 0 to {MAX_EXTRA_IDS}, got {extra!r:.80}"
+        )
+    try:
+        # Left out, add_prefix_space counts as false, and the first word of every prompt loses its beginning.
+        fast = T5TokenizerFast(str(spiece), extra_ids=extra, legacy=True, add_prefix_space=True, from_slow=True)
+        return fast.backend_tokenizer
+    except Exception as error:
+        raise CheckpointError(
+            f"{spiece}: wanted a SentencePiece model, got {error!r:.300}; fetch the file again"
+        ) from error
+
+
+def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
+    _sized(merges)
+    from transformers import CLIPTokenizerFast
+
+    try:
+        fast = CLIPTokenizerFast(vocab_file=str(vocabulary), merges_file=str(merges), from_slow=True)
+        return fast.backend_tokenizer
+    except Exception as error:
+        raise CheckpointError(
+            f"{vocabulary}, {merges.name}: wanted CLIP's vocabulary and merges, got {error!r:.300}; fetch both again"
+        ) from error
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
+def _check(source: Path, tokenizer: Tokenizer, config: T5Config | CLIPTextConfig) -> None:
+    around = ["</s>"] if isinstance(config, T5Config) else ["<|startoftext|>", "<|endoftext|>"]
+    empty = tokenizer.encode("").tokens
+    if empty != around:
+        raise CheckpointError(
+            f"{source}: wanted {' '.join(around)} around a prompt, as {type(config).__name__.removesuffix('Config')} "
+            f"was trained, got {' '.join(empty) if empty else 'nothing'}; use the tokenizer that belongs to the model"
+        )
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if largest >= config.vocab_size:
+        raise CheckpointError(
+            f"{source}: wanted token ids below the encoder's vocab_size {config.vocab_size}, got {largest}; "
+            "use the tokenizer that belongs to the model"
+        )

@@ -1,0 +1,1 @@
+"""Golden numbers of the released implementation, compared."""

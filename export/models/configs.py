@@ -1,0 +1,279 @@
+"""Sizes of every network: frozen dataclasses and one dictionary of presets, a line each.
+
+Field names are those of the released constructors (branch ``kandinsky_video_1_0``), so a released configuration
+fills the dataclass key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+TemporalConditioning = Literal["Conv1dAttn1dLayers", "Conv1dAttn1dBlocks", "Conv1dAttn3dBlocks", "Conv3dAttn1dBlocks"]
+"""How the keyframe U-Net looks along time (paper section 4.1, Table 1); both releases are the second."""
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """T5-type text encoder and the projection behind it (released: Flan-UL2, 4096 wide, 128 tokens).
+
+    ``dense_act_fn`` is one of :data:`export.models.t5.ACTIVATIONS`. Without ``projection`` the context is the
+    encoder's own output, and ``context_dim`` must be ``d_model``.
+    """
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    context_dim: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    dense_act_fn: str = "gelu_new"
+    is_gated_act: bool = True
+    positions_in_every_layer: bool = False  # UMT5; T5 shares those of the first layer
+    projection: bool = True
+    max_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        _check_context(self.projection, self.context_dim, self.d_model)
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig:
+    """CLIP's text transformer and the projection behind it; ``hidden_act`` and ``projection`` as in T5Config."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    context_dim: int
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    projection: bool = True
+
+    def __post_init__(self) -> None:
+        _check_context(self.projection, self.context_dim, self.hidden_size)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"wanted a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
+                f"{self.num_attention_heads}"
+            )
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest prompt, begin and end token included."""
+        return self.max_position_embeddings
+
+
+def _check_context(projection: bool, context_dim: int, width: int) -> None:
+    if not projection and context_dim != width:
+        raise ValueError(f"without a projection context_dim is the encoder's width: wanted {width}, got {context_dim}")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """One U-Net. ``num_channels`` in, ``out_channels`` out; per-level tuples run from full resolution downwards.
+
+    ``temporal`` belongs to the keyframe U-Nets, ``noise_augmentation`` and ``motion_score`` to the 1.1 one, the two
+    ``add_`` at the end to the 1.1 interpolation U-Net. Released dictionaries: :mod:`export.checkpoints.configs`.
+    """
+
+    model_channels: int
+    init_channels: int
+    time_embed_dim: int
+    context_dim: int
+    num_channels: int = 4
+    out_channels: int = 4
+    groups: int = 32
+    head_dim: int = 64
+    expansion_ratio: int = 4
+    compression_ratio: int = 2
+    dim_mult: tuple[int, ...] = (1, 2, 4, 8)
+    num_blocks: tuple[int, ...] = (3, 3, 3, 3)
+    add_cross_attention: tuple[bool, ...] = (False, True, True, True)
+    add_self_attention: tuple[bool, ...] = (False, True, True, True)
+    temporal: TemporalConditioning = "Conv1dAttn1dBlocks"
+    noise_augmentation: bool = False
+    motion_score: bool = False
+    add_temporal_attention: bool = False
+    add_new_temporal_params: bool = False
+
+    def __post_init__(self) -> None:
+        levels = {len(self.dim_mult), len(self.num_blocks), len(self.add_cross_attention), len(self.add_self_attention)}
+        if len(levels) != 1:
+            raise ValueError(f"wanted one entry per level in all four tuples, got lengths {sorted(levels)}")
+        if min(self.num_blocks) < 2:
+            raise ValueError(f"wanted at least 2 blocks per level (the way up needs them), got {self.num_blocks}")
+        if self.temporal not in get_args(TemporalConditioning):
+            raise ValueError(f"temporal: wanted one of {get_args(TemporalConditioning)}, got {self.temporal!r}")
+
+    @property
+    def size_multiple(self) -> int:
+        """Latent height and width must be multiples of this: one halving per level but the last, and an even size
+        wherever Conv1dAttn3dBlocks attends."""
+        halvings = len(self.dim_mult) - 1
+        if self.temporal == "Conv1dAttn3dBlocks" and self.add_self_attention[-1]:
+            halvings += 1
+        return int(2**halvings)
+
+
+@dataclass(frozen=True)
+class MoVQConfig:
+    """MoVQ encoder and decoder (released: ch 256, multipliers 1 2 2 4, attention at 32); :data:`DECODERS` names those
+    of the paper's Table 3. Temporal fields are of the decoder alone; kernels are (frames, height, width)."""
+
+    ch: int
+    ch_mult: tuple[int, ...]
+    num_res_blocks: int
+    attn_resolutions: tuple[int, ...]
+    resolution: int
+    z_channels: int = 4
+    in_channels: int = 3
+    out_ch: int = 3
+    temporal: bool = False  # convolutions over the clip inside the residual blocks
+    temporal_mid_blocks: bool = True  # in those of the middle too
+    temporal_kernel_size: tuple[int, int, int] = (3, 3, 3)
+    temporal_conv_padding: tuple[int, int, int] = (1, 1, 1)
+    temporal_attention_block: bool = False
+    temporal_blocks: bool = False  # residual blocks of their own, with (3, 1, 1) convolutions
+    build_3D_decoder: bool = False  # 3x3x3 instead of 3x3 convolutions in the residual blocks
+    flicker_augmentation: bool = False  # one more layer, which only training uses
+
+    def __post_init__(self) -> None:
+        kernel, padding = self.temporal_kernel_size, self.temporal_conv_padding
+        fits = len(kernel) == len(padding) == 3 and all(k == 2 * p + 1 for k, p in zip(kernel, padding, strict=True))
+        if self.temporal and not fits:
+            raise ValueError(
+                f"wanted three odd sizes in temporal_kernel_size and their halves in temporal_conv_padding, such as "
+                f"(3, 1, 1) and (1, 0, 0), so that the clip keeps its shape; got {kernel} and {padding}"
+            )
+
+    @property
+    def decodes_clips(self) -> bool:
+        """Whether the frames of one decoder call see each other, so that a call must be one clip."""
+        return self.temporal or self.temporal_blocks or self.temporal_attention_block or self.build_3D_decoder
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent cell along one axis (the paper's f)."""
+        return int(2 ** (len(self.ch_mult) - 1))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything one bundle is made of."""
+
+    name: str
+    text: T5Config
+    keyframes: UNetConfig
+    interpolation: UNetConfig
+    movq: MoVQConfig
+    num_frames: int
+    image_size: int
+    keyframe_prediction: Literal["epsilon", "v"] = "epsilon"
+    position_range: int = 180  # frame t of T keyframes stands at t * (180 // T)
+    sampler: str = "ddpm"  # these six: what the bundle uses where a request says nothing
+    num_inference_steps: int = 50
+    guidance_scale: float = 5.0
+    interpolation_sampler: str = "ddpm"
+    interpolation_steps: int = 50
+    interpolation_guidance_scale: float = 0.25
+    masked_interpolation: UNetConfig | None = None  # the baseline of the benchmark; the released models have none
+
+
+def _demo_keyframes() -> UNetConfig:
+    return UNetConfig(
+        model_channels=32, init_channels=48, time_embed_dim=64, context_dim=96, num_channels=4, out_channels=4,
+        groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 3, 3), num_blocks=(2, 2, 2),
+        add_cross_attention=(False, True, True), add_self_attention=(False, True, True),
+    )  # fmt: skip
+
+
+def masked_shape(group: UNetConfig) -> UNetConfig:
+    """The masked network of the same blocks: per frame noised 4, given 4 and mask 1 in, 4 out."""
+    return replace(group, num_channels=9, out_channels=4)
+
+
+def _demo_interpolation() -> UNetConfig:
+    """Wider and less deep than the keyframe U-Net: skips start after the first halving, where each cell must hold the
+    noise of 4 latent pixels (48 numbers) and both keyframes (32), or the finest detail is lost for good."""
+    return UNetConfig(
+        model_channels=80, init_channels=64, time_embed_dim=32, context_dim=96, num_channels=20,
+        out_channels=12, groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 1), num_blocks=(2, 2),
+        add_cross_attention=(False, True), add_self_attention=(False, True),
+    )  # fmt: skip
+
+
+PRESETS = {
+    "demo": ModelConfig(
+        name="demo",
+        text=T5Config(vocab_size=512, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, context_dim=96),
+        keyframes=_demo_keyframes(),
+        interpolation=_demo_interpolation(),
+        masked_interpolation=masked_shape(_demo_interpolation()),
+        movq=MoVQConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=128),
+        num_frames=16,
+        image_size=128,
+        keyframe_prediction="v",
+        guidance_scale=2.0,
+        interpolation_sampler="ddim",
+        interpolation_steps=4,
+        interpolation_guidance_scale=0.0,
+    ),
+}
+
+
+def _released_interpolation(model_channels: int, init_channels: int, embed: int, head: int, blocks: int) -> UNetConfig:
+    return UNetConfig(
+        model_channels=model_channels, init_channels=init_channels, time_embed_dim=embed, context_dim=embed,
+        num_channels=20, out_channels=12, head_dim=head, num_blocks=(blocks,) * 4,
+    )  # fmt: skip
+
+
+INTERPOLATION_SHAPES = {
+    "small": _released_interpolation(64, 32, 256, 32, 2),  # 72.9 M parameters: the paper's shape, less wide and deep
+    "full": replace(_released_interpolation(384, 192, 1536, 64, 3), context_dim=4096),  # released, 3872.6 M
+}
+
+KEYFRAME_SHAPES_SMALL = replace(INTERPOLATION_SHAPES["small"], num_channels=4, out_channels=4)  # 79.4 M
+"""The keyframe network beside the small interpolation network."""
+
+_IMAGE_DECODER = MoVQConfig(ch=256, ch_mult=(1, 2, 2, 4), num_res_blocks=2, attn_resolutions=(32,), resolution=256)
+_CONV_3X1X1 = replace(_IMAGE_DECODER, temporal=True, temporal_kernel_size=(3, 1, 1), temporal_conv_padding=(1, 0, 0))
+_CONV_3X3X3 = replace(_IMAGE_DECODER, temporal=True)
+
+DECODERS: Mapping[str, MoVQConfig] = {
+    "image": _IMAGE_DECODER,  # 1.0; 161.1 M parameters, counted with post_quant_conv as in Table 3
+    "conv3x1x1": _CONV_3X1X1,  # 203.2 M
+    "conv3x3x3": _CONV_3X3X3,  # 539.8 M
+    "conv3x1x1_attention": replace(_CONV_3X1X1, temporal_attention_block=True),  # 220.0 M
+    "conv3x3x3_attention": replace(_CONV_3X3X3, temporal_attention_block=True),  # 1.1; 556.6 M, the best of the table
+    "resnet_attention": replace(_IMAGE_DECODER, temporal_blocks=True, temporal_attention_block=True),  # 220.2 M
+    "conv3d": replace(_IMAGE_DECODER, build_3D_decoder=True),  # 419.5 M
+}
+"""The MoVQ decoders of the paper's Table 3 at their released size."""
+
+
+_RELEASED = UNetConfig(model_channels=384, init_channels=192, time_embed_dim=1536, context_dim=4096)
+
+KEYFRAME_SHAPES: dict[TemporalConditioning, UNetConfig] = {
+    name: replace(_RELEASED, temporal=name) for name in get_args(TemporalConditioning)
+}
+"""The paper's Table 1 at the released size, on the 3038.6 M frozen parameters of text-to-image."""
+
+_IMAGE_KEYFRAMES = replace(_RELEASED, num_channels=9, noise_augmentation=True, motion_score=True)
+_TEXTED = replace(_RELEASED, num_channels=20, out_channels=12)
+
+SHAPES_1_1 = {
+    "keyframes": _IMAGE_KEYFRAMES,  # 4149.1 M
+    "interpolation": replace(_TEXTED, add_temporal_attention=True),  # 3979.9 M, what the released file's size fits
+    "interpolation_without_attention": _TEXTED,  # 3872.6 M
+    "interpolation_new_params": replace(_TEXTED, add_temporal_attention=True, add_new_temporal_params=True),  # 4038.2 M
+}
+"""Kandinsky Video 1.1 at the released size; the lesser interpolation shapes are what its constructor offers too."""

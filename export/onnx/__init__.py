@@ -1,0 +1,1 @@
+"""Networks become graphs, and graphs a bundle."""

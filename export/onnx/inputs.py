@@ -1,0 +1,91 @@
+"""Random inputs for any graph of the contract: what it is traced with, and what it is compared with PyTorch on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ffrt.bundle import Signature, TensorSpec
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What inputs of a model may be: latent sides are multiples of ``cell``, pixels of ``downscale`` times that;
+    ``context_dim`` is D; token ids are below ``vocab_size``; temporal positions below ``position_range``."""
+
+    cell: int
+    downscale: int
+    context_dim: int
+    vocab_size: int
+    position_range: int
+
+
+def sizes_of(limits: Limits, number: int) -> dict[str, int]:
+    """The size of every axis in round ``number``; each round has others, and the first has no axis of size one."""
+    h, w = 2 * limits.cell * (1 + number), 2 * limits.cell * (2 + number % 2)
+    rows, frames, groups = 2 if number == 0 else 1 + number % 2, 3 + 2 * number, 2 + 3 * number
+    pixels = {"H": h * limits.downscale, "W": w * limits.downscale}
+    return {
+        "B": rows, "N": rows, "T": frames, "G": groups, "F": groups, "L": 6 + 5 * number, "D": limits.context_dim,
+        "h": h, "w": w, **pixels,
+    }  # fmt: skip
+
+
+def draw_inputs(signature: Signature, limits: Limits, number: int) -> tuple[Tensor, ...]:
+    """Inputs of a graph in the order of its contract, the same for the same ``number``."""
+    generator = torch.Generator().manual_seed(number)
+    sizes = sizes_of(limits, number)
+    shapes = ([axis_size(axis, sizes) for axis in spec.shape] for spec in signature[0])
+    return tuple(draw(spec, shape, limits, sizes, generator) for spec, shape in zip(signature[0], shapes, strict=True))
+
+
+def axis_size(axis: int | str, sizes: Mapping[str, int]) -> int:
+    return axis if isinstance(axis, int) else math.prod(sizes[letter] for letter in axis.split("*"))
+
+
+def draw(
+    spec: TensorSpec, shape: list[int], limits: Limits, sizes: Mapping[str, int], generator: torch.Generator
+) -> Tensor:
+    """One input: numbers of the kind that its name promises."""
+
+    def whole(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    match spec.name:
+        case "input_ids":
+            return whole(0, limits.vocab_size)
+        case "attention_mask" | "context_mask":  # real tokens first, at least one
+            kept = torch.randint(1, shape[1] + 1, shape[:1], generator=generator)
+            mask = torch.arange(shape[1])[None, :] < kept[:, None]
+            return mask if spec.dtype == "bool" else mask.long()
+        case "time":
+            return torch.randint(0, 1000, (1,), generator=generator).float().expand(shape)
+        case "temporal_positions":
+            return torch.arange(shape[0]) * (limits.position_range // shape[0])
+        case "skip_frames":
+            return torch.randint(1, 13, (1,), generator=generator).expand(shape)
+        case "perturbation":
+            return torch.zeros(shape)
+        case "temporal_mask":  # the conditional row first, as guidance has it
+            return torch.tensor([1.0, 0.0])[: shape[0]] if shape[0] <= 2 else torch.ones(shape)
+        case "noise_augmentation":
+            return whole(0, 250)
+        case "motion_score":
+            return whole(0, 101)
+        case "image" | "latent":
+            return torch.rand(shape, generator=generator) * 2 - 1
+        case _:
+            return torch.randn(shape, generator=generator)
+
+
+def multiples_of(signature: Signature, limits: Limits) -> dict[str, int]:
+    """What the axes of a graph must be multiples of, for :class:`export.onnx.trace.Traced`: a U-Net's latent, or
+    pixels."""
+    names = {spec.name for spec in signature[0]}
+    if "time" in names:
+        return dict.fromkeys(("h", "w"), limits.cell)
+    return dict.fromkeys(("H", "W"), limits.downscale) if "image" in names else {}

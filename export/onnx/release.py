@@ -1,0 +1,185 @@
+"""A release becomes a bundle: weights streamed, graphs traced without weights, each compared with PyTorch at full size.
+
+Everything is made in a hidden folder beside the wanted one, which takes its place in one rename at the end. Stopped or
+killed, the folder stays and the same command goes on: at the last whole tensor, behind the last traced graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import torch
+
+import ffrt
+from export.checkpoints.file import CheckpointError, given_back
+from export.checkpoints.on_disk import on_disk
+from export.checkpoints.release import Part, Release
+from export.checkpoints.stream import Progress, check_space, stream_weights
+from export.checkpoints.tokenizer import write_tokenizer
+from export.onnx.inputs import draw_inputs, multiples_of
+from export.onnx.parity import NOT_MEASURED, compare
+from export.onnx.trace import Traced, point_to, trace
+from ffrt.backend.graph import Graph
+from ffrt.bundle import (
+    CONTRACT,
+    IMAGE_CONTRACT,
+    Bundle,
+    FileSpec,
+    GraphSpec,
+    Parity,
+    Signature,
+    TextConfig,
+    VideoConfig,
+    open_bundle,
+    write_manifest,
+)
+
+Dtype = Literal["float16", "float32"]
+
+LEAST_MEMORY, MORE_MEMORY = 1_000_000_000, 2_000_000_000
+"""Bytes that an export needs, and at most so many more for large networks (bench.export_memory)."""
+SIDE = 512
+"""Pixels along each side of a video where a request says nothing, as released."""
+LICENSE = "see LICENSE: that of the released weights"
+NOTE = "These are weights of {name}, converted to ONNX by ffrt. Their licence is the one they were released under.\n"
+
+
+def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report: Callable[[str], None]) -> Bundle:
+    """Write the bundle of a release to ``out``, which is replaced only by one whose every graph agrees with PyTorch.
+
+    ``rounds`` is how many random inputs, each of other sizes, every graph is compared on. Raises ParityError where a
+    graph differs, CheckpointError where a number does not fit ``dtype``, DiskFullError where the disk is full; what is
+    done by then stays for the next try in ``.NAME.writing``.
+    """
+    beside = out.parent / f".{out.name}.writing"
+    contract = CONTRACT if release.keyframes.image is None else IMAGE_CONTRACT
+    done = _Done(beside.with_name(f"{beside.name}.json"))
+    left = {n: p for n, p in release.parts.items() if not done.has(f"{n}.safetensors", _mark(p, dtype))}
+    _check_room(left, beside, dtype)
+    beside.mkdir(parents=True, exist_ok=True)
+    _tidy(release, beside)
+    for name, part in release.parts.items():
+        mark = _mark(part, dtype)
+        weights = beside / f"{name}.safetensors"
+        if not (done.has(weights.name, mark) and weights.is_file()):
+            stream_weights(part.module, part.source, part.rename, weights, dtype, Progress(name), part.stamp)
+            done.add(weights.name, mark)
+        for graph, module in part.graphs.items():
+            file = beside / f"{graph}.onnx"
+            if not (done.has(file.name, mark) and file.is_file()):
+                report(f"{graph}: tracing")
+                onnx.save(_traced(release, contract, graph, module, weights), file)
+                done.add(file.name, mark)
+    write_tokenizer(release.text_folder, beside / "tokenizer.json")
+    (beside / "LICENSE").write_text(NOTE.format(name=release.name), encoding="utf-8")
+    names = [graph for part in release.parts.values() for graph in part.graphs]
+    graphs = {name: GraphSpec(f"{name}.onnx", *contract[name], NOT_MEASURED) for name in names}
+    report("taking digests")
+    bundle = _write(release, beside, graphs, {})
+    for name, part in release.parts.items():
+        weights = beside / f"{name}.safetensors"
+        on_disk(part.module, weights)
+        for graph, module in part.graphs.items():
+            with given_back(weights):
+                parity = _parity(release, bundle, graph, module, rounds)
+            graphs[graph] = replace(graphs[graph], parity=parity)
+            report(f"{graph}: relative RMS {parity.relative_rms:.1e}, largest difference {parity.max_abs:.1e}")
+    _write(release, beside, graphs, bundle.files)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(beside, out)
+    done.path.unlink()
+    return open_bundle(out, verify=False)
+
+
+def _traced(
+    release: Release, contract: Mapping[str, Signature], graph: str, module: torch.nn.Module, weights: Path
+) -> onnx.ModelProto:
+    inputs = draw_inputs(contract[graph], release.limits, 0)
+    example = tuple(value.to("meta") for value in inputs)
+    axes = multiples_of(contract[graph], release.limits)
+    return point_to(trace(Traced(graph, module, example, axes, contract)), weights)
+
+
+def _parity(release: Release, bundle: Bundle, graph: str, module: torch.nn.Module, rounds: int) -> Parity:
+    session, signature = Graph(bundle, graph, provider="cpu", memory="low"), bundle.contract[graph]
+    return compare(graph, module.eval(), session, lambda number: draw_inputs(signature, release.limits, number), rounds)
+
+
+def _write(release: Release, folder: Path, graphs: dict[str, GraphSpec], known: Mapping[str, FileSpec]) -> Bundle:
+    movq = release.movq
+    multiple = release.limits.cell * movq.downscale
+    side = max(multiple, SIDE // multiple * multiple)
+    return write_manifest(
+        folder,
+        name=release.name,
+        license=LICENSE,
+        created_with={"ffrt": ffrt.__version__, "torch": torch.__version__, "onnx": onnx.__version__},
+        graphs=graphs,
+        text=TextConfig("tokenizer.json", release.max_tokens),
+        video=VideoConfig(side, side, movq.z_channels, movq.downscale, multiple, movq.decodes_clips),
+        keyframes=release.keyframes,
+        interpolation=release.interpolation,
+        known=known,
+    )
+
+
+def _check_room(parts: Mapping[str, Part], folder: Path, dtype: Dtype) -> None:
+    """Raise DiskFullError or CheckpointError where the disk or the memory is too small, before anything is written."""
+    counts = [sum(value.numel() for value in part.module.state_dict().values()) for part in parts.values()]
+    begun = folder.glob("*.part") if folder.is_dir() else ()
+    around = next(parent for parent in folder.parents if parent.is_dir())
+    written = sum(path.stat().st_size for path in begun)
+    check_space(around / folder.name, sum(counts) * getattr(torch, dtype).itemsize - written)
+    wanted = LEAST_MEMORY + min(MORE_MEMORY, 4 * max(counts, default=0))
+    free = _free_memory()
+    if free is not None and free < wanted:
+        raise CheckpointError(
+            f"memory: wanted {wanted / 1e9:.1f} GB free, got {free / 1e9:.1f}; end other programs and start again"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that programs may take without swapping, None where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _tidy(release: Release, folder: Path) -> None:
+    """Remove what another release may have left in the hidden folder."""
+    weights = [f"{name}.safetensors" for name in release.parts]
+    graphs = [f"{graph}.onnx" for part in release.parts.values() for graph in part.graphs]
+    for entry in folder.iterdir():
+        if entry.name.removesuffix(".part") not in (*weights, *graphs):
+            entry.unlink()
+
+
+def _mark(part: Part, dtype: Dtype) -> str:
+    """What a file of an earlier try must have been made of to be used again."""
+    shapes = [(key, tuple(value.shape)) for key, value in part.module.state_dict().items()]
+    return hashlib.sha256(json.dumps([part.stamp, dtype, shapes, ffrt.__version__]).encode()).hexdigest()
+
+
+class _Done:
+    """Which files of the hidden folder are whole, and what they were made of; kept beside the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._marks: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def has(self, file: str, mark: str) -> bool:
+        return self._marks.get(file) == mark
+
+    def add(self, file: str, mark: str) -> None:
+        self._marks[file] = mark
+        beside = self.path.with_name(f"{self.path.name}.part")
+        beside.write_text(json.dumps(self._marks))
+        os.replace(beside, self.path)

@@ -1,0 +1,1 @@
+"""Training of the demo: stages, starts and latents."""

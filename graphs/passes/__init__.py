@@ -1,0 +1,1 @@
+"""Passes over one graph, Model -> Model, and the table of which provider each is for."""

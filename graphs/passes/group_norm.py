@@ -1,0 +1,260 @@
+"""GroupNorm as the one operator that CUDA has for it, com.microsoft GroupNorm on ``[N, h, w, C]``.
+
+An exporter writes Reshape to groups, InstanceNormalization, Reshape back, scale and shift for every channel. Here that
+is one node between two Transposes: ONNX Runtime's layout pass (``prefer_nhwc``) lays out convolutions the same way,
+and the Transposes of neighbours meet and cancel. A SiLU that follows directly is part of the node. Scale and shift of a
+conditional norm differ from row to row, which the operator cannot do: they stay a product and a sum behind it.
+
+The kernel sums x and x^2 in float32 and reads two channels at a time: a norm with an odd number of channels in a group
+stays as it is. The CPU has no such kernel, so this is for graphs that run on CUDA alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.passes import ir as m
+from graphs.passes.sizes import channels_of, pieces, shape_of
+
+DOMAIN = "com.microsoft"
+MOST_PER_GROUP = 512
+"""Channels in a group that a block of the kernel takes."""
+_VIEWS: dict[int, tuple[int, ...]] = {3: (0, 0, 1, -1), 5: (0, 0, 0, -1)}
+"""How ``[N, C, n]`` and ``[N, C, T, h, w]`` are seen as ``[N, C, h, w]``: a norm does not ask where in a row it is."""
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """One GroupNorm found in a graph; gamma and beta are None where they are one and zero."""
+
+    x: ir.Value
+    rank: int
+    channels: int
+    groups: int
+    epsilon: float
+    gamma: ir.TensorProtocol | None
+    beta: ir.TensorProtocol | None
+    back: ir.Node
+    """The Reshape that puts channels apart again."""
+    last: ir.Node
+    silu: bool
+    modulation: _Modulation | None
+
+
+@dataclass(frozen=True)
+class _Modulation:
+    """``x * scale + shift``, both ``[N, C, 1, 1]`` or ``[N, C, h, w]``, and the SiLU behind it if there is one.
+
+    ``frames`` is the shape ``[B, T, C, h, w]`` that x is seen with meanwhile, ``images`` the one that it gets back.
+    """
+
+    scale: ir.Value
+    shift: ir.Value
+    frames: list[ir.Value | int] | None
+    images: list[ir.Value | int] | None
+    last: ir.Node
+    silu: bool
+
+
+def fuse_group_norm(model: ir.Model) -> ir.Model:
+    """Every GroupNorm that the CUDA kernel takes as one operator; the result is the same up to rounding."""
+    model = model.clone()
+    found = [norm for norm in map(_find, m.nodes_of(model, "InstanceNormalization")) if norm is not None]
+    for norm in found:
+        _fuse(model.graph, norm)
+    if any(node.domain == DOMAIN for node in model.graph):
+        model.opset_imports[DOMAIN] = 1
+    return m.tidy(model)
+
+
+def count_group_norms(model: ir.Model) -> tuple[int, int]:
+    """How many GroupNorms are one operator, and how many are plain ones."""
+    return tuple(sum(1 for _ in m.nodes_of(model, op)) for op in ("GroupNorm", "InstanceNormalization"))  # type: ignore[return-value]
+
+
+def _find(node: ir.Node) -> _Norm | None:
+    split = m.source(node.inputs[0], "Reshape")
+    shape = None if split is None else m.weight(split.inputs[1])
+    back = m.only_user(node.outputs[0], "Reshape")
+    if split is None or shape is None or back is None or not (_is(node.inputs[1], 1.0) and _is(node.inputs[2], 0.0)):
+        return None
+    sizes = [int(size) for size in shape.numpy().reshape(-1)]
+    if len(sizes) != 3 or sizes[0] != 0 or sizes[2] != -1:
+        return None
+    x, groups, last = m.taken(split, 0), sizes[1], back
+    gamma = beta = None
+    known = channels_of(x)
+    scale = _then(back.outputs[0], "Mul")
+    shift = None if scale is None else _then(scale.outputs[0], "Add")
+    if scale is not None and shift is not None:
+        per_channel = _per_channel(scale, back.outputs[0]), _per_channel(shift, scale.outputs[0])
+        if per_channel[0] is not None and per_channel[1] is not None:
+            (gamma, rank), (beta, _) = per_channel  # type: ignore[misc]
+            known, last = (gamma.size, rank + 1), shift
+    if known is None:
+        return None
+    channels, rank = known
+    each, odd = divmod(channels, groups)
+    if odd or each % 2 or each > MOST_PER_GROUP or (rank != 4 and rank not in _VIEWS):
+        return None
+    multiplied = _silu(last.outputs[0])
+    modulation = _modulation(last.outputs[0]) if multiplied is None and rank == 4 else None
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    assert epsilon is not None
+    return _Norm(
+        x, rank, channels, groups, epsilon, gamma, beta, back, last if multiplied is None else multiplied,
+        multiplied is not None, modulation,
+    )  # fmt: skip
+
+
+def _is(value: ir.Value | None, number: float) -> bool:
+    """Whether ``value`` is a constant that is ``number`` throughout."""
+    tensor = m.weight(value)
+    return tensor is not None and bool((m.numbers(tensor) == number).all())
+
+
+def _then(value: ir.Value, op: str) -> ir.Node | None:
+    """The one node that uses the numbers of ``value``, if it is ``op``; a CastLike asks for its dtype alone."""
+    found = [node for node in m.users(value) if node.op_type != "CastLike"]
+    return found[0] if len(found) == 1 and found[0].op_type == op and not value.is_graph_output() else None
+
+
+def _per_channel(node: ir.Node, value: ir.Value) -> tuple[ir.TensorProtocol, int] | None:
+    """The other input of ``node``, if that is a constant ``[C, 1, ...]``, and how many axes it has."""
+    other: ir.Value | None = m.taken(node, 1 if node.inputs[0] is value else 0)
+    new = 0
+    while (unsqueeze := m.source(other, "Unsqueeze")) is not None:
+        axes = m.weight(unsqueeze.inputs[1])
+        if axes is None:
+            return None
+        other, new = unsqueeze.inputs[0], new + axes.size
+    tensor = m.weight(other)
+    if tensor is None or len(tensor.shape) == 0 or tensor.size != tensor.shape[0] or len(tensor.shape) + new < 2:
+        return None
+    return tensor, len(tensor.shape) + new
+
+
+def _silu(value: ir.Value) -> ir.Node | None:
+    """The product of ``value`` with its sigmoid, where nothing else uses ``value``."""
+    found = {node.op_type: node for node in m.users(value)}
+    if set(found) != {"Sigmoid", "Mul"} or len(m.users(value)) != 2 or value.is_graph_output():
+        return None
+    product, share = found["Mul"], found["Sigmoid"].outputs[0]
+    return product if set(product.inputs) == {value, share} and m.only_user(share, "Mul") is product else None
+
+
+def _modulation(value: ir.Value) -> _Modulation | None:
+    view = m.only_user(value, "Reshape")  # older bundles see [B, T, C, h, w] meanwhile, with scale [B, 1, C, 1, 1]
+    frames = None if view is None else pieces(m.taken(view, 1))
+    seen = value if view is None else view.outputs[0]
+    product = m.only_user(seen, "Mul")
+    total = None if product is None else m.only_user(product.outputs[0], "Add")
+    if product is None or total is None or (frames is not None and len(frames) != 5):
+        return None
+    scale = m.taken(product, 1 if product.inputs[0] is seen else 0)
+    shift = m.taken(total, 1 if total.inputs[0] is product.outputs[0] else 0)
+    last, images = total, None
+    if frames is not None:
+        back = m.only_user(total.outputs[0], "Reshape")
+        images = None if back is None else pieces(m.taken(back, 1))
+        if back is None or images is None or len(images) != 4:
+            return None
+        last = back
+    if not all(_is_row(one, frames is not None) or (frames is None and _is_map(one)) for one in (scale, shift)):
+        return None
+    multiplied = _silu(last.outputs[0])
+    return _Modulation(
+        scale, shift, frames, images, last if multiplied is None else multiplied, multiplied is not None
+    )  # fmt: skip
+
+
+def _is_row(value: ir.Value, frames: bool) -> bool:
+    """Whether ``value`` is ``[N, C, 1, 1]``, or ``[B, 1, C, 1, 1]`` for frames: of a linear layer, with axes put in."""
+    add = m.source(value, "Add")
+    if add is not None:
+        tables = [m.taken(add, i) for i in (0, 1) if m.scalar(add.inputs[1 - i]) is not None]
+        return len(tables) == 1 and _is_row(tables[0], frames)
+    node = m.source(value, "Split", "Unsqueeze")
+    if node is not None and node.op_type == "Split":
+        node = m.source(node.inputs[0], "Unsqueeze")
+    new: list[int] = []
+    linear = value
+    while node is not None and node.op_type == "Unsqueeze":
+        axes, linear = m.weight(node.inputs[1]), m.taken(node, 0)
+        if axes is None:
+            return False
+        new += [int(axis) for axis in axes.numpy().reshape(-1)]
+        node = m.source(linear, "Unsqueeze")
+    known = ([1, 3, 4],) if frames else ([2, 3], [-1, -1], [-2, -1])
+    table = m.source(linear, "Gemm", "Concat", "MatMul", "GatherND", "Gather", "Slice")
+    return sorted(new) in known and (table is not None or _axes(linear) == 2)
+
+
+def _is_map(value: ir.Value) -> bool:
+    """Whether ``value`` is ``[N, C, h, w]``."""
+    known = channels_of(value)
+    return _axes(value) == 4 or (known is not None and known[1] == 4)
+
+
+def _axes(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)
+
+
+def _modulated(graph: ir.Graph, value: ir.Value, modulation: _Modulation) -> ir.Value:
+    """``value`` ``[N, h, w, C]`` after scale, shift and SiLU, in the same layout."""
+    last = modulation.last
+    rows = (0, 1, 1, -1) if modulation.frames is None else (0, 1, 1, 1, -1)
+    scale, shift = (
+        m.emit(last, "Reshape", [one, m.constant(graph, np.array(rows))])
+        if _is_row(one, modulation.frames is not None)
+        else m.emit(last, "Transpose", [one], {"perm": [0, 2, 3, 1]})
+        for one in (modulation.scale, modulation.shift)
+    )
+    if modulation.frames is not None:
+        value = m.emit(last, "Reshape", [value, shape_of(graph, last, [modulation.frames[i] for i in (0, 1, 3, 4, 2)])])
+    value = m.emit(last, "Add", [m.emit(last, "Mul", [value, scale]), shift])
+    if modulation.images is not None:
+        value = m.emit(last, "Reshape", [value, shape_of(graph, last, [modulation.images[i] for i in (0, 2, 3, 1)])])
+    return m.emit(last, "Mul", [value, m.emit(last, "Sigmoid", [value])]) if modulation.silu else value
+
+
+def _fuse(graph: ir.Graph, norm: _Norm) -> None:
+    x, modulation = norm.x, norm.modulation
+    last = norm.last if modulation is None else modulation.last
+    if norm.rank != 4:
+        x = m.emit(last, "Reshape", [x, m.constant(graph, np.array(_VIEWS[norm.rank]))])
+    name = f"{x.name}.norm" if norm.gamma is None else f"{norm.gamma.name}.norm"
+    gamma = _parameter(graph, f"{name}.gamma", norm.channels, norm.gamma, 1.0)
+    beta = _parameter(graph, f"{name}.beta", norm.channels, norm.beta, 0.0)
+    rows = m.emit(last, "Transpose", [x], {"perm": [0, 2, 3, 1]})
+    attributes: dict[str, object] = {
+        "groups": norm.groups, "epsilon": norm.epsilon, "channels_last": 1, "activation": int(norm.silu),
+    }  # fmt: skip
+    out = m.emit(last, "GroupNorm", [rows, gamma, beta], attributes, DOMAIN)
+    if modulation is not None:
+        out = _modulated(graph, out, modulation)
+    out = m.emit(last, "Transpose", [out], {"perm": [0, 3, 1, 2]})
+    if norm.rank != 4:
+        out = m.emit(last, "Reshape", [out, m.taken(norm.back, 1)])
+    m.replace(graph, last.outputs[0], out)
+
+
+def _parameter(
+    graph: ir.Graph, name: str, channels: int, tensor: ir.TensorProtocol | None, otherwise: float
+) -> ir.Value:
+    """float32 ``[C]``: the numbers of ``tensor``, or the same one for every channel."""
+    if tensor is None or _all(tensor, otherwise):
+        return m.constant(graph, np.full(channels, otherwise, np.float32))
+    return m.new_weight(graph, name, [channels], _flat(tensor))
+
+
+def _all(tensor: ir.TensorProtocol, number: float) -> bool:
+    return not isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) and bool((m.numbers(tensor) == number).all())
+
+
+def _flat(tensor: ir.TensorProtocol) -> Callable[[], m.Numbers]:
+    return lambda: m.numbers(tensor).reshape(-1)

@@ -1,0 +1,59 @@
+"""GroupNorm as exporters write it, in the form that the CPU runs fastest.
+
+PyTorch's GroupNorm without weights becomes InstanceNormalization times ones plus zeros, a pass over the activations
+each, which ONNX Runtime keeps since they are a number a channel. InstanceNormalization itself runs on one thread there,
+LayerNormalization on all; both compute mean and deviation in two passes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.passes.ir import emit, nodes_of, numbers, only_user, replace, taken, tidy, users, weight
+
+_NEUTRAL = {"Mul": 1.0, "Add": 0.0}
+
+
+def drop_neutral(model: ir.Model) -> ir.Model:
+    """Products with ones and sums with zeros behind InstanceNormalization are left out."""
+    model = model.clone()
+    for norm in nodes_of(model, "InstanceNormalization"):
+        shaped = only_user(norm.outputs[0], "Reshape")
+        value = norm.outputs[0] if shaped is None else shaped.outputs[0]
+        while (node := _affine(value)) is not None:
+            other = taken(node, 1 if node.inputs[0] is value else 0)
+            kernel = weight(other)
+            if kernel is None or (numbers(kernel) != _NEUTRAL[node.op_type]).any() or len(kernel.shape) > 4:
+                break
+            replace(model.graph, node.outputs[0], value)
+            cast = other.producer()
+            alone = cast is not None and users(other) == [node]
+            model.graph.remove([node, cast] if cast is not None and alone else [node], safe=True)
+    return tidy(model)
+
+
+def _affine(value: ir.Value) -> ir.Node | None:
+    """The product or sum that uses ``value``, beside casts to its type."""
+    found = [node for node in {node: None for node, _ in value.uses()} if node.op_type != "CastLike"]
+    return found[0] if len(found) == 1 and found[0].op_type in _NEUTRAL else None
+
+
+def layer_norm(model: ir.Model) -> ir.Model:
+    """InstanceNormalization over ``[N, groups, n]`` without weights becomes LayerNormalization over the last axis."""
+    model = model.clone()
+    graph = model.graph
+    for norm in nodes_of(model, "InstanceNormalization"):
+        scale, shift = (weight(norm.inputs[index]) for index in (1, 2))
+        shaped = taken(norm, 0).producer()
+        if scale is None or shift is None or shaped is None or shaped.op_type != "Reshape":
+            continue
+        target = weight(shaped.inputs[1])
+        if target is None or target.size != 3 or (numbers(scale) != 1).any() or (numbers(shift) != 0).any():
+            continue
+        size = emit(norm, "Shape", [norm.inputs[0]], {"start": 2, "end": 3})
+        ones = emit(norm, "ConstantOfShape", [size], {"value": ir.tensor(np.ones(1, np.float32))})
+        epsilon = norm.attributes.get_float("epsilon", 1e-5)
+        new = emit(norm, "LayerNormalization", [norm.inputs[0], ones], {"axis": -1, "epsilon": epsilon})
+        replace(graph, norm.outputs[0], new)
+    return tidy(model)

@@ -1,0 +1,1 @@
+"""Sessions, providers and graphs: the only package that touches an inference engine."""

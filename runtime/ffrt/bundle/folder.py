@@ -1,0 +1,178 @@
+"""A bundle: a folder of graphs, tokenizer and `manifest.json`; found, opened, checked and written here.
+
+A bundle comes from outside, so it is read as hostile input: sizes are checked before
+memory is taken, names may not leave the folder, nothing is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ffrt.bundle.manifest import (
+    MANIFEST,
+    InterpolationConfig,
+    KeyframeConfig,
+    Manifest,
+    TextConfig,
+    VideoConfig,
+    from_json,
+    to_json,
+)
+from ffrt.bundle.specs import FileSpec, GraphSpec, Optimised
+from ffrt.errors import BundleError
+
+MAX_MANIFEST_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Manifest):
+    """A manifest whose files were checked. `digest`, the sha256 of the manifest, pins every byte of the bundle."""
+
+    folder: Path
+    digest: str
+
+    def path(self, file: str) -> Path:
+        """Where `file`, which the manifest lists, lies."""
+        if file not in self.files:
+            raise BundleError(f"{self.folder}: {file!r} is not a file of this bundle; it has {sorted(self.files)}")
+        return self.folder / file
+
+
+def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a bundle: `None` or "demo" is the demo bundle, anything else is a path to a folder."""
+    if bundle is not None and bundle != "demo":
+        folder = Path(bundle)
+        if not folder.is_dir():
+            raise BundleError(
+                f"no bundle folder at {str(folder)!r}: give a folder that holds {MANIFEST}, or 'demo'; "
+                f"'python -m export demo --out {folder}' writes one from a checkout"
+            )
+        return folder
+    package = Path(__file__).resolve().parents[1]
+    candidates = [package / "demo", package.parent.parent / "graphs" / "demo"]
+    for folder in candidates:
+        if (folder / MANIFEST).is_file():
+            return folder
+    raise BundleError(
+        f"the demo bundle is neither in {candidates[0]} nor in {candidates[1]}; in a checkout, type "
+        f"'pip install -e \".[cpu,export]\"' and then 'python -m export demo --out graphs/demo'"
+    )
+
+
+def open_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
+    """Read and check the bundle in `folder`. `verify=False` trusts the digests and checks names and sizes only.
+
+    Raises BundleError on anything that the format (graphs/README.md) does not allow.
+    """
+    folder = Path(folder)
+    raw = _read_manifest(folder / MANIFEST)
+    try:
+        manifest = from_json(raw)
+    except BundleError as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}") from None
+    members = {f.name: getattr(manifest, f.name) for f in fields(Manifest)}
+    bundle = Bundle(**members, folder=folder, digest=hashlib.sha256(raw).hexdigest())
+    check_files(bundle, verify=verify)
+    return bundle
+
+
+def check_files(bundle: Bundle, *, verify: bool = True) -> None:
+    """Compare the folder with the manifest: no file more, none less, sizes first, then (if `verify`) digests."""
+    for entry in sorted(bundle.folder.iterdir()):
+        if entry.name not in bundle.files and entry.name != MANIFEST:
+            raise BundleError(f"{bundle.folder}: {entry.name!r} is not listed in {MANIFEST}; remove it")
+    for name, want in bundle.files.items():
+        size = _regular_file_size(bundle.folder / name)
+        if size != want.bytes:
+            raise BundleError(
+                f"{bundle.folder / name}: {want.bytes} bytes expected, {size} found; get the bundle again"
+            )
+    for name, want in bundle.files.items() if verify else ():
+        found = _sha256(bundle.folder / name)
+        if found != want.sha256:
+            raise BundleError(
+                f"{bundle.folder / name}: sha256 {want.sha256} expected, {found} found: the file was changed; "
+                "get the bundle again"
+            )
+
+
+def write_manifest(
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    license: str,
+    created_with: Mapping[str, str],
+    graphs: Mapping[str, GraphSpec],
+    text: TextConfig,
+    video: VideoConfig,
+    keyframes: KeyframeConfig,
+    interpolation: InterpolationConfig,
+    known: Mapping[str, FileSpec] | None = None,
+    optimised: Optimised | None = None,
+) -> Bundle:
+    """List every file now in `folder` and write its manifest in one rename; returns the bundle as read back.
+
+    To publish a bundle in one step, write it into a sibling folder and rename that folder afterwards. Files in `known`
+    have not changed since those digests were taken, and none is taken again: of large bundles that saves minutes.
+    """
+    folder = Path(folder)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name != MANIFEST)
+    specs = {} if known is None else known
+    files = {
+        n: specs[n] if n in specs else FileSpec(_regular_file_size(folder / n), _sha256(folder / n)) for n in names
+    }
+    manifest = Manifest(
+        name=name,
+        license=license,
+        created_with=created_with,
+        files=files,
+        graphs=graphs,
+        text=text,
+        video=video,
+        keyframes=keyframes,
+        interpolation=interpolation,
+        optimised=optimised,
+    )
+    raw = to_json(manifest)
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"the manifest has {len(raw)} bytes, the format allows {MAX_MANIFEST_BYTES}")
+    temporary = folder.parent / f".{folder.name}.{MANIFEST}.{os.getpid()}"
+    try:
+        temporary.write_bytes(raw)
+        os.replace(temporary, folder / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return open_bundle(folder, verify=known is None)
+
+
+def _read_manifest(path: Path) -> bytes:
+    size = _regular_file_size(path)
+    if size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} has {size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}")
+    with open(path, "rb") as file:
+        raw = file.read(MAX_MANIFEST_BYTES + 1)
+    return raw
+
+
+def _regular_file_size(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise BundleError(f"{path} is missing ({error.strerror}); get the bundle again") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is a link, a folder or a device; a bundle holds plain files only")
+    return status.st_size
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

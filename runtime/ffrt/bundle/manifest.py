@@ -1,0 +1,292 @@
+"""`manifest.json` as frozen dataclasses: what it may say, from JSON and back.
+
+Bundles come from outside: every key, type and range is checked, nothing is converted but whole numbers to floats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from ffrt.bundle.contract import (
+    CONTRACT,
+    IMAGE_CONTRACT,
+    OPTIONAL_GRAPHS,
+    SHALLOW,
+    Signature,
+    require,
+    with_shallow,
+)
+from ffrt.bundle.specs import FileSpec, GraphSpec, Optimised
+from ffrt.errors import BundleError
+
+FORMAT = "ffrt-bundle"
+FORMAT_VERSION = 3
+"""The newest that is read. Version 2 added the fields that have a default, 3 the graphs of step caching and optimised
+ones; a bundle is of the oldest version that has what it needs."""
+MANIFEST = "manifest.json"
+
+Prediction = Literal["epsilon", "v"]
+SamplerName = Literal["ddpm", "ddim", "dpm++"]
+Schedule = Literal["cosine", "zero-snr-leading", "zero-snr-trailing"]
+"""Noise levels of the steps: the 1.0 release builds a cosine of as many levels; 1.1 picks of 1000, rescaled to end in
+pure noise, those at the beginning or at the end of every interval (Lin et al. 2024)."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Tokenizer file and the most tokens the text encoder was trained on."""
+
+    tokenizer: str
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        require(2 <= self.max_tokens <= 4096, "max_tokens", "2 to 4096", self.max_tokens)
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Default size in pixels, channels and downscale of a latent, and what a size must be a multiple of."""
+
+    height: int
+    width: int
+    latent_channels: int
+    downscale: int
+    size_multiple: int
+    temporal_decoder: bool = False  # movq_decoder sees the frames of a call as one clip
+
+    def __post_init__(self) -> None:
+        require(1 <= self.latent_channels <= 64, "latent_channels", "1 to 64", self.latent_channels)
+        require(1 <= self.downscale <= 64, "downscale", "1 to 64", self.downscale)
+        ok = 1 <= self.size_multiple <= 1024 and self.size_multiple % self.downscale == 0
+        require(ok, "size_multiple", f"a multiple of downscale {self.downscale}, at most 1024", self.size_multiple)
+        for name, side in (("height", self.height), ("width", self.width)):
+            require(0 < side <= 8192 and side % self.size_multiple == 0, name, f"n x {self.size_multiple}", side)
+
+
+def _check_sampling(config: KeyframeConfig | InterpolationConfig) -> None:
+    steps, most = config.num_inference_steps, config.threshold_max
+    require(1 <= steps <= 1000, "num_inference_steps", "1 to 1000", steps)
+    require(config.guidance_scale >= 0, "guidance_scale", "0 or more", config.guidance_scale)
+    require(0 < config.threshold <= 1, "threshold", "a quantile in (0, 1]", config.threshold)
+    require(most is None or most >= 1, "threshold_max", "1 or more", most)
+    ok = config.schedule != "zero-snr-trailing" or config.prediction == "v"
+    require(ok, "prediction", "v, since the schedule begins at pure noise", config.prediction)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How keyframes follow a first frame: defaults of the 1.1 release.
+
+    `first_frame_guidance_scale` is for making that frame of text, `guidance_scale` how closely the keyframes follow it;
+    it is noised up to level `noise_augmentation` of 1000. `motion` names one of `motion_scores`.
+    """
+
+    first_frame_guidance_scale: float
+    guidance_scale: float
+    noise_augmentation: int
+    motion: str
+    motion_scores: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for name in ("first_frame_guidance_scale", "guidance_scale"):
+            require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        require(0 <= self.noise_augmentation < 1000, "noise_augmentation", "0 to 999", self.noise_augmentation)
+        ok = all(0 <= score <= 1000 for score in self.motion_scores.values())
+        require(ok, "motion_scores", "numbers from 0 to 1000", dict(self.motion_scores))
+        require(self.motion in self.motion_scores, "motion", f"one of {list(self.motion_scores)}", self.motion)
+
+
+@dataclass(frozen=True)
+class KeyframeConfig:
+    """Defaults of the text -> keyframes stage."""
+
+    num_frames: int
+    fps: int
+    position_range: int
+    prediction: Prediction
+    sampler: SamplerName
+    num_inference_steps: int
+    guidance_scale: float
+    threshold: float  # quantile of |x0| that x0 is clipped to and divided by: at least 1 and at most threshold_max
+    schedule: Schedule = "cosine"
+    threshold_max: float | None = None
+    image: ImageConfig | None = None
+
+    def __post_init__(self) -> None:
+        require(2 <= self.num_frames <= 1024, "num_frames", "2 to 1024", self.num_frames)
+        require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
+        require(self.num_frames <= self.position_range <= 1 << 20, "position_range", ">= T", self.position_range)
+        _check_sampling(self)
+
+
+@dataclass(frozen=True)
+class InterpolationPass:
+    """One T -> 4T-3 pass: the frame rate it reaches and the frames it skips, as the network was trained."""
+
+    fps: int
+    skip_frames: int
+
+    def __post_init__(self) -> None:
+        require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
+        require(0 <= self.skip_frames <= 1000, "skip_frames", "0 to 1000", self.skip_frames)
+
+
+@dataclass(frozen=True)
+class InterpolationConfig:
+    """Defaults of the interpolation stage and its passes, slowest first."""
+
+    prediction: Prediction
+    sampler: SamplerName
+    num_inference_steps: int
+    guidance_scale: float
+    threshold: float
+    passes: tuple[InterpolationPass, ...]
+    schedule: Schedule = "cosine"
+    threshold_max: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_sampling(self)
+        rates = [p.fps for p in self.passes]
+        require(rates == sorted(set(rates)) and len(rates) <= 4, "passes", "at most 4 with rising fps", rates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says, beside its format and version."""
+
+    name: str
+    license: str
+    created_with: Mapping[str, str]
+    files: Mapping[str, FileSpec]
+    graphs: Mapping[str, GraphSpec]
+    text: TextConfig
+    video: VideoConfig
+    keyframes: KeyframeConfig
+    interpolation: InterpolationConfig
+    optimised: Optimised | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < len(self.name) <= 200, "name", "1 to 200 characters", self.name[:200])
+        for file in self.files:
+            require(_PLAIN_NAME.fullmatch(file) is not None and file != MANIFEST, "files", "plain file names", file)
+        contract = self.contract
+        needed = set(contract) - OPTIONAL_GRAPHS
+        ok = needed <= set(self.graphs) <= set(contract)
+        wanted = f"{sorted(needed)}, perhaps also {sorted(OPTIONAL_GRAPHS)}"
+        require(ok, "graphs", wanted, sorted(self.graphs))
+        for name, spec in self.graphs.items():
+            for side, want, got in zip(("inputs", "outputs"), contract[name], (spec.inputs, spec.outputs), strict=True):
+                rows = [[(t.name, t.dtype, len(t.shape)) for t in tensors] for tensors in (want, got)]
+                require(rows[0] == rows[1], f"graphs.{name}.{side}", f"(name, dtype, rank) {rows[0]}", rows[1])
+        parts = [part.file for graph in self.graphs.values() for part in graph.parts]
+        for file in [self.text.tokenizer, *(g.file for g in self.graphs.values()), *parts]:
+            require(file in self.files, "files", f"an entry for {file!r}", sorted(self.files))
+        rates = [self.keyframes.fps, *(p.fps for p in self.interpolation.passes)]
+        require(rates == sorted(set(rates)), "passes", "frame rates above that of the keyframes", rates)
+
+    @property
+    def contract(self) -> Mapping[str, Signature]:
+        """What the graphs of this bundle take and give."""
+        return with_shallow(CONTRACT if self.keyframes.image is None else IMAGE_CONTRACT, self.graphs)
+
+
+def from_json(raw: bytes) -> Manifest:
+    """The manifest in UTF-8 JSON. Raises BundleError, without the file's name, where it breaks the format."""
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"not valid JSON ({error}); get the bundle again") from error
+    return _parse(value)
+
+
+def to_json(manifest: Manifest) -> bytes:
+    """The manifest as indented UTF-8 JSON."""
+    members = _plain(manifest, whole=True)
+    version = 1 if members == _plain(manifest, whole=False) else 2
+    if manifest.optimised is not None or set(SHALLOW.values()) & set(manifest.graphs):
+        version = FORMAT_VERSION
+    value = {"format": FORMAT, "format_version": version, **members}
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any, whole: bool) -> Any:
+    """`value` as JSON has it; a field at its default is left out, and unless `whole` every field that has one."""
+    if is_dataclass(value):
+        pairs = ((f, getattr(value, f.name)) for f in fields(value))
+        said = ((f, v) for f, v in pairs if f.default is MISSING or (whole and v != f.default))
+        return {f.name: _plain(v, whole) for f, v in said}
+    if isinstance(value, Mapping):
+        return {key: _plain(item, whole) for key, item in value.items()}
+    return [_plain(item, whole) for item in value] if isinstance(value, tuple) else value
+
+
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError(f"a key is given twice among {[key for key, _ in pairs]}")
+    return value
+
+
+def _parse(value: Any) -> Manifest:
+    require(isinstance(value, dict), "manifest", "an object", type(value).__name__)
+    form, version = value.pop("format", None), value.pop("format_version", None)
+    require(form == FORMAT, "format", repr(FORMAT), form)
+    require(type(version) is int, "format_version", "a whole number", version)
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"format_version {version} is newer than {FORMAT_VERSION}, the newest this ffrt reads; "
+            "type 'pip install --upgrade ffrt'"
+        )
+    require(version >= 1, "format_version", f"1 to {FORMAT_VERSION}", version)
+    manifest = _build(Manifest, value, "")
+    assert isinstance(manifest, Manifest)
+    return manifest
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value`, from JSON, as an instance of the annotation `kind`; nothing is converted but int to float."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        require(isinstance(value, dict), where, "an object", value)
+        hints = typing.get_type_hints(kind)
+        known = {f.name: f.default is MISSING for f in fields(kind)}
+        for key in value:
+            require(key in known, where if where else "manifest", f"no other keys than {list(known)}", key)
+        for key, needed in known.items():
+            require(key in value or not needed, where if where else "manifest", f"the key {key!r}", sorted(value))
+        members = {key: _build(hints[key], item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+        try:
+            return typing.cast(Any, kind)(**members)
+        except BundleError as error:
+            raise BundleError(f"{where}.{error}".lstrip(".")) from None
+    if types.NoneType in arguments:
+        return None if value is None else _build(arguments[0], value, where)
+    if origin is tuple:
+        require(isinstance(value, list), where, "a list", value)
+        return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping:
+        require(isinstance(value, dict), where, "an object", value)
+        return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is Literal:
+        require(isinstance(value, str) and value in arguments, where, f"one of {list(arguments)}", value)
+        return value
+    if kind is float:
+        ok = (type(value) is int and abs(value) < 1 << 53) or (type(value) is float and math.isfinite(value))
+        require(ok, where, "a finite number", value)
+        return float(value)
+    kinds = arguments if origin in (types.UnionType, typing.Union) else (kind,)
+    require(type(value) in kinds, where, " or ".join(k.__name__ for k in kinds), value)
+    return value

@@ -1,0 +1,80 @@
+"""Files, graphs and their parts as `manifest.json` tells of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from ffrt.bundle.contract import TensorSpec, require
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """Size in bytes and sha256 (64 hex digits) of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        require(self.bytes >= 0, "bytes", "0 or more", self.bytes)
+        require(_DIGEST.fullmatch(self.sha256) is not None, "sha256", "64 hex digits", self.sha256)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Measured difference from the PyTorch module, and the relative RMS floor it had to stay under."""
+
+    max_abs: float
+    relative_rms: float
+    floor: float
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """One file of a graph that was split, with the names of what it takes and gives."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One ONNX graph: its file, its contract and how close it is to the module it was exported from.
+
+    A graph that was split has `parts`, run in order, the last of which is `file`: each is fed with inputs of the graph
+    and with what earlier parts gave, and need not run again while they stay the same.
+    """
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parity: Parity
+    parts: tuple[PartSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.parts) == 0:
+            return
+        known = {tensor.name for tensor in self.inputs}
+        for part in self.parts:
+            require(set(part.inputs) <= known, f"parts.{part.file}.inputs", f"some of {sorted(known)}", part.inputs)
+            known |= set(part.outputs)
+        last, made = self.parts[-1], tuple(tensor.name for tensor in self.outputs)
+        require(last.file == self.file, "parts", f"{self.file!r} last", last.file)
+        require(last.outputs == made, f"parts.{last.file}.outputs", f"{list(made)}", last.outputs)
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """How the graphs of a bundle were rewritten: for which provider, by which passes, computing in which numbers.
+
+    `psnr` is the PSNR in dB of its videos against those of the bundle that it was made of, None where none were made.
+    """
+
+    provider: str
+    passes: tuple[str, ...]
+    dtype: Literal["float32", "float16", "bfloat16"]
+    psnr: float | None = None

@@ -1,0 +1,1 @@
+"""The stages of a video: text, first frame, keyframes, interpolation, decoding."""

@@ -1,0 +1,316 @@
+"""bench.pipeline_speed divides round by round, times only who agrees, and says what it cannot measure."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from bench import report
+from bench.contenders.eager import Eager, networks_of
+from bench.contenders.work import (
+    DECODED,
+    SMALL,
+    STAGES,
+    STEPS,
+    Contender,
+    Given,
+    Ours,
+    Scale,
+    given_of,
+    runner,
+    scale_of,
+)
+from bench.harness import profile as speed_profile
+from bench.harness.run import child, write_json
+from bench.pipeline_speed import __main__ as pipeline_speed
+from bench.pipeline_speed import measure as speed_measure
+from bench.pipeline_speed.measure import ONE_RUN, agree, difference, measured, memory_of, result
+from bench.pipeline_speed.table import plot, table
+from ffrt import Bundle, Context, open_bundle
+from ffrt.backend.openvino import OpenVinoGraph
+from ffrt.sampling.sampler import Array, Denoised
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "graphs" / "demo"
+pytestmark = pytest.mark.filterwarnings("ignore::ffrt.PromptTruncated")  # the tiny bundle keeps 8 tokens
+
+
+class Fake:
+    """A contender whose every stage is the number `value`, and which counts its steps."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+        self.steps = 0
+
+    def _denoise(self) -> Iterator[Denoised]:
+        for index in range(STEPS):
+            self.steps += 1
+            made = np.full((1, 4, 2, 2), self.value, np.float32)
+            yield Denoised(index, STEPS, 0.0, made, made)
+
+    def keyframes(self, scale: Scale, given: Given) -> Any:
+        return self._denoise()
+
+    interpolation = keyframes
+
+    def decode(self, latents: Array) -> Iterator[Array]:
+        yield np.full((len(latents), 2, 2, 3), self.value, np.float32)
+
+    def encode(self, prompt: str) -> Context:
+        made = np.full((1, 2, 3), self.value, np.float32)
+        return Context(made, np.ones((1, 2), np.bool_), made[0, 0])
+
+    def video(self, fps: int, prompt: str) -> int:
+        return 1
+
+
+@pytest.fixture
+def given() -> Given:
+    context = Fake(1.0).encode("")
+    return Given(context, np.zeros((3, 4, 2, 2), np.float32), np.zeros((DECODED, 4, 2, 2), np.float32))
+
+
+def test_ratios_are_of_eager_over_each_in_the_same_round() -> None:
+    times, ratios = measured({"eager": [2.0, 4.0, 9.0], "plain": [1.0, 4.0, 3.0], "optimised": [1.0, 1.0, 3.0]})
+    assert (times["eager"].median_s, times["eager"].runs) == (4.0, 3)
+    assert ratios == {"plain": {"median": 2.0, "iqr": 1.0}, "optimised": {"median": 3.0, "iqr": 1.0}}
+    assert measured({"plain": [1.0]})[1] == {}
+
+
+def test_a_call_runs_its_row_of_steps_and_never_the_first(given: Given) -> None:
+    fake = Fake(1.0)
+    call = runner(fake, "keyframe_step", SMALL, given, 4)
+    assert fake.steps == 1
+    call()
+    assert fake.steps == 5
+    short = runner(fake, "interpolation_step", SMALL, given, STEPS)
+    with pytest.raises(ValueError, match="50 steps"):
+        short()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_who_computes_something_else_is_not_timed(stage: Any, given: Given) -> None:
+    same: dict[str, Contender] = {"eager": Fake(1.0), "plain": Fake(1.001)}
+    largest = dict.fromkeys([*same, "optimised"], 1e-2)
+    found = agree(same, stage, SMALL, given, largest)
+    assert found["eager"] == 0 and found["plain"] == pytest.approx(1e-3, rel=1e-2)
+    for wrong in (1.1, float("nan")):
+        with pytest.raises(ValueError, match=f"optimised computes something else than eager in {stage}"):
+            agree({**same, "optimised": Fake(wrong)}, stage, SMALL, given, largest)
+    rounded = {"eager": Fake(1.0), "openvino": Fake(1.03)}
+    assert agree(rounded, stage, SMALL, given, {"eager": 0.0, "openvino": 5e-2})["openvino"] > 1e-2
+
+
+def test_difference_needs_one_shape() -> None:
+    assert difference(np.ones(4), np.full(4, 1.5)) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r"expected the shape \[4\], got \[1\]"):
+        difference(np.ones(4), np.ones(1))
+
+
+def test_eager_and_the_demo_agree_in_every_stage() -> None:
+    bundle = open_bundle(DEMO)
+    ours, eager = Ours(bundle, "cpu", 1), Eager(bundle, networks_of("demo", DEMO), 1)
+    scale = replace(scale_of(bundle), side=8, known=3, interpolation_guidance=0.25)
+    given = given_of(scale, bundle, ours.encode)
+    for stage in STAGES:
+        found = agree({"eager": eager, "plain": ours}, stage, scale, given, {"eager": 0.0, "plain": 1e-3})
+        assert found["plain"] < 1e-3 and np.std(result(eager, stage, scale, given)) > 0
+
+
+def test_runs_of_sessions_are_counted_and_left_as_they_were(tiny: Bundle) -> None:
+    run, other, ours = ort.InferenceSession.run, OpenVinoGraph.run, Ours(tiny, "cpu", 1)
+    scale = scale_of(tiny)
+    given = given_of(scale, tiny, ours.encode)
+    call = runner(ours, "keyframe_step", scale, given, 3)
+    with speed_profile.timed_runs() as spent:
+        call()
+    assert len(spent) >= 3 and len(spent) % 3 == 0 and all(seconds > 0 for seconds in spent)
+    assert ort.InferenceSession.run is run and OpenVinoGraph.run is other
+    assert speed_profile.host_share(int, 3) == 1.0
+    assert 0 < speed_profile.host_overhead(ours, "keyframe_step", scale, given, 2, 3) < 1
+
+
+def event(operator: str, inputs: list[list[int]], output: list[int], us: int, index: int = 0) -> dict[str, Any]:
+    shapes = {"input_type_shape": [{"float": shape} for shape in inputs], "output_type_shape": [{"float": output}]}
+    return {"name": f"n{index}_kernel_time", "dur": us, "args": {"op_name": operator, "node_index": index, **shapes}}
+
+
+def test_shares_name_the_largest_operators() -> None:
+    events = [event(f"Op{index}", [], [], 10 + index) for index in range(10)]
+    found = speed_profile.shares([events[:4], events[4:]])
+    assert [row["operator"] for row in found] == [*(f"Op{index}" for index in range(9, 1, -1)), "others"]
+    assert sum(row["share"] for row in found) == pytest.approx(1) and found[-1]["share"] == pytest.approx(21 / 145)
+    assert speed_profile.shares([]) == []
+
+
+def test_flops_of_a_step_leave_out_what_a_request_does_once() -> None:
+    conv = event("FusedConv", [[1, 3, 8, 8], [5, 3, 3, 3]], [1, 5, 8, 8], 1, index=1)
+    once = event("MatMul", [[4, 6], [6, 7]], [4, 7], 1, index=2)
+    assert speed_profile.step_flops([[conv, once, conv]], 2) == 2 * 5 * 64 * 27
+
+
+@pytest.mark.parametrize(
+    ("inputs", "flops"),
+    [
+        ([[2, 6, 32], [2, 5, 32], [2, 5, 32]], 4 * 2 * 6 * 5 * 32),
+        ([[2, 4, 6, 8], [2, 4, 5, 8], [2, 4, 5, 8]], 4 * 2 * 4 * 6 * 5 * 8),
+        ([[2, 6, 4, 3, 8]], 4 * 2 * 6 * 6 * 32),
+    ],
+)
+def test_flops_of_a_fused_attention(inputs: list[list[int]], flops: int) -> None:
+    assert speed_profile.attention_flops(inputs) == flops
+    assert speed_profile.event_flops(event("MultiHeadAttention", inputs, inputs[0], 1)["args"]) == flops
+    assert speed_profile.event_flops(event("Softmax", inputs, inputs[0], 1)["args"]) == 0
+
+
+def test_a_watched_stage_tells_its_operators(tiny: Bundle) -> None:
+    ours = Ours(tiny, "cpu", 1)
+    scale = scale_of(tiny)
+    given = given_of(scale, tiny, ours.encode)
+    usual = ort.SessionOptions
+    found = speed_profile.operators(tiny, 1, "cpu", "decode_frame", scale, given)
+    flops = speed_profile.flops(tiny, 1, "decode_frame", scale, given)
+    assert ort.SessionOptions is usual
+    assert [row["operator"] for row in found] == ["ConvTranspose"]
+    side = scale.side
+    assert flops == 2 * 4 * side * side * 3 * 8 * 8
+
+
+def test_a_process_that_runs_ffrt_has_no_pytorch_in_it(tiny: Bundle) -> None:
+    job = {"contender": "optimised", "bundle": str(tiny.folder), "networks": "demo", "provider": "cpu", "threads": 1}
+    job |= {"memory": "low", "fps": 8, "scale": {**vars(scale_of(tiny))}}
+    found = child(ONE_RUN + 'result["torch"] = "torch" in sys.modules', job)
+    assert found["peak_bytes"] > 1e7 and not found["torch"]
+
+
+def test_memory_is_asked_of_every_contender(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(speed_measure, "child", lambda body, job: jobs.append(job) or {"peak_bytes": len(jobs)})
+    found = memory_of({"demo plain": tiny, "demo optimised": tiny}, {"demo": scale_of(tiny)}, "cpu", 1)
+    assert set(found["stages"]["demo"]["keyframe_step"]) == {"eager", "plain", "optimised"}
+    assert {name: set(row) for name, row in found["videos"].items()} == {
+        "eager": {"8 fps"}, "optimised, fast": {"8 fps", "30 fps"}, "optimised, low": {"8 fps", "30 fps"},
+    }  # fmt: skip
+    assert len({json.dumps(job, sort_keys=True) for job in jobs}) == len(jobs) == 9 + 5
+    more = {f"demo {name}": tiny for name in ("plain", "optimised", "openvino")}
+    found = memory_of(more, {"demo": scale_of(tiny)}, "cpu", 1)
+    assert "openvino" in found["stages"]["demo"]["decode_frame"] and "openvino, low" in found["videos"]
+    assert {job["provider"] for job in jobs if job["contender"] == "openvino"} == {"openvino"}
+
+
+@pytest.fixture
+def tiny_ways(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """Every contender is the tiny bundle, none is PyTorch or optimised, and memory is not measured."""
+
+    def ways(own: Mapping[str, Bundle], kind: str, provider: str, threads: int, compiled: bool) -> dict[str, Contender]:
+        names = ["eager", *(["compiled"] if compiled else []), *own]
+        return {name: Ours(tiny, provider, threads) for name in names}
+
+    optimised: Callable[..., tuple[Bundle, float]] = lambda bundle, out, provider: (bundle, 1.0)  # noqa: E731
+    monkeypatch.setattr(pipeline_speed, "contenders_of", ways)
+    monkeypatch.setattr(pipeline_speed, "optimised_bundle", optimised)
+    monkeypatch.setattr(pipeline_speed, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(pipeline_speed, "product_rate", lambda provider, threads: 1e10)
+    monkeypatch.setattr(pipeline_speed, "small_bundle", lambda folder, demo: tiny)
+    monkeypatch.setattr(speed_measure, "child", lambda body, job: {"peak_bytes": 10_000_000})
+    return tiny
+
+
+def test_a_quick_run_has_every_ratio_and_is_not_whole(
+    tiny_ways: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--quick", "--compile", "--bundle", str(tiny_ways.folder), "--threads", "1", "--folder", str(tmp_path)]
+    assert pipeline_speed.main(arguments) == 0
+    record = json.loads((tmp_path / "pipeline_speed.json").read_text())
+    assert set(record["ratios"]) == {"keyframe_step", "interpolation_step", "end_to_end_fast"}
+    assert not record["whole"] and "video" not in record and "memory" not in record
+    assert 0 < record["host_overhead"] < 1 and set(record["scales"]) == {"demo"}
+    stages = record["scales"]["demo"]["stages"]
+    assert set(stages) == set(STAGES) and set(stages["text"]["ratios"]) == {
+        "compiled",
+        "plain",
+        "optimised",
+        "openvino",
+    }
+    found = {name: stages["keyframe_step"]["ratios"][name]["median"] for name in ("optimised", "openvino")}
+    assert record["ratios_of"]["keyframe_step"] == found
+    assert record["ratios"]["keyframe_step"] == max(found.values()), "the faster one of ours"
+    assert (tmp_path / "pipeline_speed.png").read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert "torch.compile" in said and "projected" in said and str(tiny_ways.folder) not in json.dumps(record)
+
+
+def test_a_whole_run_is_the_readmes(tiny_ways: Bundle, tmp_path: Path) -> None:
+    arguments = ["--bundle", str(tiny_ways.folder), "--threads", "1", "--folder", str(tmp_path)]
+    assert pipeline_speed.main(arguments) == 0
+    record = json.loads((tmp_path / "pipeline_speed.json").read_text())
+    assert record["whole"] and set(record["scales"]) == {"small", "demo"} and record["video"]["frames"] == 9
+    assert {item["name"] for item in record["targets"]} == {*pipeline_speed.TARGETS, "host_overhead"}
+    ratios, own = record["video"]["ratios"], record["ratios_of"]
+    assert own["end_to_end_same_steps"]["optimised"] == ratios["optimised"]["median"]
+    assert own["end_to_end_fast"]["openvino"] == ratios["openvino_fast"]["median"]
+    rows = record["scales"]["demo"]["stages"]["decode_frame"]["contenders"]
+    assert rows["optimised"]["flops"] > 0 and 0 < rows["optimised"]["flops_share"]
+    readme = "<!-- bench:pipeline_speed -->\nold\n<!-- /bench -->\n"
+    made = report.renewed(readme, tmp_path)
+    assert (
+        "**optimised graph**" in made
+        and "OpenVINO, bfloat16" in made
+        and "peak memory of a whole video" in made
+        and "old" not in made
+    )
+    assert "- demo, decoding a frame, optimised: ConvTranspose 100 %" in made
+    assert plot(record).shape == (460, 1300, 3)
+    write_json(tmp_path / "pipeline_speed.json", {**record, "whole": False})
+    with pytest.raises(ValueError, match="partial run"):
+        report.renewed(readme, tmp_path)
+
+
+def test_a_missed_target_is_said(tiny_ways: Bundle, tmp_path: Path) -> None:
+    place = tmp_path / "record.json"
+    arguments = ["--parts", "stages", "--runs", "1", "--row", "1", "--bundle", str(tiny_ways.folder), "--threads", "1"]
+    assert pipeline_speed.main([*arguments, "--json", str(place)]) == 0
+    record = json.loads(place.read_text())
+    record["ratios_of"] = {
+        "interpolation_step": {"optimised": 1.5, "openvino": 2.5},
+        "keyframe_step": {"optimised": 1.9},
+    }
+    record["host_overhead"] = 0.05
+    record["targets"] = pipeline_speed.targets(record)
+    assert [item["met"] for item in record["targets"]] == [False, True, True, False]
+    said = table(record)
+    assert "ONNX Runtime in float32 | 1.50 | at least 2.0 | **no** |" in said
+    assert "OpenVINO in bfloat16 | 2.50 | at least 2.0 | yes |" in said and "| 5.0 % | under 2 % | **no** |" in said
+
+
+def test_only_a_run_at_the_defaults_is_whole() -> None:
+    def whole(*arguments: str) -> bool:
+        asked, usual = (pipeline_speed.parser().parse_args(line) for line in (arguments, ()))
+        return pipeline_speed.is_whole(asked, usual, pipeline_speed.FREE)
+
+    assert whole() and whole("--compile", "--threads", "1", "--json", "x.json")
+    for arguments in (["--quick"], ["--runs", "4"], ["--parts", "stages"], ["--row", "2"], ["--video-runs", "1"]):
+        assert not whole(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--runs", "0"], "--runs: expected 1 or more, got 0"),
+        (["--row", "-1"], "--row: expected 1 or more, got -1"),
+        (["--video-runs", "0"], "--video-runs: expected 1 or more"),
+        (["--threads", "0"], "--threads: expected 1 or more, got 0"),
+        (["--runs", "20"], "at most 49 steps, got 84"),
+        (["--bundle", "nowhere"], "manifest.json"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pipeline_speed.main(["--folder", str(tmp_path / "none"), *arguments]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -1,0 +1,188 @@
+"""From weights to a bundle that the runtime opens: written whole or not at all, and equal to PyTorch."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.checkpoints.weights import load_half, save_half
+from export.datasets.captions import train_tokenizer
+from export.models.configs import PRESETS, ModelConfig, MoVQConfig, T5Config, UNetConfig
+from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
+from export.models.keyframes import KeyframeUNet
+from export.models.movq import MoVQ, MoVQDecoder, MoVQEncoder
+from export.models.t5 import TextEncoder
+from export.onnx import demo, parity
+from export.onnx.inputs import draw_inputs
+from export.onnx.trace import LARGEST_CONSTANT, point_to
+from ffrt import Pipeline
+from ffrt.backend.graph import Graph
+from ffrt.bundle import CONTRACT, open_bundle
+
+DEMO = Path(__file__).parents[2] / "graphs" / "demo"
+
+
+def small_unet(num_channels: int, out_channels: int) -> UNetConfig:
+    """One level of all layers: tracing takes a minute a level. Kandinsky Video 1.1 of test_release_recipe has two, and
+    with them the convolutions that halve and double and the skips between."""
+    return UNetConfig(
+        model_channels=8, init_channels=8, time_embed_dim=16, context_dim=16, num_channels=num_channels,
+        out_channels=out_channels, groups=4, head_dim=4, dim_mult=(1,), num_blocks=(2,),
+        add_cross_attention=(True,), add_self_attention=(True,),
+    )  # fmt: skip
+
+
+SMALL = ModelConfig(
+    name="small",
+    text=T5Config(vocab_size=512, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4, context_dim=16),
+    keyframes=small_unet(4, 4),
+    interpolation=small_unet(20, 12),
+    movq=MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(), resolution=32),
+    num_frames=3,
+    image_size=32,
+)
+
+
+def draws(config: ModelConfig, graph: str) -> Callable[[int], tuple[torch.Tensor, ...]]:
+    return functools.partial(draw_inputs, CONTRACT[graph], demo.limits(config, graph))
+
+
+def write_random_weights(folder: Path) -> Path:
+    """Random weights of the small configuration, with nothing left at zero: a dead layer would hide a mistake."""
+    torch.manual_seed(3)
+    folder.mkdir(parents=True)
+    interpolation = UntextedInterpolationUNet(InterpolationUNet(SMALL.interpolation), torch.randn(16))
+    modules = {
+        "text_encoder": TextEncoder(SMALL.text),
+        "keyframe_unet": KeyframeUNet(SMALL.keyframes),
+        "interpolation_unet": interpolation,
+        "movq_encoder": MoVQEncoder(SMALL.movq),
+        "movq_decoder": MoVQDecoder(SMALL.movq),
+    }
+    for name, module in modules.items():
+        for parameter in module.parameters():
+            if float(parameter.detach().abs().max()) == 0:
+                torch.nn.init.normal_(parameter, std=0.1)
+        save_half(module.state_dict(), folder / f"{name}.safetensors")
+    train_tokenizer(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("export")
+    demo.write_bundle(SMALL, write_random_weights(root / "weights"), root / "bundle", lambda line: None)
+    return root
+
+
+@pytest.mark.slow
+def test_an_exported_bundle_makes_a_video(exported: Path) -> None:
+    bundle = open_bundle(exported / "bundle")
+    assert {parity.floor for parity in (graph.parity for graph in bundle.graphs.values())} == {parity.FLOOR}
+    assert all(0 < graph.parity.relative_rms < parity.FLOOR for graph in bundle.graphs.values())
+    pipe = Pipeline.from_pretrained(exported / "bundle", provider="cpu", threads=1)
+    video = pipe("a red circle", num_inference_steps=2)
+    assert video.frames.shape == (9, 32, 32, 3)
+
+
+@pytest.mark.slow
+def test_graphs_carry_no_weights_of_their_own(exported: Path) -> None:
+    bundle = exported / "bundle"
+    for name in SMALL_GRAPHS:
+        model = onnx.load(bundle / f"{name}.onnx", load_external_data=False)
+        stored = [i for i in model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
+        assert {entry.value for i in stored for entry in i.external_data if entry.key == "location"} == {
+            f"{name}.safetensors"
+        }
+        inside = sum(len(i.raw_data) for i in model.graph.initializer)
+        assert inside < 50_000
+        ours, given = (exported / folder / f"{name}.safetensors" for folder in ("bundle", "weights"))
+        assert ours.read_bytes() == given.read_bytes()
+
+
+SMALL_GRAPHS = ("text_encoder", "keyframe_unet", "interpolation_unet", "movq_encoder", "movq_decoder")
+
+
+@pytest.mark.slow
+def test_a_bundle_is_rebuilt_from_its_own_weights(exported: Path, tmp_path: Path) -> None:
+    modules = demo.load_modules(SMALL, exported / "bundle")
+    graph = Graph(open_bundle(exported / "bundle"), "interpolation_unet", provider="cpu", threads=1)
+    draw = draws(SMALL, "interpolation_unet")
+    measured = parity.compare("interpolation_unet", modules["interpolation_unet"], graph, draw, 5)
+    assert measured.relative_rms < parity.FLOOR
+
+
+@pytest.mark.slow
+def test_below_the_floor_nothing_is_written(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "FLOOR", 1e-12)
+    monkeypatch.setattr(demo, "trace", lambda traced: onnx.load(  # the graphs of before: tracing again would be slow
+        exported / "bundle" / f"{traced.name}.onnx", load_external_data=False
+    ))  # fmt: skip
+    monkeypatch.setattr(demo, "point_to", lambda model, weights: model)
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "kept.txt").write_text("what was there before")
+    with pytest.raises(parity.ParityError, match="relative RMS error of at most 1e-12.*nothing was written"):
+        demo.write_bundle(SMALL, exported / "weights", out, lambda line: None)
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "kept.txt"]
+
+
+@pytest.mark.slow
+def test_a_wrong_graph_is_caught(exported: Path) -> None:
+    graph = Graph(open_bundle(exported / "bundle"), "movq_decoder", provider="cpu", threads=1)
+    other = MoVQ(SMALL.movq).decoder
+    with pytest.raises(parity.ParityError, match="movq_decoder.image"):
+        parity.compare("movq_decoder", other, graph, draws(SMALL, "movq_decoder"), 1)
+
+
+@pytest.mark.parametrize("name", SMALL_GRAPHS)
+def test_the_demo_bundle_is_what_its_weights_say(name: str) -> None:
+    config = PRESETS["demo"]
+    module = demo.load_modules(config, DEMO)[name]
+    graph = Graph(open_bundle(DEMO, verify=False), name, provider="cpu", threads=1)
+    measured = parity.compare(name, module, graph, draws(config, name), 2)
+    assert measured.relative_rms < parity.FLOOR
+
+
+def test_the_demo_bundle_is_light() -> None:
+    assert sum(path.stat().st_size for path in DEMO.iterdir()) < 24e6
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(FileNotFoundError, match="python -m export.train"):
+        load_half(module, tmp_path / "none.safetensors")
+    with torch.no_grad():
+        module.weight[0, 0] = 1e6
+    with pytest.raises(ValueError, match="weight does not fit float16"):
+        save_half(module.state_dict(), tmp_path / "big.safetensors")
+    assert list(tmp_path.iterdir()) == []
+    save_half(torch.nn.Linear(3, 2).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        load_half(module, tmp_path / "other.safetensors")
+
+
+def test_a_large_constant_outside_the_weights_is_refused(tmp_path: Path) -> None:
+    save_half({"known": torch.zeros(4)}, tmp_path / "w.safetensors")
+    for numbers in (LARGEST_CONSTANT // 4, LARGEST_CONSTANT // 4 + 1):
+        big = onnx.numpy_helper.from_array(np.zeros(numbers, np.float32), "stranger")
+        model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [big]))
+        if 4 * numbers <= LARGEST_CONSTANT:
+            assert point_to(model, tmp_path / "w.safetensors").graph.initializer[0].raw_data
+            continue
+        with pytest.raises(KeyError, match="stranger"):
+            point_to(model, tmp_path / "w.safetensors")
+
+
+def test_configurations_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="one entry per level"):
+        dataclasses.replace(SMALL.keyframes, num_blocks=(2, 2))
+    with pytest.raises(ValueError, match="at least 2 blocks"):
+        dataclasses.replace(SMALL.keyframes, num_blocks=(1,))
+    with pytest.raises(ValueError, match="multiple of head_dim 3"):
+        KeyframeUNet(dataclasses.replace(SMALL.keyframes, head_dim=3))

@@ -1,0 +1,207 @@
+"""A network that sees text and a temporal mask in three parts: what each is fed, and that results stay."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import parser
+from torch import Tensor, nn
+
+from export.checkpoints.defaults import INTERPOLATION_1_1
+from export.models.configs import UNetConfig
+from export.models.interpolation import TextedInterpolationUNet
+from export.models.layers import AttentionBlock, GroupConv
+from export.models.unet import Conditioning
+from export.onnx.inputs import Limits, draw_inputs, multiples_of
+from export.onnx.trace import Traced, trace
+from ffrt.backend.parts import Parts
+from ffrt.backend.session import Session
+from ffrt.bundle import IMAGE_CONTRACT, PartSpec
+from ffrt.sampling.sampler import drain, normal_noise
+from ffrt.stages.interpolate import WINDOW_GROUPS, interpolation_steps, noise_shape, windows
+from graphs.passes.ir import open_graph, write_graph
+from graphs.passes.split import FAST, split
+from graphs.passes.table import apply, names_of
+
+NAME = "interpolation_unet"
+C, E, D = 8, 16, 8
+ONCE = ("skip_frames", "perturbation")
+Feed = dict[str, np.ndarray]
+
+
+class Body(nn.Module):
+    """One layer of each kind that mask, text or tables reach, in place of all levels of the U-Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_conv, self.out_conv = nn.Conv2d(20, C, 1), nn.Conv2d(C, 12, 1)
+        self.convolution = GroupConv(C)
+        self.text = AttentionBlock(C, E, D, 4, 4, 2)
+
+    def forward(self, x: Tensor, given: Conditioning) -> Tensor:
+        assert given.frames is not None
+        given = given.an_image(x.shape[0])
+        x = self.convolution(self.in_conv(x), given.frames, given.temporal_mask)
+        prediction: Tensor = self.out_conv(self.text.attend(x, given.time_embed, given.context, given.context_mask))
+        return prediction
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 1.1 interpolation with :class:`Body` as the exporter writes it, no weight of it zero."""
+    torch.manual_seed(0)
+    module = TextedInterpolationUNet(UNetConfig(C, C, E, D, num_channels=20, out_channels=12, groups=4, head_dim=4))
+    module.body = Body()
+    for parameter in module.requires_grad_(False).parameters():
+        parameter.copy_(torch.randn_like(parameter) / max(1, parameter[0].numel()) ** 0.5)
+    signature, limits = IMAGE_CONTRACT[NAME], Limits(1, 8, D, 1, 180)
+    traced = Traced(NAME, module, draw_inputs(signature, limits, 0), multiples_of(signature, limits), IMAGE_CONTRACT)
+    path = tmp_path_factory.mktemp("split") / "plain.onnx"
+    onnx.save(trace(traced), path)
+    return path
+
+
+def parts_of(plain: Path, provider: str = "cpu") -> list[ir.Model]:
+    """The parts after all passes of a provider that a CPU can run."""
+    names = [name for name in names_of(provider) if name != "fuse_group_norm"]
+    return split(apply(open_graph(plain), NAME, provider, names))
+
+
+@pytest.fixture(scope="module")
+def whole(plain: Path) -> Session:
+    return Session(plain, NAME, provider="cpu", threads=1)
+
+
+@pytest.fixture(scope="module", params=["cpu", "cuda"])
+def apart(plain: Path, request: pytest.FixtureRequest) -> Parts:
+    """The parts as the runtime has them: the first two take one number for all groups."""
+    sessions = []
+
+    def opened(file: str) -> Session:
+        return Session(plain.parent / file, NAME, provider="cpu", threads=1)
+
+    made = parts_of(plain, request.param)
+    for number, part in enumerate(made):
+        for value in part.graph.inputs:
+            if number < len(made) - 1 and value.name in ONCE:
+                value.shape = ir.Shape([1])
+        path = plain.parent / f"{request.param}{number}.onnx"
+        write_graph(part, path, half=False)
+        names = (tuple(str(value.name) for value in values) for values in (part.graph.inputs, part.graph.outputs))
+        sessions.append((PartSpec(path.name, *names), opened(path.name)))
+    return Parts(NAME, IMAGE_CONTRACT[NAME][0], sessions, opened)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_only_the_step_sees_what_is_denoised_and_the_mask(plain: Path, provider: str) -> None:
+    parts = parts_of(plain, provider)
+    own = {spec.name for spec in IMAGE_CONTRACT[NAME][0]}
+    assert [{value.name for value in part.graph.inputs} & own for part in parts] == [
+        {"context", "context_mask", *ONCE}, {"time", "context_mask", "perturbation"},
+        {"x", "context_mask", "perturbation", "temporal_mask"},
+    ]  # fmt: skip
+    step = parts[-1].graph
+    mask = next(value for value in step.inputs if value.name == "temporal_mask")
+    assert {node.op_type for node, _ in mask.uses()} and not any(node.op_type == "Shape" for node, _ in mask.uses())
+    assert not any(node.op_type == "Gemm" for node in step), "scale and shift are worked out before"
+    given = [value for value in step.inputs if value.name not in own]
+    assert len(given) >= 3, "keys, values and the table come from earlier parts"
+
+
+@pytest.mark.parametrize(("rows", "groups"), list(product((1, 2, 3), (1, 2, 5))))
+def test_parts_give_what_the_whole_gives(apart: Parts, whole: Session, rows: int, groups: int) -> None:
+    """The mask is another in every call, the prompt and the time are not: what is kept must not hold it."""
+    rng = np.random.default_rng([rows, groups])
+    feed: Feed = {
+        "x": rng.standard_normal((rows * groups, 20, 3, 2)).astype(np.float32),
+        "time": np.full(rows, 431, np.float32), "context": rng.standard_normal((rows, 6, D)).astype(np.float32),
+        "context_mask": np.arange(6) < rng.integers(1, 7, (rows, 1)), "skip_frames": np.full(groups, 3),
+        "perturbation": np.full(groups, 0.5, np.float32),
+    }  # fmt: skip
+    seen = []
+    for mask in ([1, 0, 0.5], [0, 1, 1], [1, 1, 1]):
+        given = {**feed, "temporal_mask": np.array(mask[:rows], np.float32)}
+        seen.append(apart.run(given)["prediction"])
+        same(seen[-1], whole.run(given)["prediction"])
+    assert np.abs(seen[0] - seen[1]).max() > 1e-2
+
+
+def test_what_was_foreseen_is_not_worked_out_again(apart: Parts, whole: Session) -> None:
+    rng = np.random.default_rng(5)
+    feed: Feed = {
+        "context": rng.standard_normal((2, 6, D)).astype(np.float32), "context_mask": np.arange(6) < [[4], [1]],
+        "skip_frames": np.full(3, 3), "perturbation": np.full(3, 0.5, np.float32),
+    }  # fmt: skip
+    times = [np.full(2, time, np.float32) for time in (900, 400, 100)]
+    step = {"x": rng.standard_normal((6, 20, 3, 2)).astype(np.float32), "temporal_mask": np.array([1, 0], np.float32)}
+    apart.foresee({**feed, "time": time} for time in times[:2])
+    assert not apart._sessions, "their memory is given back"
+    for time, opened in zip(times, (0, 0, 1), strict=True):
+        same(
+            apart.run({**feed, **step, "time": time})["prediction"],
+            whole.run({**feed, **step, "time": time})["prediction"],
+        )
+        assert len(apart._sessions) == opened, "one that was not foreseen is worked out as ever"
+
+
+def same(got: np.ndarray, want: np.ndarray) -> None:
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * float(np.abs(want).max()))
+
+
+@pytest.mark.parametrize("guidance_scale", [0.25, 0.0])
+@pytest.mark.parametrize("groups", [2, WINDOW_GROUPS, WINDOW_GROUPS + 5])
+def test_windows_of_interpolation(apart: Parts, whole: Session, groups: int, guidance_scale: float) -> None:
+    assert len(windows(groups, WINDOW_GROUPS, 2)) == 1 + (groups > WINDOW_GROUPS)
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((groups + 1, 4, 2, 2), dtype=np.float32)
+    prompt = rng.standard_normal((2, 6, D), dtype=np.float32), np.arange(6) < np.array([[4], [1]])
+    made = []
+    for network in (apart, whole):
+        steps = interpolation_steps(
+            network.run, INTERPOLATION_1_1, INTERPOLATION_1_1.passes[0], latents,
+            normal_noise(7, 2, noise_shape("group", latents.shape)), method="group", prompt=prompt,
+            num_inference_steps=2, guidance_scale=guidance_scale, sampler="ddpm",
+        )  # fmt: skip
+        made.append(drain(steps))
+    same(*made)
+
+
+# --- by hand
+
+SIZED = """<ir_version: 10, opset_import: ["" : 20]>
+agraph (float[N, 2] x, float[{mask}] temporal_mask, float[B] time, float[B, 2] context) => (float[N, 2] prediction)
+    <float[2] null = {{1, 2}}, int64[1] two = {{2}}, int64[1] axes = {{1}}> {{
+    rows = Shape {size} (temporal_mask)
+    sizes = Concat <axis=0> (rows, two)
+    nulls = Expand (null, sizes)
+    told = Sub (context, nulls)
+    column = Unsqueeze (time, axes)
+    timed = Add (told, column)
+    factors = Unsqueeze (temporal_mask, axes)
+    masked = Mul (x, factors)
+    prediction = Add (masked, timed)
+}}"""
+
+
+@pytest.mark.parametrize("size", ["", "<start=0>", "<start=0, end=1>"])
+def test_a_size_of_the_mask_is_read_from_what_changes_least(size: str) -> None:
+    """Of the two inputs that have it as well, the text: the time would have that part run at every noise level."""
+    model = ir.from_proto(parser.parse_model(SIZED.format(mask="B", size=size)))
+    parts = split(model)
+    assert [[value.name for value in part.graph.inputs] for part in parts] == [
+        ["context"], ["time", "told"], ["x", "temporal_mask", "timed"]
+    ]  # fmt: skip
+    assert any(node.inputs[0].name == "temporal_mask" for node in model.graph if node.op_type == "Shape"), "a copy"
+
+
+def test_a_size_that_no_other_input_has_keeps_the_graph_whole() -> None:
+    model = ir.from_proto(parser.parse_model(SIZED.format(mask="M", size="")))
+    assert len(split(model)) == 1
+    assert "temporal_mask" in FAST

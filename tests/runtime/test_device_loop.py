@@ -1,0 +1,108 @@
+"""The denoising loop on the device against the one in numpy: every sampler, prediction, schedule and threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffrt.backend.arrays import DeviceArray
+from ffrt.backend.session import Session
+from ffrt.errors import RequestError
+from ffrt.sampling import device_loop, sampler
+from ffrt.sampling.sampler import Array
+from graphs.update import PLACE, update_graph
+
+SHAPE = (3, 4, 6, 5)
+
+
+@dataclass(frozen=True)
+class Config:
+    prediction: str
+    schedule: str
+    threshold: float = 0.98
+    threshold_max: float | None = None
+
+
+@pytest.fixture(scope="module")
+def update() -> Session:
+    return Session(device_loop.UPDATE, "update", provider="cpu")
+
+
+def network(x_in: Array, time: float) -> Array:
+    """Bends the channels of the latent by those around it, row by row."""
+    bent: Array = np.tanh(x_in[:, 2:6] * 1.5 + x_in[:, :1] - x_in[:, 6:] + np.float32(time / 1000))
+    return bent
+
+
+def both(update: Session, config: Config, name: str, steps: int, weights: Array) -> Iterator[tuple[Array, ...]]:
+    rng = np.random.default_rng(steps)
+    rows = len(weights)
+    before, after = (rng.standard_normal((rows * 3, c, 6, 5)).astype(np.float32) for c in (2, 1))
+
+    def predict(x: Array, time: float) -> Array:
+        seen = np.concatenate([before, np.concatenate([x] * rows), after], axis=1)
+        guided: Array = np.tensordot(weights, network(seen, time).reshape(rows, *x.shape), axes=1)
+        return guided
+
+    def on_device(x_in: DeviceArray, time: float) -> DeviceArray:
+        return update.device_array(network(x_in.numpy(), time))
+
+    noise = [sampler.normal_noise(steps, 0, SHAPE) for _ in range(2)]
+    known = sampler.denoise(predict, noise[0], config, steps=steps, sampler=name)
+    found = device_loop.denoise_on_device(
+        on_device, update, noise[1], config, steps=steps, sampler=name, weights=weights, before=before, after=after
+    )
+    for want, got in zip(known, found, strict=True):
+        assert (want.index, want.total, want.time) == (got.index, got.total, got.time)
+        yield want.x, got.x, want.x0, got.x0
+
+
+@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config("epsilon", "cosine"),
+        Config("v", "cosine", 0.5),
+        Config("v", "zero-snr-trailing", threshold_max=1.0),
+        Config("v", "zero-snr-leading", 1.0, 1.5),
+    ],
+)
+def test_both_loops_agree_in_every_step(update: Session, name: str, config: Config) -> None:
+    for want_x, got_x, want_x0, got_x0 in both(update, config, name, 7, np.float32([3.5, -2.5])):
+        np.testing.assert_allclose(got_x0, want_x0, atol=2e-5)
+        np.testing.assert_allclose(got_x, want_x, atol=2e-5 * max(1, np.abs(want_x).max()))
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=3), st.integers(1, 6))
+def test_any_guidance_weights(weights: list[float], steps: int) -> None:
+    session = Session(device_loop.UPDATE, "update", provider="cpu")
+    for want_x, got_x, _, _ in both(session, Config("v", "cosine"), "ddim", steps, np.float32(weights)):
+        np.testing.assert_allclose(got_x, want_x, atol=1e-4)
+
+
+@given(st.integers(2, 5000), st.floats(0.001, 1))
+def test_the_rank_is_that_of_numpys_quantile(count: int, quantile: float) -> None:
+    values = np.random.default_rng(count).permutation(count).astype(np.float64)
+    rank, fraction = device_loop.rank_of(count, quantile, None)
+    low, high = np.sort(values)[::-1][rank - 1], np.sort(values)[::-1][rank - 2]
+    assert low + fraction * (high - low) == pytest.approx(np.quantile(values, quantile))
+
+
+def test_the_shipped_graph_is_what_its_module_writes() -> None:
+    assert PLACE == device_loop.UPDATE
+    assert PLACE.read_bytes() == update_graph().SerializeToString()
+
+
+def test_too_little_noise_is_told_before_a_step(update: Session) -> None:
+    steps = device_loop.denoise_on_device(
+        lambda x, time: x, update, iter([np.zeros(SHAPE, np.float32)]), Config("v", "cosine"), steps=3, sampler="ddpm",
+        weights=np.float32([1]), before=np.zeros((3, 0, 6, 5), np.float32), after=np.zeros((3, 0, 6, 5), np.float32),
+    )  # fmt: skip
+    with pytest.raises(RequestError, match="noise: expected a start"):
+        next(steps)

@@ -1,0 +1,210 @@
+"""Pictures become first frames, and keyframes follow them: what the networks are fed, before any network."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from export.checkpoints.defaults import INTERPOLATION_1_1, KEYFRAMES_1_1
+from ffrt import ImageTooSmall, RequestError, request
+from ffrt.media.image import fit_image, open_image
+from ffrt.sampling.sampler import add_noise, drain, zero_snr_alpha_bars
+from ffrt.stages.decode import clip_frames
+from ffrt.stages.first_frame import first_frame_steps, noise_shape
+from ffrt.stages.interpolate import interpolation_steps
+from ffrt.stages.keyframes import image_keyframe_steps
+
+Feed = dict[str, np.ndarray]
+
+
+class Recorder:
+    """A network that predicts a tenth of the noised channels and keeps what it was fed."""
+
+    def __init__(self, first: int) -> None:
+        self.first, self.feeds = first, list[Feed]()
+
+    def __call__(self, feed: Feed) -> Feed:
+        self.feeds.append(feed)
+        return {"prediction": feed["x"][:, self.first : self.first + 4] * np.float32(0.1)}
+
+
+def prompt() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((2, 3, 5), dtype=np.float32), np.array([[True, True, False], [True, False, False]])
+
+
+def keyframes(guidance: float, image_guidance: float) -> tuple[Recorder, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    config, network = replace(KEYFRAMES_1_1, num_frames=3, position_range=3), Recorder(0)
+    frame, uniform = rng.standard_normal((4, 2, 2), dtype=np.float32), rng.random((4, 2, 2), dtype=np.float32)
+    noise = rng.standard_normal((2, 3, 4, 2, 2), dtype=np.float32)
+    steps = image_keyframe_steps(
+        network, config, *prompt(), frame, uniform, iter(noise), num_inference_steps=2, guidance_scale=guidance,
+        image_guidance_scale=image_guidance, motion_score=50, noise_augmentation=20, sampler="ddpm",
+    )  # fmt: skip
+    return network, frame, uniform, drain(steps)
+
+
+def test_keyframes_see_text_and_frame_then_frame_then_neither() -> None:
+    network, frame, uniform, _ = keyframes(4.0, 2.5)
+    context, mask = prompt()
+    for feed in network.feeds:
+        np.testing.assert_array_equal(feed["context"], context[[0, 1, 1]])
+        np.testing.assert_array_equal(feed["context_mask"], mask[[0, 1, 1]])
+        x = feed["x"].reshape(3, 3, 9, 2, 2)
+        np.testing.assert_array_equal(x[0, :, :4], x[2, :, :4])
+        np.testing.assert_array_equal(x[:2, 0, 4:8], [add_noise(frame, uniform, 20)] * 2)
+        np.testing.assert_array_equal(x[:, :, 8].mean((-1, -2)), [[1, 0, 0], [1, 0, 0], [0, 0, 0]])
+        assert not x[:2, 1:, 4:8].any() and not x[2, :, 4:8].any()
+        assert feed["noise_augmentation"].tolist() == [20] * 3 and feed["motion_score"].tolist() == [50] * 3
+
+
+@pytest.mark.parametrize(("guidance", "image", "rows"), [(1.0, 1.0, 1), (2.5, 2.5, 2), (4.0, 1.0, 2), (4.0, 2.5, 3)])
+def test_a_row_that_guidance_does_not_use_is_not_run(guidance: float, image: float, rows: int) -> None:
+    network, _, _, made = keyframes(guidance, image)
+    assert {len(feed["time"]) for feed in network.feeds} == {rows}
+    np.testing.assert_allclose(made, keyframes(1.0, 1.0)[3], atol=1e-5)  # every row predicts the same: weights sum to 1
+
+
+def test_a_first_frame_is_made_with_nothing_given_and_twice_as_large() -> None:
+    network, rng = Recorder(0), np.random.default_rng(1)
+    shape = noise_shape((12, 4, 3, 5))
+    assert shape == (1, 4, 6, 10)
+    steps = first_frame_steps(
+        network, KEYFRAMES_1_1, *prompt(), iter(rng.standard_normal((2, *shape), dtype=np.float32)),
+        num_inference_steps=2, guidance_scale=5.0, sampler="ddpm",
+    )  # fmt: skip
+    assert drain(steps).shape == shape
+    for feed in network.feeds:
+        assert feed["x"].shape == (2, 9, 6, 10) and not feed["x"][:, 4:].any()
+
+
+def test_interpolation_that_sees_text_switches_its_temporal_layers_off_without() -> None:
+    network, rng = Recorder(4), np.random.default_rng(1)
+
+    def predict(feed: Feed) -> Feed:
+        network(feed)
+        return {"prediction": feed["x"][:, 4:16] * np.float32(0.1)}
+
+    latents = rng.standard_normal((3, 4, 2, 2), dtype=np.float32)
+    for scale, rows in ((0.5, 2), (0.0, 1)):
+        network.feeds.clear()
+        drain(interpolation_steps(
+            predict, INTERPOLATION_1_1, INTERPOLATION_1_1.passes[0], latents,
+            iter(rng.standard_normal((2, 2, 12, 2, 2), dtype=np.float32)), method="group", prompt=prompt(),
+            num_inference_steps=2, guidance_scale=scale, sampler="ddpm",
+        ))  # fmt: skip
+        for feed in network.feeds:
+            assert feed["temporal_mask"].tolist() == [1.0, 0.0][:rows]
+            np.testing.assert_array_equal(feed["context"], prompt()[0][:rows])
+        assert [feed["time"][0] for feed in network.feeds] == [999.0, 499.0]
+
+
+def test_noise_levels_of_a_given_frame() -> None:
+    bars = zero_snr_alpha_bars()
+    assert bars.shape == (1000,) and bars[-1] == 0 and (np.diff(bars) < 0).all() and bars[0] > 0.9999
+    x, noise = np.full((4, 1, 1), 2, np.float32), np.full((4, 1, 1), 3, np.float32)
+    np.testing.assert_allclose(add_noise(x, noise, 20), 2 * bars[20] ** 0.5 + 3 * (1 - bars[20]) ** 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(add_noise(x, noise, 999), noise)
+
+
+@given(st.integers(1, 500))
+def test_clips_are_those_of_the_release(count: int) -> None:
+    """torch.chunk into count // 4 pieces, which needs at least four frames."""
+    size = clip_frames(count)
+    assert size >= min(count, 4) and size <= 7
+    if count >= 4:
+        assert -(-count // size) <= count // 4 and (size == 1 or -(-count // (size - 1)) > count // 4)
+
+
+@given(st.integers(40, 120), st.integers(40, 120), st.integers(1, 40), st.integers(1, 40))
+def test_a_picture_is_shrunk_and_cut_to_its_middle(height: int, width: int, to_height: int, to_width: int) -> None:
+    rng = np.random.default_rng(height * width)
+    picture = rng.integers(0, 256, (height, width, 3), np.uint8)
+    fitted = fit_image(picture, to_height, to_width)
+    assert fitted.shape == (to_height, to_width, 3) and fitted.dtype == np.uint8
+    plain = np.full_like(picture, 77)
+    np.testing.assert_array_equal(fit_image(plain, to_height, to_width), 77)  # no border, no black
+    np.testing.assert_array_equal(fit_image(picture, height, width), picture)
+
+
+def test_a_small_picture_stands_in_black_and_says_so() -> None:
+    with pytest.warns(ImageTooSmall, match="2x4 is smaller than the video's 4x4"):
+        fitted = fit_image(np.full((2, 4, 3), 9, np.uint8), 4, 4)
+    np.testing.assert_array_equal(fitted[..., 0].mean(1), [0, 9, 9, 0])
+
+
+def test_files_arrays_and_images_are_opened_upright(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "plain.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    image.save(tmp_path / "turned.png", exif=turned)
+    for given_image in (pixels, image, image.convert("RGBA"), tmp_path / "plain.png", str(tmp_path / "plain.png")):
+        np.testing.assert_array_equal(open_image(given_image), pixels)
+    np.testing.assert_array_equal(open_image(tmp_path / "turned.png"), np.rot90(pixels, -1))
+    grey = open_image(Image.fromarray(pixels[..., 0]))
+    np.testing.assert_array_equal(grey[..., 2], pixels[..., 0])
+
+
+def bomb(path: Path) -> Path:
+    """A PNG of a few bytes that claims 60000 x 60000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
+    return path
+
+
+def test_bad_pictures_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "cut.png")
+    raw = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(raw[:45])
+    cases: list[tuple[object, str]] = [
+        (tmp_path / "none.png", "cannot be read as a picture"),
+        (tmp_path / "text.png", "cannot be read as a picture"),
+        (tmp_path / "cut.png", "cannot be read as a picture"),
+        (tmp_path, "cannot be read as a picture"),
+        (bomb(tmp_path / "bomb.png"), "pixels"),
+        (np.zeros((4, 4), np.uint8), r"uint8 \[H, W, 3\], got uint8 \[4, 4\]"),
+        (np.zeros((4, 4, 3), np.float32), "got float32"),
+        (np.zeros((0, 4, 3), np.uint8), "got uint8"),
+        (b"bytes", "got bytes"),
+        (7, "got int"),
+    ]
+    for image, words in cases:
+        with pytest.raises(RequestError, match=words):
+            open_image(image)
+
+
+def test_how_to_follow_is_checked() -> None:
+    usual = request.follow_of(KEYFRAMES_1_1, None, None, None, None)
+    assert usual == request.Follow(motion_score=10, guidance_scale=2.0, noise_augmentation=20)
+    assert request.follow_of(KEYFRAMES_1_1, None, "extreme", 0, 0) == request.Follow(100, 0.0, 0)
+    assert request.follow_of(KEYFRAMES_1_1, None, 7, None, None).motion_score == 7
+    plain = replace(KEYFRAMES_1_1, image=None)
+    assert request.follow_of(plain, None, None, None, None) is None
+    with pytest.raises(RequestError, match="num_inference_steps: expected 1 to 999"):
+        request.sampling_of(KEYFRAMES_1_1, 1000, None, None)
+    assert request.sampling_of(INTERPOLATION_1_1, 1000, None, None).steps == 1000
+    for given_value, words in (
+        ((None, "wild", None, None), "motion: expected one of"),
+        ((None, 1001, None, None), "motion: expected a whole number from 0 to 1000"),
+        ((None, True, None, None), "motion"),
+        ((None, None, -1, None), "image_guidance_scale: expected a number from 0"),
+        ((None, None, None, 1000), "noise_augmentation: expected a whole number from 0 to 999"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            request.follow_of(KEYFRAMES_1_1, *given_value)
