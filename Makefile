@@ -1,5 +1,5 @@
 # make demo   set up a torch-free environment and write demo.mp4
-# make test   set up the development environment, then ruff, mypy and pytest
+# make test   set up the development environment, then ruff, import-linter, mypy and pytest
 # Set-up runs once; it runs again when pyproject.toml changes.
 
 PYTHON ?= python3
@@ -20,7 +20,9 @@ fast: lint
 	.venv/bin/python -m pytest -q -m "not slow"
 
 lint: .venv/ready
+	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/lint-imports
 	.venv/bin/mypy
 
 .venv-demo/ready: pyproject.toml $(shell find runtime graphs/demo -type f -not -name '*.pyc' 2>/dev/null) | check-python

@@ -61,9 +61,11 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--row", type=int, default=2, help="denoising steps timed in a row (2)")
     line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="the demo's folder (graphs/demo)")
     line.add_argument(
-        "--models", type=Path, default=ROOT / "graphs" / "bundles",
+        "--models",
+        type=Path,
+        default=ROOT / "graphs" / "bundles",
         help=f"bundles are kept below it and used again; {NEEDED_GB} GB at the full scale (graphs/bundles)",
-    )  # fmt: skip
+    )
     return line
 
 
@@ -121,8 +123,11 @@ def say(line: str) -> None:
 def build(asked: argparse.Namespace, models: Path, parts: Sequence[str]) -> None:
     """The bundles of all parts, side by side, each in a process of its own. Raises RuntimeError where one fails."""
     argument = {
-        "scale": asked.scale, "folder": str(models), "demo": str(asked.bundle.resolve()), "provider": asked.provider,
-    }  # fmt: skip
+        "scale": asked.scale,
+        "folder": str(models),
+        "demo": str(asked.bundle.resolve()),
+        "provider": asked.provider,
+    }
     with ThreadPoolExecutor(len(parts)) as pool:
         made = {part: pool.submit(child, BUILD, {**argument, "part": part}, True) for part in parts}
         for part, job in made.items():
@@ -140,9 +145,14 @@ def measured_jobs(asked: argparse.Namespace, models: Path, jobs: Sequence[Job], 
             return
         say(f"{job.name}: {index + 1} of {len(jobs)}, {spent:.0f} s so far, {time_left(left, done):.0f} s left")
         argument = {
-            "part": job.part, "scale": asked.scale, "folder": str(models), "provider": asked.provider,
-            "compiled": job.compiled, "runs": asked.runs, "row": asked.row,
-        }  # fmt: skip
+            "part": job.part,
+            "scale": asked.scale,
+            "folder": str(models),
+            "provider": asked.provider,
+            "compiled": job.compiled,
+            "runs": asked.runs,
+            "row": asked.row,
+        }
         made = child(MEASURE, argument, show=True)
         record = {"scale": asked.scale, "provider": asked.provider, **made["record"], "wall_s": made["seconds"]}
         write_json(asked.folder / f"{job.name}.json", record)
@@ -172,8 +182,9 @@ def summary_of(
         rate = max(rate, found["product_flops_per_s"])
         if "host_overhead" in found:
             overheads.append(found["host_overhead"])
-    ratios = {stage: rows["ratios"]["optimised"]["median"] for stage, rows in stages.items()
-              if "optimised" in rows["ratios"]}  # fmt: skip
+    ratios = {
+        stage: rows["ratios"]["optimised"]["median"] for stage, rows in stages.items() if "optimised" in rows["ratios"]
+    }
     return {
         "bench": "cuda_run",
         "whole": not missing and scale == "full",
@@ -202,7 +213,8 @@ def gpu_name() -> str | None:
 
 def carry_out(asked: argparse.Namespace, models: Path, missing: Sequence[Job], began: float) -> int:
     """Build and measure what is missing. 0: all that there was time for; 1: something failed; 130: stopped by Ctrl-C or
-    by a termination signal."""
+    by a termination signal.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if missing:

@@ -44,9 +44,11 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="the demo's folder (graphs/demo)")
     line.add_argument("--ort", type=Path, help=f"an unpacked {WHEEL} wheel for this Python (fetched once otherwise)")
     line.add_argument(
-        "--models", type=Path, default=ROOT / "graphs" / "bundles",
+        "--models",
+        type=Path,
+        default=ROOT / "graphs" / "bundles",
         help="bundles are kept below it and used again; 60 GB at the full scale (graphs/bundles)",
-    )  # fmt: skip
+    )
     line.add_argument("--json", type=Path, help="record (bench/results/device_memory.json of the full scale)")
     return line
 
@@ -143,7 +145,7 @@ def table(record: Mapping[str, Any]) -> str:
         f"What the CUDA provider of {record['environment']['provider_from']} allocates, counted without a GPU; scratch "
         "memory of cuDNN and CUDA's own come on top. Float16; Flan-UL2's encoder, 8.7 billion parameters, as 8-bit "
         "integers.",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

@@ -53,10 +53,28 @@ def write_release(folder: Path, small: bool, report: Callable[[str], None]) -> d
 
     keyframes, between, movq = KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], INTERPOLATION_SHAPES["full"], DECODERS["image"]
     if small:
-        keyframes = UNetConfig(64, 64, 64, 64, dim_mult=(1, 2), num_blocks=(2, 2), add_cross_attention=(False, True),
-                               add_self_attention=(False, True))  # fmt: skip
-        between = UNetConfig(64, 64, 64, 64, 20, 12, dim_mult=(1, 2), num_blocks=(2, 2),
-                             add_cross_attention=(False, True), add_self_attention=(False, True))  # fmt: skip
+        keyframes = UNetConfig(
+            64,
+            64,
+            64,
+            64,
+            dim_mult=(1, 2),
+            num_blocks=(2, 2),
+            add_cross_attention=(False, True),
+            add_self_attention=(False, True),
+        )
+        between = UNetConfig(
+            64,
+            64,
+            64,
+            64,
+            20,
+            12,
+            dim_mult=(1, 2),
+            num_blocks=(2, 2),
+            add_cross_attention=(False, True),
+            add_self_attention=(False, True),
+        )
         movq = MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(32,), resolution=256)
     weights = folder / "weights"
     weights.mkdir(parents=True, exist_ok=True)
@@ -68,8 +86,10 @@ def write_release(folder: Path, small: bool, report: Callable[[str], None]) -> d
         }
         null = torch.empty(keyframes.context_dim)
         projection = {
-            "0.weight": torch.empty(keyframes.context_dim, 32), "1.weight": null.clone(), "1.bias": null.clone(),
-        }  # fmt: skip
+            "0.weight": torch.empty(keyframes.context_dim, 32),
+            "1.weight": null.clone(),
+            "1.bias": null.clone(),
+        }
         for number, (name, (module, rename)) in enumerate(networks.items()):
             state = dict(rename(key, value) for key, value in module.state_dict().items())
             extra: dict[str, Any] = {"null_embedding": null}
@@ -216,13 +236,15 @@ def table(record: Mapping[str, Any]) -> str:
                 record["targets"], (("peak resident memory", 1e9, "GB"), ("wall time", 60, "min")), strict=True
             )
         ),
-        *(f"| parity of `{name}`, relative RMS | {value:.1e} | at most 1e-3 | yes |"
-          for name, value in record["parity"].items()),
+        *(
+            f"| parity of `{name}`, relative RMS | {value:.1e} | at most 1e-3 | yes |"
+            for name, value in record["parity"].items()
+        ),
         "",
         f"{counted} parameters; {record['source_bytes'] / 1e9:.1f} GB of float32 files -> "
         f"{record['bundle_bytes'] / 1e9:.1f} GB bundle ({record['dtype']}); {record['environment']['cpu']}, "
         f"{record['environment']['cores']} cores.",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

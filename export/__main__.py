@@ -1,5 +1,6 @@
 """``python -m export NAME``: build a bundle from trained or released weights, and refuse where a graph differs from
-PyTorch."""
+PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +34,13 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of a release's weights (fp16)")
     line.add_argument("--rounds", type=int, default=2, help="inputs that a release's graphs are compared on (2)")
     line.add_argument(
-        "--optimise", nargs="+", choices=PROVIDERS, default=[], metavar="PROVIDER",
+        "--optimise",
+        nargs="+",
+        choices=PROVIDERS,
+        default=[],
+        metavar="PROVIDER",
         help=f"also write OUT-PROVIDER, rewritten for it as python -m graphs optimise does: {list(PROVIDERS)}",
-    )  # fmt: skip
+    )
     line.add_argument("--without", nargs="+", default=[], metavar="PASS", help="passes of --optimise to leave out")
     line.add_argument("--threads", type=int, help="CPU threads of PyTorch")
     return line

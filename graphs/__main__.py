@@ -43,9 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dtype: Dtype = DTYPE_OF[asked.provider] if asked.dtype is None else asked.dtype
     try:
         made = optimise(
-            open_bundle(find_bundle(asked.bundle)), asked.out, provider=asked.provider, dtype=dtype,
-            without=asked.without, also=asked.also, report=report, verify=not asked.no_verify,
-        )  # fmt: skip
+            open_bundle(find_bundle(asked.bundle)),
+            asked.out,
+            provider=asked.provider,
+            dtype=dtype,
+            without=asked.without,
+            also=asked.also,
+            report=report,
+            verify=not asked.no_verify,
+        )
     except KeyboardInterrupt:
         print("python -m graphs: stopped; no bundle was written", file=sys.stderr)
         return 130

@@ -45,9 +45,14 @@ REQUESTS = (Request("a red circle moves right", 0), Request("a blue square moves
 
 
 def measure(
-    plain: Bundle, other: Bundle, requests: Sequence[Request] = REQUESTS, *,
-    provider: str = "cpu", other_provider: str = "cpu", threads: int | None = None,
-) -> float:  # fmt: skip
+    plain: Bundle,
+    other: Bundle,
+    requests: Sequence[Request] = REQUESTS,
+    *,
+    provider: str = "cpu",
+    other_provider: str = "cpu",
+    threads: int | None = None,
+) -> float:
     """PSNR in dB of the videos of ``other`` against those of ``plain``, over all their pixels; inf where they agree.
 
     Keyframes, interpolation and decoding run with the same noise. ``other`` on the CPU must be made of
@@ -86,9 +91,13 @@ def _frames(pipe: Pipeline, request: Request) -> NDArray[np.float64]:
     rates = [one_pass.fps for one_pass in config.interpolation.passes]
     fps = request.fps if request.fps is not None else rates[0] if rates else config.keyframes.fps
     video = pipe(
-        request.prompt, fps=fps, seed=request.seed, num_inference_steps=request.steps, height=request.height,
+        request.prompt,
+        fps=fps,
+        seed=request.seed,
+        num_inference_steps=request.steps,
+        height=request.height,
         width=request.width,
-    )  # fmt: skip
+    )
     return np.stack([np.asarray(frame, np.float64) for frame in video])
 
 

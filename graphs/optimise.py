@@ -52,9 +52,16 @@ class PassError(FfrtError):
 
 
 def optimise(
-    bundle: Bundle, out: Path, *, provider: str = "cpu", dtype: Dtype = "float32", without: Collection[str] = (),
-    also: Collection[str] = (), report: Callable[[str], None] = lambda line: None, verify: bool = True,
-) -> Bundle:  # fmt: skip
+    bundle: Bundle,
+    out: Path,
+    *,
+    provider: str = "cpu",
+    dtype: Dtype = "float32",
+    without: Collection[str] = (),
+    also: Collection[str] = (),
+    report: Callable[[str], None] = lambda line: None,
+    verify: bool = True,
+) -> Bundle:
     """Write the bundle ``out``, which appears when every graph of it agrees with the one it was made of.
 
     ``without`` names passes to leave out, ``also`` some of :data:`graphs.passes.table.ON_REQUEST`. With ``dtype``
@@ -128,9 +135,15 @@ def chosen(provider: str, dtype: str, without: Collection[str], also: Collection
 
 
 def _write(
-    bundle: Bundle, folder: Path, provider: str, dtype: Dtype, names: Collection[str], told: Optimised,
-    report: Callable[[str], None], emulate: bool = False,
-) -> Bundle:  # fmt: skip
+    bundle: Bundle,
+    folder: Path,
+    provider: str,
+    dtype: Dtype,
+    names: Collection[str],
+    told: Optimised,
+    report: Callable[[str], None],
+    emulate: bool = False,
+) -> Bundle:
     """All graphs rewritten into ``folder``, all else copied; ``emulate`` rounds to float16 what would compute in it."""
     folder.mkdir()
     written = {spec.file for spec in bundle.graphs.values()}

@@ -72,19 +72,28 @@ def update_graph() -> onnx.ModelProto:
     constants: dict[str, NDArray[np.generic]] = {
         "minus_two": np.array([-2]),
         "minus_one": np.array([-1]),
-        "end": np.array([np.iinfo(np.int64).max]), "zero": np.array([0]), "one": np.array([1]),
-        "unit": np.array([1], np.float32), "last_axes": np.array([2, 3]), "ones3": np.array([1, 1, 1]),
-    }  # fmt: skip
+        "end": np.array([np.iinfo(np.int64).max]),
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "unit": np.array([1], np.float32),
+        "last_axes": np.array([2, 3]),
+        "ones3": np.array([1, 1, 1]),
+    }
 
     def float_of(name: str, *shape: str | int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     whole = [float_of(name, "n", "c", "h", "w") for name in ("x", "x0_before", "noise")]
     given = [
-        float_of("prediction", "p", "q", "h", "w"), float_of("weights", "B"), float_of("before", "N", "k", "h", "w"),
-        float_of("after", "N", "l", "h", "w"), float_of("numbers", len(_NUMBERS)),
-        helper.make_tensor_value_info("rank", TensorProto.INT64, [1]), float_of("fraction", 1), float_of("most", 1),
-    ]  # fmt: skip
+        float_of("prediction", "p", "q", "h", "w"),
+        float_of("weights", "B"),
+        float_of("before", "N", "k", "h", "w"),
+        float_of("after", "N", "l", "h", "w"),
+        float_of("numbers", len(_NUMBERS)),
+        helper.make_tensor_value_info("rank", TensorProto.INT64, [1]),
+        float_of("fraction", 1),
+        float_of("most", 1),
+    ]
     made = [float_of(name, "n", "c", "h", "w") for name in ("x_next", "x0")] + [float_of("x_in", "N", "m", "h", "w")]
     graph = helper.make_graph(
         nodes, "update", [*whole, *given], made, [numpy_helper.from_array(v, k) for k, v in constants.items()]

@@ -36,7 +36,7 @@ RELEASES = {"kv10": "1.0", "kv11": "1.1"}
 WIDTH = 4  # D
 KEYFRAMES = 3  # T
 MAX_TOKENS = 8
-WORDS = "a red blue circle square moving right left on black background".split()
+WORDS = ["a", "red", "blue", "circle", "square", "moving", "right", "left", "on", "black", "background"]
 _DTYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 
 
@@ -293,9 +293,12 @@ def _export(releases: ModuleType, version: str, folder: Path) -> subprocess.Pope
     paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, stdout=log,
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=log,
             stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        )
 
 
 def _exported(export: tuple[subprocess.Popen[bytes], Path]) -> bundle.Bundle:

@@ -18,7 +18,7 @@ from export.models.keyframes import KeyframeUNet
 from export.models.movq import MoVQ
 
 GOLDEN = Path(__file__).parent / "golden"
-WORDS = "a red car drives over the snowy mountain road at night".split()
+WORDS = ["a", "red", "car", "drives", "over", "the", "snowy", "mountain", "road", "at", "night"]
 
 
 def _read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -48,13 +48,29 @@ def write_text_encoder(folder: Path) -> Path:
 
 
 SMALL_UNET = {
-    "model_channels": 16, "init_channels": 16, "time_embed_dim": 32, "context_dim": 24, "groups": 8, "head_dim": 8,
-    "dim_mult": [1], "num_blocks": [2], "add_cross_attention": [True], "add_self_attention": [True],
-}  # fmt: skip
+    "model_channels": 16,
+    "init_channels": 16,
+    "time_embed_dim": 32,
+    "context_dim": 24,
+    "groups": 8,
+    "head_dim": 8,
+    "dim_mult": [1],
+    "num_blocks": [2],
+    "add_cross_attention": [True],
+    "add_self_attention": [True],
+}
 SMALL_MOVQ = {
-    "double_z": False, "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32,
-    "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [4], "dropout": 0.0,
-}  # fmt: skip
+    "double_z": False,
+    "z_channels": 4,
+    "resolution": 32,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "attn_resolutions": [4],
+    "dropout": 0.0,
+}
 
 
 def write_1_0(folder: Path) -> Path:

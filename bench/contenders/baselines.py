@@ -47,7 +47,7 @@ def linear(keyframes: Frames, factor: int) -> Frames:
 
 
 def minterpolate(keyframes: Frames, factor: int, mode: str = "mci") -> Frames:
-    """ffmpeg's `minterpolate` through PyAV's filter graph; `mode` is its `mi_mode` (mci, blend, dup).
+    """Ffmpeg's `minterpolate` through PyAV's filter graph; `mode` is its `mi_mode` (mci, blend, dup).
 
     The filter looks two frames behind and ahead, so the clip is held for three frames at both ends; output frames are
     picked by their time stamps, never by counting. Colours pass through 8-bit YUV 4:4:4, which alone costs 53 dB.

@@ -63,9 +63,16 @@ class Eager:
     """
 
     def __init__(
-        self, bundle: Bundle, networks: Mapping[str, nn.Module], threads: int | None, *,
-        device: str = "cpu", half: bool = False, compiled: bool = False, bfloat16: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        bundle: Bundle,
+        networks: Mapping[str, nn.Module],
+        threads: int | None,
+        *,
+        device: str = "cpu",
+        half: bool = False,
+        compiled: bool = False,
+        bfloat16: bool = False,
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.bundle = bundle

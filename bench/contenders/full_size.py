@@ -36,12 +36,17 @@ from graphs.passes.table import INT8_TEXT
 Part = Literal["keyframes", "interpolation", "decode", "text"]
 
 GRAPHS: Mapping[Part, str] = {
-    "keyframes": "keyframe_unet", "interpolation": "interpolation_unet", "decode": "movq_decoder",
+    "keyframes": "keyframe_unet",
+    "interpolation": "interpolation_unet",
+    "decode": "movq_decoder",
     "text": "text_encoder",
-}  # fmt: skip
+}
 STAGES: Mapping[Part, Stage] = {
-    "keyframes": "keyframe_step", "interpolation": "interpolation_step", "decode": "decode_frame", "text": "text",
-}  # fmt: skip
+    "keyframes": "keyframe_step",
+    "interpolation": "interpolation_step",
+    "decode": "decode_frame",
+    "text": "text",
+}
 TOKENS = 77
 CHUNK = 1 << 24
 """Numbers drawn at a time."""
@@ -60,26 +65,43 @@ class Shapes:
     def work(self, name: str) -> Scale:
         """The work of a scale: keyframes and groups of the 1.0 release, both guidance rows."""
         return Scale(
-            name, self.side, KEYFRAMES_1_0.num_frames, (TOKENS, self.keyframes.context_dim),
-            KEYFRAMES_1_0.guidance_scale, INTERPOLATION_1_0.guidance_scale,
-        )  # fmt: skip
+            name,
+            self.side,
+            KEYFRAMES_1_0.num_frames,
+            (TOKENS, self.keyframes.context_dim),
+            KEYFRAMES_1_0.guidance_scale,
+            INTERPOLATION_1_0.guidance_scale,
+        )
 
 
 _TINY = UNetConfig(
-    model_channels=32, init_channels=32, time_embed_dim=64, context_dim=64, groups=8, head_dim=32, dim_mult=(1, 2),
-    num_blocks=(2, 2), add_cross_attention=(False, True), add_self_attention=(False, True),
-)  # fmt: skip
+    model_channels=32,
+    init_channels=32,
+    time_embed_dim=64,
+    context_dim=64,
+    groups=8,
+    head_dim=32,
+    dim_mult=(1, 2),
+    num_blocks=(2, 2),
+    add_cross_attention=(False, True),
+    add_self_attention=(False, True),
+)
 SHAPES: Mapping[str, Shapes] = {
     "full": Shapes(
-        KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], INTERPOLATION_SHAPES["full"], DECODERS["image"],
-        T5Config(32128, 4096, 256, 16384, 32, 16, 4096, dense_act_fn="silu"), 64,
+        KEYFRAME_SHAPES["Conv1dAttn1dBlocks"],
+        INTERPOLATION_SHAPES["full"],
+        DECODERS["image"],
+        T5Config(32128, 4096, 256, 16384, 32, 16, 4096, dense_act_fn="silu"),
+        64,
     ),
     "tiny": Shapes(
-        _TINY, replace(_TINY, num_channels=20, out_channels=12),
+        _TINY,
+        replace(_TINY, num_channels=20, out_channels=12),
         MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(32,), resolution=256),
-        T5Config(64, 64, 16, 128, 2, 4, 64), 8,
+        T5Config(64, 64, 16, 128, 2, 4, 64),
+        8,
     ),
-}  # fmt: skip
+}
 """512 pixels of the released networks (4.14 and 3.87 billion parameters, 0.16 in the decoder, 8.7 in Flan-UL2's
 encoder), and 64 of tiny ones."""
 
@@ -128,7 +150,8 @@ def load_network(part: Part, shapes: Shapes, weights: Path, device: str, half: b
 
 def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str) -> Bundle:
     """Write the bundle of a part: its weights and its exported graph, and the demo's others; `out` appears when it is
-    whole."""
+    whole.
+    """
     graph = GRAPHS[part]
     beside = out.with_name(f".{out.name}.writing")
     shutil.rmtree(beside, ignore_errors=True)

@@ -39,7 +39,8 @@ Steps = Generator[Denoised, None, Array]
 @dataclass(frozen=True)
 class Scale:
     """Sizes of the work: latent side, keyframes between which is interpolated (G + 1), tokens and their width of a
-    random context (None: the encoded prompt), and guidance, where 0 runs one row instead of two."""
+    random context (None: the encoded prompt), and guidance, where 0 runs one row instead of two.
+    """
 
     name: str
     side: int
@@ -58,9 +59,7 @@ def scale_of(bundle: Bundle) -> Scale:
     """A bundle's own sizes and guidance."""
     keyframes, between, video = bundle.keyframes, bundle.interpolation, bundle.video
     side = video.height // video.downscale
-    return Scale(
-        bundle.name, side, keyframes.num_frames, None, keyframes.guidance_scale, between.guidance_scale
-    )  # fmt: skip
+    return Scale(bundle.name, side, keyframes.num_frames, None, keyframes.guidance_scale, between.guidance_scale)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ class Contender(Protocol):
 
 class Ours:
     """`ffrt` over the graphs of a bundle, the plain exported ones or optimised ones: its stages as a pipeline has them,
-    and whole videos by a pipeline of their own. Each graph is opened by its first use."""
+    and whole videos by a pipeline of their own. Each graph is opened by its first use.
+    """
 
     def __init__(
         self, bundle: Bundle, provider: str, threads: int | None, memory: Memory = "fast", cuda_graph: bool = False

@@ -110,9 +110,17 @@ def letters_of(bundle: Bundle) -> dict[str, int]:
     """The sizes of a request as the bundle has it by default, with guidance (letters of graphs/README.md)."""
     video, frames = bundle.video, bundle.keyframes.num_frames
     return {
-        "B": 2, "T": frames, "G": frames - 1, "F": 5, "N": frames, "L": bundle.text.max_tokens,
-        "h": video.height // video.downscale, "w": video.width // video.downscale, "H": video.height, "W": video.width,
-    }  # fmt: skip
+        "B": 2,
+        "T": frames,
+        "G": frames - 1,
+        "F": 5,
+        "N": frames,
+        "L": bundle.text.max_tokens,
+        "h": video.height // video.downscale,
+        "w": video.width // video.downscale,
+        "H": video.height,
+        "W": video.width,
+    }
 
 
 def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], wheel: Path | None) -> list[Placement]:
@@ -136,8 +144,11 @@ def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], whee
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         done = subprocess.run(
             [sys.executable, "-m", "bench.cuda.session"],
-            input=json.dumps(request), capture_output=True, text=True, env=environment,
-        )  # fmt: skip
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if len(answers) < len(sizes):
         missing = list(sizes)[len(answers)]
@@ -148,11 +159,14 @@ def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], whee
             raise ProviderError(f"the CUDA provider did not start, got {answer['providers']}; {done.stderr[-400:]}")
     return [
         Placement(
-            one["graph"], one["sizes"], [axis for axis in sizes[path] if axis not in one["sizes"]], one["taken"],
+            one["graph"],
+            one["sizes"],
+            [axis for axis in sizes[path] if axis not in one["sizes"]],
+            one["taken"],
             one["after"],
         )
         for path, one in zip(sizes, answers, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def table(placements: Sequence[Placement]) -> str:

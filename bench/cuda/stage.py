@@ -35,7 +35,8 @@ PRODUCT_SIDE = 8192
 
 def measure(argument: Mapping[str, Any]) -> dict[str, Any]:
     """All contenders of a part. `argument`: `part`, `scale`, `folder`, `provider`, `compiled` (eager against
-    torch.compile, or else against both graphs), `runs`, `row`."""
+    torch.compile, or else against both graphs), `runs`, `row`.
+    """
     part: Part = argument["part"]
     shapes, provider = SHAPES[argument["scale"]], argument["provider"]
     on_gpu = provider == "cuda"

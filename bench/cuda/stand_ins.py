@@ -30,7 +30,8 @@ _DNN_NAME = re.compile(rb"\0(cudnn[A-Z][A-Za-z]+(?:_v[0-9]+)?)(?=\0)")
 @dataclass(frozen=True)
 class Counts:
     """What a process has asked of the stand-ins: bytes of device memory that it holds and the most that it held,
-    allocations, copies to the device and to the host, launches of kernels, and of recordings."""
+    allocations, copies to the device and to the host, launches of kernels, and of recordings.
+    """
 
     held: int
     most: int
@@ -133,8 +134,12 @@ _ONE_LINERS = {
     "return 0; }",  # one of everything, all 0; type 15 are descriptors, which are there already
 }
 _NAMES = (
-    "cudaGetErrorString", "cudaGetErrorName", "cublasGetStatusName", "cublasGetStatusString", "cudnnGetErrorString",
-)  # fmt: skip
+    "cudaGetErrorString",
+    "cudaGetErrorName",
+    "cublasGetStatusName",
+    "cublasGetStatusString",
+    "cudnnGetErrorString",
+)
 _VERSIONS = {"cudnnGetVersion": 92000, "cudnnGetCudartVersion": 13000}
 _COUNTS = "void stand_in_counts(long *out) { memcpy(out, counted, sizeof counted); }"
 

@@ -1,5 +1,6 @@
 """The onnxruntime-gpu wheel, kept unpacked beside the installed ONNX Runtime, and what a process needs to run it over
-stand-ins for CUDA's libraries (:mod:`bench.cuda.stand_ins`)."""
+stand-ins for CUDA's libraries (:mod:`bench.cuda.stand_ins`).
+"""
 
 from __future__ import annotations
 

@@ -152,7 +152,8 @@ def measure(
     pipe: Pipe, wanted: Sequence[Case], sampling: Sampling, clips: Sequence[Any], parts: Sequence[str] = PARTS
 ) -> tuple[dict[str, Any], list[Row]]:
     """What a pipeline in this process can tell: prompts, also with few steps, autoencoder, both passes of
-    interpolation."""
+    interpolation.
+    """
     found: dict[str, Any] = {}
     rows: list[Row] = []
     if "prompts" in parts:

@@ -28,9 +28,15 @@ TOP = 8
 """Operators that a profile names; the others are one."""
 WATCHED_STEPS = 4
 PRODUCTS = {
-    "Conv": "Conv", "FusedConv": "Conv", "NhwcConv": "Conv", "ConvTranspose": "ConvTranspose",
-    "MatMul": "MatMul", "FusedMatMul": "MatMul", "Gemm": "Gemm", "FusedGemm": "Gemm",
-}  # fmt: skip
+    "Conv": "Conv",
+    "FusedConv": "Conv",
+    "NhwcConv": "Conv",
+    "ConvTranspose": "ConvTranspose",
+    "MatMul": "MatMul",
+    "FusedMatMul": "MatMul",
+    "Gemm": "Gemm",
+    "FusedGemm": "Gemm",
+}
 """What each operator counts as. `FusedMatMul` is taken as if its first input were not transposed."""
 ATTENTIONS = ("MultiHeadAttention", "Attention")
 
@@ -87,7 +93,8 @@ def host_overhead(ours: Ours, stage: Stage, scale: Scale, given: Given, row: int
 @contextmanager
 def profiles(folder: Path, optimised: bool) -> Iterator[None]:
     """Let every session opened in the block write its profile below `folder` when it ends. Without `optimised` nodes
-    stay as the graph has them, unless who opens the session says otherwise."""
+    stay as the graph has them, unless who opens the session says otherwise.
+    """
     usual = ort.SessionOptions
     opened_before: list[int] = []
 

@@ -73,9 +73,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m bench.interp_speed", description=__doc__.splitlines()[0])
     line.add_argument(
-        "--scale", nargs="+", choices=SCALES, default=["demo"],
+        "--scale",
+        nargs="+",
+        choices=SCALES,
+        default=["demo"],
         help="the trained demo, random paper-shaped networks (small, full), or several of them in turn (demo)",
-    )  # fmt: skip
+    )
     line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="the demo's folder (graphs/demo)")
     line.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="designs (all)")
     line.add_argument("--provider", default="cpu", help="cpu, cuda, tensorrt or openvino (cpu)")
@@ -95,7 +98,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(asked: argparse.Namespace, scale: str) -> dict[str, Any]:
     """Measure one scale. Raises FfrtError where a design, provider or bundle cannot be had, ValueError for a number
-    that makes no sense."""
+    that makes no sense.
+    """
     if asked.runs < 1 or asked.clips < 1:
         raise ValueError(f"expected --runs and --clips of 1 or more, got {asked.runs} and {asked.clips}")
     began = time.perf_counter()
@@ -120,15 +124,23 @@ def run(asked: argparse.Namespace, scale: str) -> dict[str, Any]:
     if "cost" in parts:
         rate = product_rate(asked.provider, asked.threads)
         opened = {
-            "bundle": str(bundle.folder), "provider": asked.provider, "threads": asked.threads, "memory": memory,
-        }  # fmt: skip
+            "bundle": str(bundle.folder),
+            "provider": asked.provider,
+            "threads": asked.threads,
+            "memory": memory,
+        }
         record["product_flops_per_s"] = rate
         record["steps_in_a_row"] = row
         record["memory"] = memory
         record["cells"] = measure(
-            pipe, cells(scale, bundle, asked.quick, asked.side), wanted,
-            min(asked.runs, 3) if asked.quick else asked.runs, row, rate, None if asked.quick else opened,
-        )  # fmt: skip
+            pipe,
+            cells(scale, bundle, asked.quick, asked.side),
+            wanted,
+            min(asked.runs, 3) if asked.quick else asked.runs,
+            row,
+            rate,
+            None if asked.quick else opened,
+        )
         record["ratios"] = {name: ratio["median"] for name, ratio in record["cells"][0]["ratios"].items()}
     if "flops" in parts:
         record["full_shape"] = full_table(DESIGNS)
@@ -158,7 +170,8 @@ def keep(record: dict[str, Any], asked: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure scale by scale, write records and plots, print the tables. 0: every design ran; 1: one did not;
-    2: not everything could be measured."""
+    2: not everything could be measured.
+    """
     asked = parser().parse_args(arguments)
     if len(asked.scale) > 1 and (asked.json is not None or asked.plot is not None):
         print("nothing measured: several scales make several records; give --folder instead", file=sys.stderr)

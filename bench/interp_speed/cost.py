@@ -98,9 +98,14 @@ def parameters(graph: Path) -> int:
 
 
 def measure_cell(
-    pipe: Pipeline, cell: Cell, methods: Sequence[Method], runs: int, row: int, rate: float,
+    pipe: Pipeline,
+    cell: Cell,
+    methods: Sequence[Method],
+    runs: int,
+    row: int,
+    rate: float,
     opened: Mapping[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """All designs at one size, in alternating order, `row` steps of each together; `rate` is the machine's FLOP/s of
     matrix products.
 
@@ -146,9 +151,14 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]
 
 
 def measure(
-    pipe: Pipeline, cells: Sequence[Cell], methods: Sequence[Method], runs: int, row: int, rate: float,
+    pipe: Pipeline,
+    cells: Sequence[Cell],
+    methods: Sequence[Method],
+    runs: int,
+    row: int,
+    rate: float,
     opened: Mapping[str, Any] | None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Every cell; memory of the first only, since every design of every cell would open its graph once more."""
     return [
         measure_cell(pipe, cells[index], methods, runs, row, rate, opened if index == 0 else None)

@@ -46,9 +46,11 @@ def parser() -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(prog="python -m bench.pipeline_speed", description=__doc__.splitlines()[0])
     line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="the demo's folder (graphs/demo)")
     line.add_argument(
-        "--small", type=Path, default=ROOT / "graphs" / "bundles" / "speed-small",
+        "--small",
+        type=Path,
+        default=ROOT / "graphs" / "bundles" / "speed-small",
         help="random networks of the prototype's shapes, written there when they are missing (graphs/bundles/...)",
-    )  # fmt: skip
+    )
     line.add_argument("--provider", choices=("cpu",), default="cpu", help="bench.cuda_run is the one for a GPU (cpu)")
     line.add_argument("--threads", type=int, help="CPU threads of every contender (one for each core)")
     line.add_argument("--runs", type=int, default=5, help="rounds of every stage (5)")
@@ -88,7 +90,8 @@ def small_bundle(folder: Path, demo: Bundle) -> Bundle:
 
 def optimised_bundle(bundle: Bundle, out: Path, provider: str) -> tuple[Bundle, float]:
     """The bundle with its graphs optimised, and the seconds that took; not verified, since every stage is compared with
-    eager before it is timed. Raises FfrtError where that fails."""
+    eager before it is timed. Raises FfrtError where that fails.
+    """
     from graphs.optimise import DTYPE_OF, optimise
 
     start = time.perf_counter()
@@ -98,9 +101,10 @@ def optimised_bundle(bundle: Bundle, out: Path, provider: str) -> tuple[Bundle, 
 
 def contenders_of(
     own: Mapping[str, Bundle], kind: str, provider: str, threads: int, compiled: bool
-) -> dict[str, Contender]:  # fmt: skip
+) -> dict[str, Contender]:
     """Every contender over the weights of one bundle, "plain", "optimised" and perhaps "openvino"; `kind` says which
-    networks they are ("demo", "small")."""
+    networks they are ("demo", "small").
+    """
     from bench.contenders.eager import Eager, networks_of
 
     plain = own["plain"]
@@ -117,9 +121,13 @@ def contenders_of(
 
 
 def measure_scale(
-    contenders: Mapping[str, Contender], bundles: Mapping[str, Bundle], scale: Scale, asked: argparse.Namespace,
-    threads: int, rate: float,
-) -> dict[str, Any]:  # fmt: skip
+    contenders: Mapping[str, Contender],
+    bundles: Mapping[str, Bundle],
+    scale: Scale,
+    asked: argparse.Namespace,
+    threads: int,
+    rate: float,
+) -> dict[str, Any]:
     """All stages at one scale: times, FLOP/s, where the time goes, and the share of the loop beside the graphs."""
     given = given_of(scale, bundles["plain"], contenders["plain"].encode)
     found: dict[str, Any] = {"sizes": asdict(scale), "stages": {}}
@@ -149,7 +157,8 @@ def measure_scale(
 
 def headline(record: Mapping[str, Any]) -> tuple[dict[str, dict[str, float]], float | None]:
     """The ratios that the record is known by, each for all of ours, and the host's share: the largest one of the
-    denoising loops."""
+    denoising loops.
+    """
     found: dict[str, dict[str, float]] = {}
 
     def add(name: str, ratios: Mapping[str, Any], ending: str = "") -> None:
@@ -171,7 +180,8 @@ def headline(record: Mapping[str, Any]) -> tuple[dict[str, dict[str, float]], fl
 
 def projected(stages: Mapping[str, Any], bundle: Bundle, frames: int) -> dict[str, Any]:
     """What a video of 8 fps would take by the medians of its stages: seconds of eager with the released steps, of ours
-    with the preset for speed, and their ratios; for runs too short to make one."""
+    with the preset for speed, and their ratios; for runs too short to make one.
+    """
     fast = PRESETS["fast"]
     own = [Steps(one.sampler, one.num_inference_steps) for one in (bundle.keyframes, bundle.interpolation)]
     few = [steps.at_most(preset) for steps, preset in zip(own, (fast.keyframes, fast.interpolation), strict=True)]
@@ -185,8 +195,11 @@ def projected(stages: Mapping[str, Any], bundle: Bundle, frames: int) -> dict[st
         denoised = sum(count * times[stage] for count, stage in steps_of)
         seconds[name] = times["text"] + denoised + frames * times["decode_frame"]
     eager_s = seconds.pop("eager")
-    return {"eager_s": eager_s, "fast_s": seconds,
-            "end_to_end_fast": {name: eager_s / own_s for name, own_s in seconds.items()}}  # fmt: skip
+    return {
+        "eager_s": eager_s,
+        "fast_s": seconds,
+        "end_to_end_fast": {name: eager_s / own_s for name, own_s in seconds.items()},
+    }
 
 
 def targets(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -69,9 +69,14 @@ def measured(seconds: Mapping[str, Sequence[float]]) -> tuple[dict[str, Timing],
 
 
 def measure_stage(
-    contenders: Mapping[str, Contender], stage: Stage, scale: Scale, given: Given, runs: int, row: int,
+    contenders: Mapping[str, Contender],
+    stage: Stage,
+    scale: Scale,
+    given: Given,
+    runs: int,
+    row: int,
     largest: Mapping[str, float],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One stage: who agrees, seconds a step (or frame, or prompt), and eager over the others."""
     differences = agree(contenders, stage, scale, given, largest)
     calls = {name: runner(contender, stage, scale, given, row) for name, contender in contenders.items()}
@@ -110,9 +115,7 @@ def videos(contenders: Mapping[str, Contender], runs: int) -> dict[str, Any]:
     }
 
 
-def memory_of(
-    bundles: Mapping[str, Bundle], kinds: Mapping[str, Scale], provider: str, threads: int
-) -> dict[str, Any]:  # fmt: skip
+def memory_of(bundles: Mapping[str, Bundle], kinds: Mapping[str, Scale], provider: str, threads: int) -> dict[str, Any]:
     """Peak bytes of fresh processes: a stage of every contender and scale, and whole videos, short and long.
 
     `bundles` by kind and contender ("small plain"). torch.compile is left out: its compiler would be measured.

@@ -158,9 +158,13 @@ def draw_stages(panel: Any, record: Mapping[str, Any]) -> None:
         at = [place for place, (_, contenders) in enumerate(shown) if name in contenders]
         own = [shown[place][1][name]["seconds"] for place in at]
         panel.bar(
-            [place + width * (index - (len(names) - 1) / 2) for place in at], [one["median_s"] for one in own], width,
-            yerr=[one["iqr_s"] for one in own], label=CONTENDERS[name].translate(PLAIN), capsize=2,
-        )  # fmt: skip
+            [place + width * (index - (len(names) - 1) / 2) for place in at],
+            [one["median_s"] for one in own],
+            width,
+            yerr=[one["iqr_s"] for one in own],
+            label=CONTENDERS[name].translate(PLAIN),
+            capsize=2,
+        )
     panel.set_xticks(range(len(shown)), [words for words, _ in shown], fontsize=8)
     panel.set_yscale("log")
     panel.set_title("seconds a step, a frame, a prompt")

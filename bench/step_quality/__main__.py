@@ -69,7 +69,8 @@ LEAST_STEPS = 8
 @dataclass(frozen=True)
 class Plan:
     """What is measured; the bundle's default comes first in both lists. The first `references` prompts are also made
-    in `reference_steps` steps of each deterministic sampler."""
+    in `reference_steps` steps of each deterministic sampler.
+    """
 
     keyframes: tuple[Setting, ...]
     interpolation: tuple[Setting, ...]
@@ -86,8 +87,14 @@ def plan_of(bundle: Bundle, prompts: int, split: str, clips: int, quick: bool) -
     lists = QUICK if quick else (KEYFRAMES, INTERPOLATION)
     keyframes, between = (tuple(dict.fromkeys([d, *found])) for d, found in zip(defaults, lists, strict=True))
     wanted = cases(1 if quick else prompts, split)
-    return Plan(keyframes, between, tuple(wanted), tuple(held_out(1 if quick else clips, split)), 1 if quick else 2,
-                20 if quick else 200)  # fmt: skip
+    return Plan(
+        keyframes,
+        between,
+        tuple(wanted),
+        tuple(held_out(1 if quick else clips, split)),
+        1 if quick else 2,
+        20 if quick else 200,
+    )
 
 
 def step_flops(pipe: Pipeline) -> dict[str, int]:
@@ -103,8 +110,18 @@ def step_flops(pipe: Pipeline) -> dict[str, int]:
     shape = (config.num_frames, video.latent_channels, video.height // video.downscale, video.width // video.downscale)
     rows, mask = pipe.encode("a red circle moving left on a black background").rows()
     noise = normal_noise(0, 0, shape)
-    drain(keyframe_steps(network, config, rows, mask, noise, num_inference_steps=1,
-                         guidance_scale=config.guidance_scale, sampler="ddim"))  # fmt: skip
+    drain(
+        keyframe_steps(
+            network,
+            config,
+            rows,
+            mask,
+            noise,
+            num_inference_steps=1,
+            guidance_scale=config.guidance_scale,
+            sampler="ddim",
+        )
+    )
     deep = pipe.graph("keyframe_unet")(fed)[DEEP]
     shallow = bundle.graphs[SHALLOW["keyframe_unet"]].file
     return {

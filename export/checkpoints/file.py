@@ -212,7 +212,8 @@ def listed(names: list[str]) -> str:
 
 def bring_in(tensor: Tensor) -> None:
     """Read the pages of a mapped tensor now. Raises OSError where the file cannot be read or has become shorter: to use
-    such a page would end the process (SIGBUS)."""
+    such a page would end the process (SIGBUS).
+    """
     code = advise(tensor, POPULATE_READ)
     if code in (errno.EFAULT, errno.EIO):  # a kernel without this advice says EINVAL
         raise OSError(errno.EIO, "the file cannot be read, or became shorter while it was being read")
@@ -220,14 +221,16 @@ def bring_in(tensor: Tensor) -> None:
 
 def give_back(tensor: Tensor) -> None:
     """Let the pages of a mapped tensor leave memory; they are read again when used again. The values must not have been
-    changed in place. Tensors in ordinary memory are left alone."""
+    changed in place. Tensors in ordinary memory are left alone.
+    """
     advise(tensor, DONTNEED)
 
 
 @contextmanager
 def given_back(path: Path, seconds: float = 0.25) -> Iterator[None]:
     """While this lasts, pages of ``path`` that this process maps and has not written to leave memory every few moments:
-    a session that reads each weight where it lies then needs no more memory than its largest layers."""
+    a session that reads each weight where it lies then needs no more memory than its largest layers.
+    """
     ended = threading.Event()
 
     def run() -> None:

@@ -48,7 +48,8 @@ Config = TypeVar("Config")
 @dataclass(frozen=True)
 class Part:
     """One file of weights of a bundle: its module on the meta device, where the values come from (``rename`` as in
-    export.checkpoints.names), which version of the files that is, and the graphs that read it."""
+    export.checkpoints.names), which version of the files that is, and the graphs that read it.
+    """
 
     module: nn.Module
     source: Mapping[str, Tensor]
@@ -104,9 +105,9 @@ def open_1_0(folder: Path, text_folder: Path) -> Release:
     }
     limits = _limits(keyframes, interpolation, movq, vocabulary, KEYFRAMES_1_0.position_range)
     sampled = replace(KEYFRAMES_1_0, num_frames=frames)
-    return _checked(Release(
-        "kandinsky-video-1.0", parts, sampled, INTERPOLATION_1_0, limits, tokens, movq, text_folder
-    ))  # fmt: skip
+    return _checked(
+        Release("kandinsky-video-1.0", parts, sampled, INTERPOLATION_1_0, limits, tokens, movq, text_folder)
+    )
 
 
 def open_1_1(folder: Path, text_folder: Path) -> Release:
@@ -123,9 +124,12 @@ def open_1_1(folder: Path, text_folder: Path) -> Release:
         texted = TextedInterpolationUNet(interpolation)
         first = FirstFrameUNet(unet)
     text, vocabulary, tokens = _text(
-        text_folder, keyframes.context_dim, projections.section("projection_base"), base["null_embedding"],
+        text_folder,
+        keyframes.context_dim,
+        projections.section("projection_base"),
+        base["null_embedding"],
         between["null_embedding"],
-    )  # fmt: skip
+    )
     graphs = {"keyframe_unet": unet, "image_unet": first}
     parts = {
         "text_encoder": text,
@@ -137,9 +141,9 @@ def open_1_1(folder: Path, text_folder: Path) -> Release:
         **_movq_parts(video_file, video_movq, {"decoder": "movq_decoder"}),
     }
     limits = _limits(keyframes, interpolation, image_movq, vocabulary, KEYFRAMES_1_1.position_range)
-    return _checked(Release(
-        "kandinsky-video-1.1", parts, KEYFRAMES_1_1, INTERPOLATION_1_1, limits, tokens, video_movq, text_folder
-    ))  # fmt: skip
+    return _checked(
+        Release("kandinsky-video-1.1", parts, KEYFRAMES_1_1, INTERPOLATION_1_1, limits, tokens, video_movq, text_folder)
+    )
 
 
 RELEASES: Mapping[str, Callable[[Path, Path], Release]] = {
@@ -219,9 +223,12 @@ def _limits(
     keyframes: UNetConfig, interpolation: UNetConfig, movq: MoVQConfig, vocabulary: int, positions: int
 ) -> Limits:
     return Limits(
-        cell=max(keyframes.size_multiple, interpolation.size_multiple), downscale=movq.downscale,
-        context_dim=keyframes.context_dim, vocab_size=vocabulary, position_range=positions,
-    )  # fmt: skip
+        cell=max(keyframes.size_multiple, interpolation.size_multiple),
+        downscale=movq.downscale,
+        context_dim=keyframes.context_dim,
+        vocab_size=vocabulary,
+        position_range=positions,
+    )
 
 
 def _checked(release: Release) -> Release:

@@ -34,9 +34,15 @@ SETTLE = 1 << 26
 """Bytes after which what is written is brought to the disk and leaves the page cache, which would take all free memory
 otherwise; that is faster, too, than one large sync at the end."""
 CODES = {
-    torch.float16: "F16", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
-    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 ITEM_SIZES = {code: dtype.itemsize for dtype, code in CODES.items()}
 SECONDS_A_LINE = 2.0
 Report = Callable[[int, int], None]
@@ -62,9 +68,14 @@ class Entry:
 
 
 def stream_weights(
-    module: nn.Module, source: Mapping[str, Tensor], rename: Rename, out: Path,
-    dtype: Literal["float16", "float32"], report: Report, stamp: str = "",
-) -> None:  # fmt: skip
+    module: nn.Module,
+    source: Mapping[str, Tensor],
+    rename: Rename,
+    out: Path,
+    dtype: Literal["float16", "float32"],
+    report: Report,
+    stamp: str = "",
+) -> None:
     """Write the state dict of ``module`` (it may be on the meta device) with the values of ``source`` to ``out``.
 
     Floating-point tensors become ``dtype``, others stay. Tensors lie in the order of the state dict, wider numbers
@@ -261,7 +272,8 @@ def check_space(out: Path, wanted: int) -> None:
 
 class Progress:
     """A ``report`` for people: "unet 3.2 of 8.3 GB, 41 s left", rewritten in place on a terminal, elsewhere a line for
-    every tenth that took seconds."""
+    every tenth that took seconds.
+    """
 
     def __init__(self, label: str, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
         self._label, self._stream, self._clock = label, stream, clock

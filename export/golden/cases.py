@@ -130,9 +130,10 @@ def keyframe_cases(golden: Golden) -> Sequence[Case]:
     unet, given = models.keyframe_unet(golden.config, golden.parameters), golden.inputs
     frames = golden.config["num_frames"]
     feed = {
-        "x": given["x"].numpy(), **rows(prompt(given), frames),
+        "x": given["x"].numpy(),
+        **rows(prompt(given), frames),
         "temporal_positions": given["temporal_positions"][:frames].long().numpy(),
-    }  # fmt: skip
+    }
     signature = signature_of(CONTRACT["keyframe_unet"], feed)
     network = Network("keyframe_unet", unet, signature, unet_limits(golden.config))
     return [Case(network, "y", feed, golden.outputs["y"])]
@@ -147,9 +148,10 @@ def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
         "motion_score": given.get("motion_score", none).long(),
     }
     feed = {
-        "x": given["x"].numpy(), **rows({**prompt(given), **levels}, frames),
+        "x": given["x"].numpy(),
+        **rows({**prompt(given), **levels}, frames),
         "temporal_positions": given["temporal_embed"][:frames].long().numpy(),
-    }  # fmt: skip
+    }
     keyframes = Network("keyframe_unet", unet, signature_of(IMAGE_CONTRACT["keyframe_unet"], feed), limits)
     cases = [Case(keyframes, "y", feed, golden.outputs["y"])]
     if "image_y" in golden.outputs:
@@ -167,9 +169,11 @@ def interpolation_cases(golden: Golden, texted: bool) -> Sequence[Case]:
     if texted:
         told["temporal_mask"] = given.get("temporal_mask", torch.ones(len(given["x"])))
     feed = {
-        "x": given["x"].numpy(), **rows(told, groups),
-        "skip_frames": given["skip_frames"][:groups].long().numpy(), "perturbation": np.zeros(groups, np.float32),
-    }  # fmt: skip
+        "x": given["x"].numpy(),
+        **rows(told, groups),
+        "skip_frames": given["skip_frames"][:groups].long().numpy(),
+        "perturbation": np.zeros(groups, np.float32),
+    }
     if texted:
         feed["perturbation"] = given["perturbation_time"][:groups].float().numpy()
         unet: nn.Module = models.texted_interpolation_unet(config, golden.parameters)
@@ -269,13 +273,15 @@ def check_pipeline(file: str, golden: Golden, onnx: bool) -> Iterator[Row]:
     image = golden.inputs["image"].numpy() if "image" in golden.inputs else None
     noise = [
         (name.split("_")[-1], golden.others[name].astype(np.float32))
-        for name in sorted(golden.others) if name.startswith("noise/")
-    ]  # fmt: skip
+        for name in sorted(golden.others)
+        if name.startswith("noise/")
+    ]
     context = Context(
-        golden.inputs["context"].numpy(), golden.inputs["context_mask"].bool().numpy(),
+        golden.inputs["context"].numpy(),
+        golden.inputs["context_mask"].bool().numpy(),
         golden.parameters["null_embedding"].reshape(-1).numpy(),
         interpolation_null_embedding=golden.parameters["interpolation_null_embedding"].reshape(-1).numpy(),
-    )  # fmt: skip
+    )
     for way in ("PyTorch", "ONNX") if onnx else ("PyTorch",):
         used = {n: one for n, one in networks.items() if image is None or n not in ("image_unet", "image_decoder")}
         graphs = {name: one.in_torch() if way == "PyTorch" else one.in_onnx() for name, one in used.items()}

@@ -1,6 +1,7 @@
 """A whole released 1.1 pipeline behind the text encoder, run by the runtime's own stages with the release's own noise.
 
-Stages take graphs as functions of named arrays, so PyTorch modules and ONNX sessions run the same code."""
+Stages take graphs as functions of named arrays, so PyTorch modules and ONNX sessions run the same code.
+"""
 
 from __future__ import annotations
 
@@ -52,27 +53,48 @@ def run_released(
     rows, mask = context.rows()
     if image is None:
         made = first_frame_steps(
-            graphs["image_unet"], KEYFRAMES_1_1, rows, mask, iter(next(starts)), sampler="ddpm",
-            num_inference_steps=KEYFRAMES_1_1.num_inference_steps, guidance_scale=config["key_frame_guidance_scale"],
-        )  # fmt: skip
+            graphs["image_unet"],
+            KEYFRAMES_1_1,
+            rows,
+            mask,
+            iter(next(starts)),
+            sampler="ddpm",
+            num_inference_steps=KEYFRAMES_1_1.num_inference_steps,
+            guidance_scale=config["key_frame_guidance_scale"],
+        )
         image = to_frames(graphs["image_decoder"]({"latent": drain(made)})["image"], rounded=False)[0]
     frame = encode_image(graphs["movq_encoder"], fit_image(image, config["height"], config["width"])[None])[0]
     uniform = next(value for kind, value in noise if kind == "rand")
     steps = image_keyframe_steps(
-        graphs["keyframe_unet"], KEYFRAMES_1_1, rows, mask, frame, uniform, iter(next(starts)), sampler="ddpm",
-        num_inference_steps=KEYFRAMES_1_1.num_inference_steps, guidance_scale=config["guidance_weight_prompt"],
-        image_guidance_scale=config["guidance_weight_image"], noise_augmentation=config["noise_augmentation"],
+        graphs["keyframe_unet"],
+        KEYFRAMES_1_1,
+        rows,
+        mask,
+        frame,
+        uniform,
+        iter(next(starts)),
+        sampler="ddpm",
+        num_inference_steps=KEYFRAMES_1_1.num_inference_steps,
+        guidance_scale=config["guidance_weight_prompt"],
+        image_guidance_scale=config["guidance_weight_image"],
+        noise_augmentation=config["noise_augmentation"],
         motion_score=scores.get(config["motion"], scores["medium"]),  # as the release takes an unknown word
-    )  # fmt: skip
+    )
     keyframes = latents = drain(steps)
     for one_pass in INTERPOLATION_1_1.passes:
         if one_pass.fps <= RATES[config["fps"]]:
             steps = interpolation_steps(
-                graphs["interpolation_unet"], INTERPOLATION_1_1, one_pass, latents, iter(next(starts)),
-                method="group", prompt=context.interpolation_rows(), sampler="ddpm",
+                graphs["interpolation_unet"],
+                INTERPOLATION_1_1,
+                one_pass,
+                latents,
+                iter(next(starts)),
+                method="group",
+                prompt=context.interpolation_rows(),
+                sampler="ddpm",
                 num_inference_steps=INTERPOLATION_1_1.num_inference_steps,
                 guidance_scale=config["interpolation_guidance_scale"],
-            )  # fmt: skip
+            )
             latents = drain(steps)
     frames = np.concatenate(list(decode_chunks(graphs["movq_decoder"], latents, clip_frames(len(latents)))))
     return Made(keyframes, latents, frames)

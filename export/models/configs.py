@@ -116,7 +116,8 @@ class UNetConfig:
     @property
     def size_multiple(self) -> int:
         """Latent height and width must be multiples of this: one halving per level but the last, and an even size
-        wherever Conv1dAttn3dBlocks attends."""
+        wherever Conv1dAttn3dBlocks attends.
+        """
         halvings = len(self.dim_mult) - 1
         if self.temporal == "Conv1dAttn3dBlocks" and self.add_self_attention[-1]:
             halvings += 1
@@ -126,7 +127,8 @@ class UNetConfig:
 @dataclass(frozen=True)
 class MoVQConfig:
     """MoVQ encoder and decoder (released: ch 256, multipliers 1 2 2 4, attention at 32); :data:`DECODERS` names those
-    of the paper's Table 3. Temporal fields are of the decoder alone; kernels are (frames, height, width)."""
+    of the paper's Table 3. Temporal fields are of the decoder alone; kernels are (frames, height, width).
+    """
 
     ch: int
     ch_mult: tuple[int, ...]
@@ -189,10 +191,20 @@ class ModelConfig:
 
 def _demo_keyframes() -> UNetConfig:
     return UNetConfig(
-        model_channels=32, init_channels=48, time_embed_dim=64, context_dim=96, num_channels=4, out_channels=4,
-        groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 3, 3), num_blocks=(2, 2, 2),
-        add_cross_attention=(False, True, True), add_self_attention=(False, True, True),
-    )  # fmt: skip
+        model_channels=32,
+        init_channels=48,
+        time_embed_dim=64,
+        context_dim=96,
+        num_channels=4,
+        out_channels=4,
+        groups=8,
+        head_dim=16,
+        expansion_ratio=2,
+        dim_mult=(1, 3, 3),
+        num_blocks=(2, 2, 2),
+        add_cross_attention=(False, True, True),
+        add_self_attention=(False, True, True),
+    )
 
 
 def masked_shape(group: UNetConfig) -> UNetConfig:
@@ -202,12 +214,23 @@ def masked_shape(group: UNetConfig) -> UNetConfig:
 
 def _demo_interpolation() -> UNetConfig:
     """Wider and less deep than the keyframe U-Net: skips start after the first halving, where each cell must hold the
-    noise of 4 latent pixels (48 numbers) and both keyframes (32), or the finest detail is lost for good."""
+    noise of 4 latent pixels (48 numbers) and both keyframes (32), or the finest detail is lost for good.
+    """
     return UNetConfig(
-        model_channels=80, init_channels=64, time_embed_dim=32, context_dim=96, num_channels=20,
-        out_channels=12, groups=8, head_dim=16, expansion_ratio=2, dim_mult=(1, 1), num_blocks=(2, 2),
-        add_cross_attention=(False, True), add_self_attention=(False, True),
-    )  # fmt: skip
+        model_channels=80,
+        init_channels=64,
+        time_embed_dim=32,
+        context_dim=96,
+        num_channels=20,
+        out_channels=12,
+        groups=8,
+        head_dim=16,
+        expansion_ratio=2,
+        dim_mult=(1, 1),
+        num_blocks=(2, 2),
+        add_cross_attention=(False, True),
+        add_self_attention=(False, True),
+    )
 
 
 PRESETS = {
@@ -231,9 +254,15 @@ PRESETS = {
 
 def _released_interpolation(model_channels: int, init_channels: int, embed: int, head: int, blocks: int) -> UNetConfig:
     return UNetConfig(
-        model_channels=model_channels, init_channels=init_channels, time_embed_dim=embed, context_dim=embed,
-        num_channels=20, out_channels=12, head_dim=head, num_blocks=(blocks,) * 4,
-    )  # fmt: skip
+        model_channels=model_channels,
+        init_channels=init_channels,
+        time_embed_dim=embed,
+        context_dim=embed,
+        num_channels=20,
+        out_channels=12,
+        head_dim=head,
+        num_blocks=(blocks,) * 4,
+    )
 
 
 INTERPOLATION_SHAPES = {

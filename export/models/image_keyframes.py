@@ -1,5 +1,6 @@
 """Keyframe U-Net of Kandinsky Video 1.1: text and a first frame -> T keyframes, or text -> the first frame itself
-(released ``kandinsky_video/model/unet.py``)."""
+(released ``kandinsky_video/model/unet.py``).
+"""
 
 from __future__ import annotations
 
@@ -33,9 +34,15 @@ class ImageKeyframeUNet(nn.Module):
         self.body = UNetBody(config, config.temporal)
 
     def forward(
-        self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, temporal_positions: Tensor,
-        noise_augmentation: Tensor, motion_score: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        temporal_positions: Tensor,
+        noise_augmentation: Tensor,
+        motion_score: Tensor,
+    ) -> Tensor:
         frames = temporal_positions.shape[0]
         videos = x.unflatten(0, (-1, frames)).shape[0]
         time_embed = self.text_pooling(self.time_embed(time), context, context_mask)

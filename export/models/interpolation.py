@@ -62,15 +62,21 @@ class TextedInterpolationUNet(_GroupUNet):
     """
 
     def forward(
-        self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, skip_frames: Tensor,
-        perturbation: Tensor, temporal_mask: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        skip_frames: Tensor,
+        perturbation: Tensor,
+        temporal_mask: Tensor,
+    ) -> Tensor:
         merged = self.merged(x, self.time_embed(time), skip_frames, perturbation)  # [B, G, E]
         text = self.text_pooling.answer(context, context_mask).unflatten(0, (merged.shape[0], -1))  # [B, 1 or G, E]
         time_embed = (merged + text).flatten(0, 1)
         given = Conditioning(
             time_embed, context, context_mask, frames=skip_frames.shape[0], temporal_mask=temporal_mask
-        )  # fmt: skip
+        )
         return self.body(x, given)
 
 

@@ -119,7 +119,8 @@ class FeedForward(nn.Module):
 
 class AttentionBlock(nn.Module):
     """Norm, attention, residual; norm, feed-forward, residual. Self-attention within one image where no context is
-    given, cross-attention to the text otherwise."""
+    given, cross-attention to the text otherwise.
+    """
 
     def __init__(
         self, channels: int, embed_dim: int, context_dim: int | None, groups: int, head_dim: int, expansion_ratio: int
@@ -237,9 +238,16 @@ class ResNetBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, embed_dim: int, groups: int, compression_ratio: int,
-        resample: str = "none", along: ConvAlong = "none", after_resample: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        embed_dim: int,
+        groups: int,
+        compression_ratio: int,
+        resample: str = "none",
+        along: ConvAlong = "none",
+        after_resample: bool = False,
+    ) -> None:
         super().__init__()
         narrow = max(in_channels, out_channels) // compression_ratio
         widths = [(in_channels, narrow), (narrow, narrow), (narrow, narrow), (narrow, out_channels)]

@@ -147,7 +147,8 @@ def start_at_zero(layer: nn.Conv2d) -> None:
 
 class Level(nn.Module):
     """Residual blocks at one resolution, each followed by attention where the configuration asks for it, and by their
-    temporal relatives; ``decoder`` is None in the encoder, which has no latent and sees one image at a time."""
+    temporal relatives; ``decoder`` is None in the encoder, which has no latent and sees one image at a time.
+    """
 
     def __init__(self, widths: list[tuple[int, int]], attention: bool, decoder: MoVQConfig | None) -> None:
         super().__init__()

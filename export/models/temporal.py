@@ -121,7 +121,8 @@ def windows_back(tokens: Tensor, frames: int, size: int) -> Tensor:
 
 class GroupAttentionBlock(nn.Module):
     """Each latent pixel attends over the G groups of its video; two learned factors merge attention and feed-forward
-    (released ``unet_interpolation.py``). Batches are ``[B*G, C, h, w]``, group fastest."""
+    (released ``unet_interpolation.py``). Batches are ``[B*G, C, h, w]``, group fastest.
+    """
 
     def __init__(self, channels: int, embed_dim: int, groups: int, head_dim: int, expansion_ratio: int) -> None:
         super().__init__()

@@ -57,9 +57,14 @@ class Pair(nn.Module):
     """Two residual blocks around cross-attention; their temporal blocks follow going down and lead going up."""
 
     def __init__(
-        self, widths: tuple[int, int, int], config: UNetConfig, cross: bool, resample: tuple[str, str], up: bool,
+        self,
+        widths: tuple[int, int, int],
+        config: UNetConfig,
+        cross: bool,
+        resample: tuple[str, str],
+        up: bool,
         temporal: Temporal,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         before, middle, after = widths
         embed, groups, ratio = config.time_embed_dim, config.groups, config.compression_ratio
@@ -182,19 +187,30 @@ class UNetBody(nn.Module):
                     config,
                     False,
                     temporal,
-                )  # fmt: skip
+                )
             )
             skipped = after if level != last else 0
             ups = [(after + skipped if i == 0 else after, before if i == count - 1 else after) for i in range(count)]
             self.up.insert(
                 0,
                 Level(
-                    [Pair((w[0], w[0], w[1]), config, cross, ("up" if level != last and i == 0 else "none", "none"),
-                          True, temporal)
-                     for i, w in enumerate(ups)],
-                    before if attends else None, config, True, temporal,
+                    [
+                        Pair(
+                            (w[0], w[0], w[1]),
+                            config,
+                            cross,
+                            ("up" if level != last and i == 0 else "none", "none"),
+                            True,
+                            temporal,
+                        )
+                        for i, w in enumerate(ups)
+                    ],
+                    before if attends else None,
+                    config,
+                    True,
+                    temporal,
                 ),
-            )  # fmt: skip
+            )
         self.group_conv_out = GroupConv(config.init_channels) if extra else None
         self.out_norm = nn.GroupNorm(config.groups, config.init_channels, eps=NORM_EPS)
         self.out_conv = nn.Conv2d(config.init_channels, config.out_channels, 3, padding=1)

@@ -114,13 +114,21 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
             config.image_size, config.image_size, config.movq.z_channels, config.movq.downscale, multiple
         ),
         keyframes=KeyframeConfig(
-            num_frames=config.num_frames, fps=2, position_range=config.position_range,
-            prediction=config.keyframe_prediction, sampler=config.sampler,
-            num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale, threshold=0.98,
+            num_frames=config.num_frames,
+            fps=2,
+            position_range=config.position_range,
+            prediction=config.keyframe_prediction,
+            sampler=config.sampler,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            threshold=0.98,
         ),
         interpolation=InterpolationConfig(
-            prediction="v", sampler=config.interpolation_sampler, num_inference_steps=config.interpolation_steps,
-            guidance_scale=config.interpolation_guidance_scale, threshold=0.98,
+            prediction="v",
+            sampler=config.interpolation_sampler,
+            num_inference_steps=config.interpolation_steps,
+            guidance_scale=config.interpolation_guidance_scale,
+            threshold=0.98,
             passes=(InterpolationPass(8, 3), InterpolationPass(30, 1)),
         ),
-    )  # fmt: skip
+    )

@@ -15,7 +15,8 @@ from ffrt.bundle import Signature, TensorSpec
 @dataclass(frozen=True)
 class Limits:
     """What inputs of a model may be: latent sides are multiples of ``cell``, pixels of ``downscale`` times that;
-    ``context_dim`` is D; token ids are below ``vocab_size``; temporal positions below ``position_range``."""
+    ``context_dim`` is D; token ids are below ``vocab_size``; temporal positions below ``position_range``.
+    """
 
     cell: int
     downscale: int
@@ -30,9 +31,17 @@ def sizes_of(limits: Limits, number: int) -> dict[str, int]:
     rows, frames, groups = 2 if number == 0 else 1 + number % 2, 3 + 2 * number, 2 + 3 * number
     pixels = {"H": h * limits.downscale, "W": w * limits.downscale}
     return {
-        "B": rows, "N": rows, "T": frames, "G": groups, "F": groups, "L": 6 + 5 * number, "D": limits.context_dim,
-        "h": h, "w": w, **pixels,
-    }  # fmt: skip
+        "B": rows,
+        "N": rows,
+        "T": frames,
+        "G": groups,
+        "F": groups,
+        "L": 6 + 5 * number,
+        "D": limits.context_dim,
+        "h": h,
+        "w": w,
+        **pixels,
+    }
 
 
 def draw_inputs(signature: Signature, limits: Limits, number: int) -> tuple[Tensor, ...]:
@@ -84,7 +93,8 @@ def draw(
 
 def multiples_of(signature: Signature, limits: Limits) -> dict[str, int]:
     """What the axes of a graph must be multiples of, for :class:`export.onnx.trace.Traced`: a U-Net's latent, or
-    pixels."""
+    pixels.
+    """
     names = {spec.name for spec in signature[0]}
     if "time" in names:
         return dict.fromkeys(("h", "w"), limits.cell)

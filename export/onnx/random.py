@@ -1,5 +1,6 @@
 """Bundles whose U-Nets have random weights, as large as wanted: what they cost can be measured, what
-they make is noise. The weights are streamed to disk and never held in memory, neither here nor while tracing."""
+they make is noise. The weights are streamed to disk and never held in memory, neither here nor while tracing.
+"""
 
 from __future__ import annotations
 

@@ -70,9 +70,12 @@ def trace(traced: Traced) -> onnx.ModelProto:
     module = traced.module.eval()
     apart = ["*" in str(spec.shape[0]) for spec in inputs]
     sizes = bind_axes(
-        [(spec.name, axis, size) for spec, value in zip(inputs, traced.example, strict=True)
-         for axis, size in zip(spec.shape, value.shape, strict=True)]
-    )  # fmt: skip
+        [
+            (spec.name, axis, size)
+            for spec, value in zip(inputs, traced.example, strict=True)
+            for axis, size in zip(spec.shape, value.shape, strict=True)
+        ]
+    )
     example = tuple(
         value.unflatten(0, [sizes[letter] for letter in str(spec.shape[0]).split("*")]) if split else value
         for spec, value, split in zip(inputs, traced.example, apart, strict=True)
@@ -91,9 +94,14 @@ def trace(traced: Traced) -> onnx.ModelProto:
         joined, example, dynamic_shapes=(shapes,), strict=False, prefer_deferred_runtime_asserts_over_guards=True
     )
     program = torch.onnx.export(
-        exported, dynamo=True, optimize=False, opset_version=OPSET, verbose=False,
-        input_names=[spec.name for spec in inputs], output_names=[spec.name for spec in outputs],
-    )  # fmt: skip
+        exported,
+        dynamo=True,
+        optimize=False,
+        opset_version=OPSET,
+        verbose=False,
+        input_names=[spec.name for spec in inputs],
+        output_names=[spec.name for spec in outputs],
+    )
     assert program is not None
     tidy(program.model, set(joined.state_dict()))
     leave_out(program.model)

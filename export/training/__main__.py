@@ -137,9 +137,13 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
         if rank > 0:
             return
         state = {
-            "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-            "history": history, "step": step, "seconds": spent,
-        }  # fmt: skip
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": history,
+            "step": step,
+            "seconds": spent,
+        }
         save_checkpoint(checkpoint, state)
 
     running, tick = 0.0, time.perf_counter()
@@ -197,9 +201,13 @@ def main() -> None:
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--unfreeze", action="store_true", help="keyframes: train the spatial layers and the text too")
     parser.add_argument(
-        "--strides", type=int, nargs="+", default=[1], choices=(1, 2, 4, 8, 16),
+        "--strides",
+        type=int,
+        nargs="+",
+        default=[1],
+        choices=(1, 2, 4, 8, 16),
         help="keyframes: show every s-th frame of s times as many clips, s drawn anew each step (default: whole clips)",
-    )  # fmt: skip
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=1)

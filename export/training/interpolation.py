@@ -1,5 +1,6 @@
 """How the two interpolation networks are trained: the group model (paper section 4.2) and the masked one it is
-measured against. Both see the same clips, skips, noise levels and disturbances, and start from the same answer."""
+measured against. Both see the same clips, skips, noise levels and disturbances, and start from the same answer.
+"""
 
 from __future__ import annotations
 

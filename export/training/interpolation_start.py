@@ -96,14 +96,19 @@ def start_masked(model: UntextedInterpolationUNet, alpha_bar: Tensor, power: flo
 
 
 def lead_out_velocity(
-    model: UntextedInterpolationUNet, deltas: range, noised: list[list[tuple[int, float]]], alpha_bar: Tensor,
+    model: UntextedInterpolationUNet,
+    deltas: range,
+    noised: list[list[tuple[int, float]]],
+    alpha_bar: Tensor,
     power: float,
-) -> None:  # fmt: skip
+) -> None:
     """Make ``v = d / sqrt(1 - a) - g x`` at the end: the signals of d, and what sum of signals each x is."""
     body, count = model.unet.body, len(deltas)
     enter, middle, leave = (
-        body.up[-1].pairs[0].resnet_out, body.up[-1].pairs[-1].resnet_in, body.up[-1].pairs[-1].resnet_out
-    )  # fmt: skip
+        body.up[-1].pairs[0].resnet_out,
+        body.up[-1].pairs[-1].resnet_in,
+        body.up[-1].pairs[-1].resnet_out,
+    )
     widths = (enter.blocks[-1].conv.out_channels, leave.blocks[0].conv.out_channels, body.out_norm.num_channels)
     if body.groups != 8 or widths != (80, 40, 64):
         raise ValueError(f"wanted 8 groups and a last level of (80, 40, 64) channels, got {body.groups} and {widths}")
@@ -167,7 +172,8 @@ def lead_through(
 def hold(norm: ConditionalGroupNorm, rows: slice, constants: int, scale: Tensor, shift: Tensor) -> None:
     """Groups that end in one constant, or in two of opposite sign, leave the norm at the size they enter it with, times
     ``scale``, and ``shift`` puts back what the norm takes as their mean: both are shares ``[E + 1]`` of the numbers of
-    the time embedding and of 1."""
+    the time embedding and of 1.
+    """
     linear, width = norm.linear, norm.linear.out_features // 2
     in_group = width // norm.groups
     mean = CONSTANT / in_group if constants == 1 else 0.0

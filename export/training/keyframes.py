@@ -64,7 +64,8 @@ class ReadingText(nn.Module):
 
 class TextStage:
     """The text encoder learns to read before it is frozen, as the released one was pretrained: which colour, shape,
-    action, background and size a caption names, told from the mean of its context by linear classifiers."""
+    action, background and size a caption names, told from the mean of its context by linear classifiers.
+    """
 
     name, steps, batch, lr = "text", 1500, 128, 3e-3
 
@@ -119,7 +120,8 @@ class KeyframeStage:
     the temporal blocks on clips, the rest frozen as in the paper unless ``unfreeze``. A step shows every s-th frame of
     s times as many clips, s drawn from ``strides``: whole clips (1) teach how frames hang together, lone frames that
     know their place in time (16) teach many captions where a shape stands when. The T5 part stays as the text stage
-    left it, as in the release."""
+    left it, as in the release.
+    """
 
     def __init__(self, folders: Folders, video: bool, unfreeze: bool = False, strides: Sequence[int] = (1,)) -> None:
         self.video, self.strides = video, tuple(strides) if video else (1,)

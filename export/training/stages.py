@@ -75,7 +75,7 @@ def draw_levels(count: int, device: torch.device, power: float = 1.0) -> tuple[T
 
 
 def velocity(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """v = sqrt(a) noise - sqrt(1 - a) clean (Salimans & Ho 2022)."""
+    """V = sqrt(a) noise - sqrt(1 - a) clean (Salimans & Ho 2022)."""
     return noised(noise, -clean, level)
 
 
@@ -103,7 +103,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 class MoVQStage:
     """Autoencoder. The latent is held inside -1..1, where the samplers' threshold (paper section 3) leaves it alone,
-    and gets a little noise in training, so that the decoder forgives what the U-Nets leave over."""
+    and gets a little noise in training, so that the decoder forgives what the U-Nets leave over.
+    """
 
     name, steps, batch, lr = "movq", 3000, 8, 2e-3
     noise = 0.05

@@ -108,7 +108,7 @@ def find_attention(softmax: ir.Node) -> Attention | None:
 
 def _with_heads(
     product: ir.Node, split: Sequence[_Heads | None], scale: float, mask: ir.Value | None, bias: ir.Value | None
-) -> Attention | None:  # fmt: skip
+) -> Attention | None:
     query, key, value = split
     assert query is not None and key is not None and value is not None
     back = m.only_user(product.outputs[0], "Transpose")
@@ -121,9 +121,19 @@ def _with_heads(
     if (mask is not None or bias is not None) and rank != 4:
         return None
     return Attention(
-        join.outputs[0], query.tokens, key.tokens, value.tokens, query.heads, scale, rank - 1, query.sizes,
-        mask, bias, m.taken(join, 1), over_time=rank > 4,
-    )  # fmt: skip
+        join.outputs[0],
+        query.tokens,
+        key.tokens,
+        value.tokens,
+        query.heads,
+        scale,
+        rank - 1,
+        query.sizes,
+        mask,
+        bias,
+        m.taken(join, 1),
+        over_time=rank > 4,
+    )
 
 
 def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value, scale: float) -> Attention | None:
@@ -132,9 +142,19 @@ def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value
     if tokens is None or turned is None or len(m.perm(tokens)) != 3 or m.perm(turned) != (0, 2, 1):
         return None
     return Attention(
-        product.outputs[0], query, m.taken(turned, 0), value, 1, scale, 3, [], None, None, None,
+        product.outputs[0],
+        query,
+        m.taken(turned, 0),
+        value,
+        1,
+        scale,
+        3,
+        [],
+        None,
+        None,
+        None,
         over_time=m.perm(tokens)[0] == 2,
-    )  # fmt: skip
+    )
 
 
 def _scaled(scores: ir.Value) -> tuple[ir.Node, float] | None:

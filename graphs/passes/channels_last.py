@@ -25,7 +25,8 @@ _BEFORE: dict[tuple[int, ...], int] = {(0, 2, 1): 1, (0, 2, 1, 3): 2, (0, 2, 3, 
 
 def channels_last_views(model: ir.Model, enlarged: bool = True) -> ir.Model:
     """The same numbers exactly, with channels last wherever images are seen as tokens or as frames, and with
-    ``enlarged`` where they are enlarged: OpenVINO does that sooner in its own way."""
+    ``enlarged`` where they are enlarged: OpenVINO does that sooner in its own way.
+    """
     model = model.clone()
     graph = model.graph
     for node in m.nodes_of(model, "Resize") if enlarged else ():

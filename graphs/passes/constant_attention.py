@@ -61,9 +61,11 @@ def constant_attention(model: ir.Model) -> ir.Model:
         shape = (1, width, 1, 1) if over_pixels else (1, width)
 
         def made(
-            token: Numbers = token, v: ir.TensorProtocol = value_kernel, o: ir.TensorProtocol = output_kernel,
+            token: Numbers = token,
+            v: ir.TensorProtocol = value_kernel,
+            o: ir.TensorProtocol = output_kernel,
             shape: tuple[int, ...] = shape,
-        ) -> Numbers:  # fmt: skip
+        ) -> Numbers:
             return np.asarray(token @ numbers(v) @ numbers(o), np.float32).reshape(shape)
 
         replace(graph, end, new_weight(graph, "attended", shape, made))

@@ -106,9 +106,18 @@ def _find(node: ir.Node) -> _Norm | None:
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     assert epsilon is not None
     return _Norm(
-        x, rank, channels, groups, epsilon, gamma, beta, back, last if multiplied is None else multiplied,
-        multiplied is not None, modulation,
-    )  # fmt: skip
+        x,
+        rank,
+        channels,
+        groups,
+        epsilon,
+        gamma,
+        beta,
+        back,
+        last if multiplied is None else multiplied,
+        multiplied is not None,
+        modulation,
+    )
 
 
 def _is(value: ir.Value | None, number: float) -> bool:
@@ -167,9 +176,7 @@ def _modulation(value: ir.Value) -> _Modulation | None:
     if not all(_is_row(one, frames is not None) or (frames is None and _is_map(one)) for one in (scale, shift)):
         return None
     multiplied = _silu(last.outputs[0])
-    return _Modulation(
-        scale, shift, frames, images, last if multiplied is None else multiplied, multiplied is not None
-    )  # fmt: skip
+    return _Modulation(scale, shift, frames, images, last if multiplied is None else multiplied, multiplied is not None)
 
 
 def _is_row(value: ir.Value, frames: bool) -> bool:
@@ -232,8 +239,11 @@ def _fuse(graph: ir.Graph, norm: _Norm) -> None:
     beta = _parameter(graph, f"{name}.beta", norm.channels, norm.beta, 0.0)
     rows = m.emit(last, "Transpose", [x], {"perm": [0, 2, 3, 1]})
     attributes: dict[str, object] = {
-        "groups": norm.groups, "epsilon": norm.epsilon, "channels_last": 1, "activation": int(norm.silu),
-    }  # fmt: skip
+        "groups": norm.groups,
+        "epsilon": norm.epsilon,
+        "channels_last": 1,
+        "activation": int(norm.silu),
+    }
     out = m.emit(last, "GroupNorm", [rows, gamma, beta], attributes, DOMAIN)
     if modulation is not None:
         out = _modulated(graph, out, modulation)

@@ -24,10 +24,23 @@ _AN_IMAGE = ("Mul", "Add")
 """What else these take has a row an image: scale and shift of norms."""
 _A_VIDEO = ("MatMul", "Where", "MultiHeadAttention")
 """What else these take has a row a video: keys, values and mask of text."""
-_APART = frozenset({
-    *_AN_IMAGE, *_A_VIDEO, "Sub", "Conv", "Sigmoid", "Softmax", "InstanceNormalization", "LayerNormalization",
-    "Reshape", "Transpose", "Shape", "ConstantOfShape", "CastLike",
-})  # fmt: skip
+_APART = frozenset(
+    {
+        *_AN_IMAGE,
+        *_A_VIDEO,
+        "Sub",
+        "Conv",
+        "Sigmoid",
+        "Softmax",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Reshape",
+        "Transpose",
+        "Shape",
+        "ConstantOfShape",
+        "CastLike",
+    }
+)
 """Operators that do to a row what they would do to it alone, and those that work out shapes for them."""
 
 
@@ -144,7 +157,7 @@ def _leading(graph: ir.Graph, before: ir.Node, value: ir.Value, count: ir.Value)
 
 
 def _several(graph: ir.Graph, before: ir.Node, mask: ir.Value) -> ir.Value:
-    """bool ``[B]``: where ``mask`` ``[B, m]`` does not show exactly one token."""
+    """Bool ``[B]``: where ``mask`` ``[B, m]`` does not show exactly one token."""
     tokens = emit(before, "Cast", [mask], {"to": ir.DataType.INT64})
     tokens = emit(before, "ReduceSum", [tokens, constant(graph, np.array([1]))], {"keepdims": 0})
     return emit(before, "Not", [emit(before, "Equal", [tokens, constant(graph, np.array(1))])])
@@ -168,9 +181,10 @@ def _between(graph: ir.Graph, starts: set[ir.Value], end: ir.Node) -> list[ir.No
 
 def _leading_rows(
     graph: ir.Graph, before: ir.Node, layer: Sequence[ir.Node], heads: Mapping[ir.Value, ir.Value], cut: _Cut
-) -> ir.Value | None:  # fmt: skip
+) -> ir.Value | None:
     """What ``layer`` gives for the rows that lead, with ``heads`` in place of what it takes for all; None where it may
-    not keep rows apart."""
+    not keep rows apart.
+    """
     made: dict[ir.Value | None, ir.Value | None] = {None: None}
     made.update(heads.items())
     for node in layer:
@@ -231,7 +245,7 @@ def _residual(attended: ir.Value) -> tuple[ir.Node, ir.Value, ir.Node, ir.Value 
 
 
 def _merged(total: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    """x and m of ``total`` = ``(1 - f m) x + f m layer(x)``, where f is a weight and m has a number an image."""
+    """X and m of ``total`` = ``(1 - f m) x + f m layer(x)``, where f is a weight and m has a number an image."""
     for kept, new in ((source(one, "Mul"), source(other, "Mul")) for one, other in (total.inputs, total.inputs[::-1])):
         if kept is None or new is None:
             return None

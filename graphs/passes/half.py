@@ -1,5 +1,6 @@
 """A graph in float16, but for the islands of :mod:`graphs.passes.islands`; and what it would give where kernels
-round."""
+round.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +17,7 @@ LARGEST = 65504.0
 _SINGLE_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "GroupNorm": (1, 2), "SkipGroupNorm": (1, 2)}
 
 
-def to_half(
-    model: ir.Model, islands: Collection[str] = tuple(ISLANDS), single_outputs: bool = True
-) -> ir.Model:  # fmt: skip
+def to_half(model: ir.Model, islands: Collection[str] = tuple(ISLANDS), single_outputs: bool = True) -> ir.Model:
     """``model`` in float16, except for ``islands`` and its inputs and outputs. Weights are then float16 without a Cast.
 
     Without ``single_outputs`` each output has the dtype that it was worked out in: for parts that feed each other.

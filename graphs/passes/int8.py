@@ -69,9 +69,11 @@ def _replace(
     key = f"{name}.int8"
     quantised = ir.val(key, dtype=ir.DataType.UINT8, shape=(outputs, blocks, block))
     quantised.const_value = ir.LazyTensor(
-        lambda: ir.tensor(quantise(cut())[0]), ir.DataType.UINT8, ir.Shape((outputs, blocks, block)),
+        lambda: ir.tensor(quantise(cut())[0]),
+        ir.DataType.UINT8,
+        ir.Shape((outputs, blocks, block)),
         name=key,
-    )  # fmt: skip
+    )
     if key in graph.initializers:  # a matrix that two products share
         quantised = graph.initializers[key]
         scales = graph.initializers[f"{name}.scale"]
@@ -79,10 +81,12 @@ def _replace(
         graph.register_initializer(quantised)
         scales = m.new_weight(graph, f"{name}.scale", (outputs, blocks), lambda: scales_of(cut()))
     product = m.emit(
-        node, "MatMulNBits", [node.inputs[0], quantised, scales],
+        node,
+        "MatMulNBits",
+        [node.inputs[0], quantised, scales],
         {"K": inner, "N": outputs, "bits": 8, "block_size": block, "accuracy_level": accuracy_level},
         domain="com.microsoft",
-    )  # fmt: skip
+    )
     m.replace(graph, node.outputs[0], product)
 
 

@@ -28,9 +28,14 @@ from ffrt.errors import BundleError
 LARGEST_CONSTANT = 1 << 16
 """Bytes of a constant that a graph file keeps; what is larger lies in the weights' file."""
 _CODES = {
-    ir.DataType.FLOAT16: "F16", ir.DataType.FLOAT: "F32", ir.DataType.INT64: "I64", ir.DataType.INT32: "I32",
-    ir.DataType.INT8: "I8", ir.DataType.UINT8: "U8", ir.DataType.BOOL: "BOOL",
-}  # fmt: skip
+    ir.DataType.FLOAT16: "F16",
+    ir.DataType.FLOAT: "F32",
+    ir.DataType.INT64: "I64",
+    ir.DataType.INT32: "I32",
+    ir.DataType.INT8: "I8",
+    ir.DataType.UINT8: "U8",
+    ir.DataType.BOOL: "BOOL",
+}
 _FEW = 64
 """Numbers up to which two constants are compared."""
 _SAME = ("Cast", "CastLike", "Identity")
@@ -84,9 +89,14 @@ def write_graph(model: ir.Model, path: Path, half: bool) -> None:
             if isinstance(tensor, ir.ExternalTensor):
                 tensor.release()  # its mapping
             value.const_value = ir.ExternalTensor(
-                weights.name, offset, tensor.nbytes, tensor.dtype, shape=_shape(tensor), name=_name(value),
+                weights.name,
+                offset,
+                tensor.nbytes,
+                tensor.dtype,
+                shape=_shape(tensor),
+                name=_name(value),
                 base_dir=path.parent,
-            )  # fmt: skip
+            )
     ir.save(model, path)
 
 
@@ -97,15 +107,26 @@ def check_place(out: Path) -> None:
 
 
 def write_like(
-    bundle: Bundle, folder: Path, graphs: Mapping[str, GraphSpec], known: Mapping[str, FileSpec] | None,
+    bundle: Bundle,
+    folder: Path,
+    graphs: Mapping[str, GraphSpec],
+    known: Mapping[str, FileSpec] | None,
     optimised: Optimised | None = None,
-) -> Bundle:  # fmt: skip
+) -> Bundle:
     """Write the manifest of ``folder``, which holds ``bundle`` with other graphs; ``known`` as for write_manifest."""
     return write_manifest(
-        folder, name=bundle.name, license=bundle.license, created_with=bundle.created_with, graphs=graphs,
-        text=bundle.text, video=bundle.video, keyframes=bundle.keyframes, interpolation=bundle.interpolation,
-        known=known, optimised=optimised,
-    )  # fmt: skip
+        folder,
+        name=bundle.name,
+        license=bundle.license,
+        created_with=bundle.created_with,
+        graphs=graphs,
+        text=bundle.text,
+        video=bundle.video,
+        keyframes=bundle.keyframes,
+        interpolation=bundle.interpolation,
+        known=known,
+        optimised=optimised,
+    )
 
 
 def _store_half(graph: ir.Graph, value: ir.Value) -> None:
@@ -237,9 +258,13 @@ def constant(graph: ir.Graph, array: NDArray[np.generic]) -> ir.Value:
 
 
 def emit(
-    before: ir.Node, op: str, inputs: Sequence[ir.Value | None], attributes: dict[str, object] | None = None,
-    domain: str = "", num_outputs: int = 1,
-) -> ir.Value:  # fmt: skip
+    before: ir.Node,
+    op: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: dict[str, object] | None = None,
+    domain: str = "",
+    num_outputs: int = 1,
+) -> ir.Value:
     """A new node in front of ``before``; its first output."""
     node = ir.node(op, inputs, attributes, domain=domain, num_outputs=num_outputs)  # type: ignore[arg-type]
     assert before.graph is not None

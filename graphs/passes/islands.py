@@ -18,19 +18,66 @@ from graphs.passes import ir as m
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 FLOATS = (HALF, SINGLE)
-MOVES = frozenset({
-    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Gather", "GatherND", "Expand", "Tile",
-    "Identity", "Flatten", "Pad",
-})  # fmt: skip
-_POINTWISE = frozenset({
-    "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Where", "Sigmoid", "Tanh", "Erf", "Gelu", "Exp", "Log",
-    "Abs", "Neg", "Clip", "Min", "Max", "Relu", "Floor", "Ceil", "Round", "Cos", "Sin", "Sum", "QuickGelu", "Cast",
-})  # fmt: skip
+MOVES = frozenset(
+    {
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "Concat",
+        "Gather",
+        "GatherND",
+        "Expand",
+        "Tile",
+        "Identity",
+        "Flatten",
+        "Pad",
+    }
+)
+_POINTWISE = frozenset(
+    {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Sqrt",
+        "Reciprocal",
+        "Where",
+        "Sigmoid",
+        "Tanh",
+        "Erf",
+        "Gelu",
+        "Exp",
+        "Log",
+        "Abs",
+        "Neg",
+        "Clip",
+        "Min",
+        "Max",
+        "Relu",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Cos",
+        "Sin",
+        "Sum",
+        "QuickGelu",
+        "Cast",
+    }
+)
 _REDUCE = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"})
-_LAYER_NORM = frozenset({
-    "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
-})  # fmt: skip
+_LAYER_NORM = frozenset(
+    {
+        "LayerNormalization",
+        "RMSNormalization",
+        "SimplifiedLayerNormalization",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+    }
+)
 _COMPARE = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsInf", "IsNaN"})
 _LINEAR = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "NhwcConv", "FusedMatMul", "MatMulNBits"})
 _ALWAYS_SINGLE = frozenset({"Range", "CumSum", "QuantizeLinear", "DequantizeLinear"})
@@ -188,7 +235,8 @@ def _is_square(node: ir.Node) -> bool:
 
 def _output(g: Typed) -> set[ir.Node]:
     """What makes the graph's outputs, back to the last matrix product or convolution; not the deep features that step
-    caching hands on, which are in the middle of the network."""
+    caching hands on, which are in the middle of the network.
+    """
     shown = [value for value in g.graph.outputs if value.name != DEEP]
     last = [node for value in shown if (node := value.producer()) is not None]
     return set(last) | g.closure(

@@ -27,7 +27,8 @@ FREE = -1
 def split(model: ir.Model, slow: Collection[str] = SLOW, fast: Collection[str] = FAST) -> list[ir.Model]:
     """The parts in order; what depends on no input of ``slow`` or ``fast`` is the first, what on none of ``fast`` the
     second. A part that would give nothing is left out. A graph comes back alone where it has no input of ``fast``, or
-    its slow parts need one for a size that no other input has, as in bundles exported before version 0.2."""
+    its slow parts need one for a size that no other input has, as in bundles exported before version 0.2.
+    """
     if not any(value.name in fast for value in model.graph.inputs):
         return [model]
     model = sizes_of_inputs(model, slow, fast)
@@ -70,7 +71,8 @@ def _level(value: ir.Value, when: dict[ir.Value, int]) -> int:
 def sizes_of_inputs(model: ir.Model, slow: Collection[str] = SLOW, fast: Collection[str] = FAST) -> ir.Model:
     """Sizes of inputs of ``fast``, and of one that was taken apart, ``[B*G, ...]`` to ``[B, G, ...]``
     (:func:`export.onnx.trace.take_apart`), are read where they change least: what needs ``B`` alone then waits neither
-    for ``x`` nor for the mask, and what runs once a request not for the time."""
+    for ``x`` nor for the mask, and what runs once a request not for the time.
+    """
     model = model.clone()
     graph = model.graph
     alone = _axes_alone(graph, _when(graph, slow, fast))

@@ -57,7 +57,8 @@ def bias_of(node: ir.Node) -> ir.TensorProtocol | None:
 
 def fold_merge(model: ir.Model) -> ir.Model:
     """``(1 - m) x + m conv(x)`` with a learned m becomes one convolution: its kernel times m, and 1 - m added in the
-    middle for every channel. Saves three passes over the activations (paper eq. 3, ``export.models.layers.merged``)."""
+    middle for every channel. Saves three passes over the activations (paper eq. 3, ``export.models.layers.merged``).
+    """
     model = model.clone()
     graph = model.graph
     for conv in over_time(model):
@@ -118,9 +119,12 @@ def merge_pointwise(model: ir.Model) -> ir.Model:
 
 
 def _merge(
-    graph: ir.Graph, first: ir.Node, conv: ir.Node, sizes: tuple[int, int, int],
+    graph: ir.Graph,
+    first: ir.Node,
+    conv: ir.Node,
+    sizes: tuple[int, int, int],
     tensors: Sequence[ir.TensorProtocol | None],
-) -> None:  # fmt: skip
+) -> None:
     point, kernel, before, after = (tensor for tensor in tensors if tensor is not None)
     outer, inner, reach = sizes
     dims, swapped = _view_dims(conv), only_user(conv.outputs[0], "Transpose")

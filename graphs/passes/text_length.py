@@ -25,7 +25,8 @@ _PLAIN_KEY, _PLAIN_VALUE = 3, 2
 @dataclass(frozen=True)
 class Text:
     """What the step sees of text: by name its inputs with an axis of tokens, and that axis, and one whose first axis is
-    the rows. `masks` is true where a token is hidden."""
+    the rows. `masks` is true where a token is hidden.
+    """
 
     axes: Mapping[str, int]
     masks: frozenset[str]
@@ -121,7 +122,8 @@ def _text_axes(first: ir.Model) -> set[str]:
 
 def _rows_of(step: ir.Model, lengths: ir.Value, others: Sequence[ir.Value], axes: set[str]) -> bool:
     """Let the step read its rows from ``lengths`` where it read them from one of ``others`` with an axis of tokens,
-    which is no input then. False, with nothing changed, where it reads more from such an input."""
+    which is no input then. False, with nothing changed, where it reads more from such an input.
+    """
     inputs = [value for value in others if value.shape is not None and _named(value) & axes]
     nodes = [node for value in inputs for node in m.users(value)]
     if not all(
@@ -143,7 +145,8 @@ def _named(value: ir.Value) -> set[str]:
 
 def _fill_up(graph: ir.Graph, value: ir.Value, axis: int, tokens: int, hidden: bool) -> None:
     """Behind the output ``value``, zeros up to ``tokens`` along ``axis``, or with ``hidden`` a true mask; the result
-    has its name. Along axis 1 it is [B, L, D], else of four axes."""
+    has its name. Along axis 1 it is [B, L, D], else of four axes.
+    """
 
     def number(*numbers: int) -> ir.Value:
         return m.constant(graph, np.array(numbers, np.int64))

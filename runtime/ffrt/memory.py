@@ -82,7 +82,8 @@ def check_memory(bundle: Bundle, need: Need, free: int | None) -> None:
 
 def free_bytes(on_gpu: bool) -> int | None:
     """Memory free on the first GPU in use, as its driver says, or available on this machine; None where that is not
-    known."""
+    known.
+    """
     if on_gpu:
         return _gpu_free_bytes()
     try:

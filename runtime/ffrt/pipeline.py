@@ -41,9 +41,14 @@ class Pipeline:
     """
 
     def __init__(
-        self, bundle: Bundle, *, provider: str = "auto", threads: int | None = None, memory: str = "fast",
+        self,
+        bundle: Bundle,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        memory: str = "fast",
         cuda_graph: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         threads = None if threads is None else request.whole("threads", threads, 1, 1024)
         self.bundle = bundle
         self._stages = Stages(bundle, provider, threads, request.memory_of(memory), cuda_graph)

@@ -93,7 +93,8 @@ def _told(value: object) -> str:
 @dataclass(frozen=True)
 class Sampling:
     """How one stage denoises: steps, guidance scale and sampler, no default left open; the deep levels of its network
-    run in every `cache_interval`-th step."""
+    run in every `cache_interval`-th step.
+    """
 
     steps: int
     guidance_scale: float

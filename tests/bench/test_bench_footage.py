@@ -227,7 +227,7 @@ def test_a_small_video_is_not_scaled_up(package: Path) -> None:
 
 @pytest.mark.parametrize("skip", skip_values.SKIPS)
 def test_runs_are_as_training_has_them(skip: int) -> None:
-    assert skip_values.SKIPS == tuple(latents.SKIPS) and skip_values.BASE_FPS == latents.BASE_FPS
+    assert tuple(latents.SKIPS) == skip_values.SKIPS and skip_values.BASE_FPS == latents.BASE_FPS
     film = np.arange(181, dtype=np.uint8)[:, None, None, None]  # 7.5 s
     starts = set()
     for seed in range(20):

@@ -18,9 +18,11 @@ from ffrt.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {}, "low": {"memory": "low"}, "recorded": {"cuda_graph": True},
+    "fast": {},
+    "low": {"memory": "low"},
+    "recorded": {"cuda_graph": True},
     "low, recorded": {"memory": "low", "cuda_graph": True},
-}  # fmt: skip
+}
 VIDEO = """
 import json, sys
 from dataclasses import asdict

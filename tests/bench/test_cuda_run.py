@@ -30,9 +30,13 @@ def record_of(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
     row = {"seconds": seconds, "flops": 10**9, "flops_share": 0.1, "device_bytes": None, "difference": 0.0}
     ratios = {name: {"median": 2.5, "iqr": 0.1} for name in names if name != "eager"}
     return {
-        "stage": stage, "product_flops_per_s": 1e10, "contenders": {name: dict(row) for name in names}, "failed": {},
-        "ratios": ratios, "host_overhead": 0.01,
-    }  # fmt: skip
+        "stage": stage,
+        "product_flops_per_s": 1e10,
+        "contenders": {name: dict(row) for name in names},
+        "failed": {},
+        "ratios": ratios,
+        "host_overhead": 0.01,
+    }
 
 
 @pytest.fixture

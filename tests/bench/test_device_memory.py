@@ -31,10 +31,12 @@ def test_every_stage_is_measured(wheel: Path, variant: Bundle, tmp_path: Path, m
 
 def record_of(most: float) -> dict[str, Any]:
     return {
-        "environment": {"provider_from": "wheel==1"}, "side_px": 512,
-        "low": {part: {"most": most} for part in PARTS}, "fast": {"decode": {"most": 2 * most}},
+        "environment": {"provider_from": "wheel==1"},
+        "side_px": 512,
+        "low": {part: {"most": most} for part in PARTS},
+        "fast": {"decode": {"most": 2 * most}},
         "targets": [{"name": "most", "measured": most, "target": 12e9, "met": most <= 12e9}],
-    }  # fmt: skip
+    }
 
 
 def test_the_table_says_what_missed() -> None:

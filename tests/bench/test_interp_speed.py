@@ -31,10 +31,19 @@ from ffrt.stages.interpolate import GRAPHS, METHODS, Method, graph_feed, noise_s
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "graphs" / "demo"
 TINY = UNetConfig(
-    model_channels=16, init_channels=16, time_embed_dim=32, context_dim=32, num_channels=20, out_channels=12, groups=4,
-    head_dim=16, dim_mult=(1, 2), num_blocks=(2, 2), add_cross_attention=(False, True),
+    model_channels=16,
+    init_channels=16,
+    time_embed_dim=32,
+    context_dim=32,
+    num_channels=20,
+    out_channels=12,
+    groups=4,
+    head_dim=16,
+    dim_mult=(1, 2),
+    num_blocks=(2, 2),
+    add_cross_attention=(False, True),
     add_self_attention=(False, True),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("rows", "groups", "side"), [(1, 3, 16), (2, 5, 8)])

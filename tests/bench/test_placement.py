@@ -22,12 +22,15 @@ from graphs.passes.ir import open_graph
 DEMO = Path(__file__).resolve().parents[2] / "graphs" / "demo"
 EXPECTED = {
     "text_encoder": (2, 2, 0, 0, 0, 2),
-    "keyframe_unet_request": (1, 1, 0, 0, 0, 4), "keyframe_unet_schedule": (0, 0, 0, 0, 0, 1),
+    "keyframe_unet_request": (1, 1, 0, 0, 0, 4),
+    "keyframe_unet_schedule": (0, 0, 0, 0, 0, 1),
     "keyframe_unet": (16, 16, 219, 225, 22, 4),
-    "interpolation_unet_request": (0, 0, 0, 0, 0, 1), "interpolation_unet_schedule": (0, 0, 0, 0, 0, 2),
+    "interpolation_unet_request": (0, 0, 0, 0, 0, 1),
+    "interpolation_unet_schedule": (0, 0, 0, 0, 0, 2),
     "interpolation_unet": (2, 2, 31, 73, 102, 3),
-    "movq_encoder": (2, 2, 10, 15, 12, 2), "movq_decoder": (3, 3, 16, 24, 18, 2),
-}  # fmt: skip
+    "movq_encoder": (2, 2, 10, 15, 12, 2),
+    "movq_decoder": (3, 3, 16, 24, 18, 2),
+}
 """Attentions that are one kernel, and all; GroupNorms that are one kernel, and all: the demo is so narrow that many
 norms have an odd number of channels in a group, which the kernel does not take. Then the Transposes left at most, most
 of them around those, and the Casts."""
@@ -102,8 +105,9 @@ def test_a_graph_that_is_refused_is_named(wheel: Path, tmp_path: Path) -> None:
         place({"whole": [DEMO / "movq_encoder.onnx"], "cut": [tmp_path / "odd.onnx"]}, {}, wheel)
 
 
-def test_the_command_shows_a_table_and_writes_json(wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_command_shows_a_table_and_writes_json(
+    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     graphs = {"movq_encoder": [DEMO / "movq_encoder.onnx"]}
     monkeypatch.setattr(placement, "graphs_of", lambda bundle: graphs)
     assert placement.main([str(DEMO), "--ort", str(wheel), "--ops", "--json", str(tmp_path / "found.json")]) == 0
@@ -130,8 +134,9 @@ def test_the_shallow_network_of_step_caching_follows_its_whole_one(tmp_path: Pat
     assert shallow.unknown == [] and shallow.sizes["h_deep"] == shallow.sizes["h"] // 2
 
 
-def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_is_missing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert placement.main([str(DEMO), "--ort", str(tmp_path)]) == 1
     assert "wanted an unpacked onnxruntime-gpu==1.31.1 wheel" in capsys.readouterr().err
     monkeypatch.setattr(placement, "has_gpu", lambda: False)

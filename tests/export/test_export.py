@@ -31,10 +31,19 @@ def small_unet(num_channels: int, out_channels: int) -> UNetConfig:
     """One level of all layers: tracing takes a minute a level. Kandinsky Video 1.1 of test_release_recipe has two, and
     with them the convolutions that halve and double and the skips between."""
     return UNetConfig(
-        model_channels=8, init_channels=8, time_embed_dim=16, context_dim=16, num_channels=num_channels,
-        out_channels=out_channels, groups=4, head_dim=4, dim_mult=(1,), num_blocks=(2,),
-        add_cross_attention=(True,), add_self_attention=(True,),
-    )  # fmt: skip
+        model_channels=8,
+        init_channels=8,
+        time_embed_dim=16,
+        context_dim=16,
+        num_channels=num_channels,
+        out_channels=out_channels,
+        groups=4,
+        head_dim=4,
+        dim_mult=(1,),
+        num_blocks=(2,),
+        add_cross_attention=(True,),
+        add_self_attention=(True,),
+    )
 
 
 SMALL = ModelConfig(
@@ -120,9 +129,13 @@ def test_a_bundle_is_rebuilt_from_its_own_weights(exported: Path, tmp_path: Path
 @pytest.mark.slow
 def test_below_the_floor_nothing_is_written(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "FLOOR", 1e-12)
-    monkeypatch.setattr(demo, "trace", lambda traced: onnx.load(  # the graphs of before: tracing again would be slow
-        exported / "bundle" / f"{traced.name}.onnx", load_external_data=False
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        demo,
+        "trace",
+        lambda traced: onnx.load(  # the graphs of before: tracing again would be slow
+            exported / "bundle" / f"{traced.name}.onnx", load_external_data=False
+        ),
+    )
     monkeypatch.setattr(demo, "point_to", lambda model, weights: model)
     out = tmp_path / "bundle"
     out.mkdir()

@@ -13,6 +13,7 @@ from export.checkpoints.names import load_released, unet_key
 from export.checkpoints.released_names import released_unet
 from export.golden import file as golden
 from export.golden import models as golden_models
+from export.golden.__main__ import main
 from export.models.keyframes import KeyframeUNet
 from export.onnx.parity import errors
 
@@ -56,9 +57,13 @@ def test_interpolation_unet() -> None:
     groups = int(given["num_temporal_groups"])
     with torch.no_grad():
         y = golden_models.interpolation_unet(file.config, file.parameters)(
-            given["x"], given["time"], given["context"], given["context_mask"],
-            given["skip_frames"][:groups], torch.zeros(groups),
-        )  # fmt: skip
+            given["x"],
+            given["time"],
+            given["context"],
+            given["context_mask"],
+            given["skip_frames"][:groups],
+            torch.zeros(groups),
+        )
     assert close(file.outputs["y"], y)
 
 
@@ -97,7 +102,7 @@ NETWORKS = sorted(path.name for path in FOLDER.glob("*.npz") if not path.name.st
 
 
 def checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    status = golden.main([str(folder), "--no-onnx"])
+    status = main([str(folder), "--no-onnx"])
     return status, capsys.readouterr().out
 
 
@@ -138,7 +143,7 @@ def test_the_checker_finds_what_is_too_far_or_cannot_be_run(tmp_path: Path, caps
 
 
 def test_the_checker_wants_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert golden.main([str(tmp_path)]) == 2 and golden.main([str(tmp_path / "none")]) == 2
+    assert main([str(tmp_path)]) == 2 and main([str(tmp_path / "none")]) == 2
     assert "found none" in capsys.readouterr().err
 
 
@@ -147,27 +152,42 @@ def test_the_checker_builds_other_configurations(
     levels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = {
-        "model_channels": 8, "init_channels": 16, "time_embed_dim": 16, "context_dim": 20, "groups": 4, "head_dim": 4,
-        "expansion_ratio": 2, "compression_ratio": 1, "num_channels": 4, "out_channels": 4, "num_frames": 3,
-        "dim_mult": [1, 2, 2, 3][:levels], "num_blocks": [3, 2, 2, 2][:levels],
+        "model_channels": 8,
+        "init_channels": 16,
+        "time_embed_dim": 16,
+        "context_dim": 20,
+        "groups": 4,
+        "head_dim": 4,
+        "expansion_ratio": 2,
+        "compression_ratio": 1,
+        "num_channels": 4,
+        "out_channels": 4,
+        "num_frames": 3,
+        "dim_mult": [1, 2, 2, 3][:levels],
+        "num_blocks": [3, 2, 2, 2][:levels],
         "add_cross_attention": [True, False, True, True][:levels],
         "add_self_attention": [False, True, True, False][:levels],
-    }  # fmt: skip
+    }
     torch.manual_seed(levels)
     unet = KeyframeUNet(keyframe_config(config))
     state = {key: (value + 0.1 * torch.randn_like(value)).half() for key, value in unet.state_dict().items()}
     unet.load_state_dict({key: value.float() for key, value in state.items()})
     side, mask = 2**levels, torch.ones(6, 5, dtype=torch.bool)
     given = {
-        "x": torch.randn(6, 4, side, side), "time": torch.full((6,), 300.0), "context": torch.randn(6, 5, 20),
-        "context_mask": mask, "temporal_positions": torch.tensor([0, 60, 120] * 2),
-    }  # fmt: skip
+        "x": torch.randn(6, 4, side, side),
+        "time": torch.full((6,), 300.0),
+        "context": torch.randn(6, 5, 20),
+        "context_mask": mask,
+        "temporal_positions": torch.tensor([0, 60, 120] * 2),
+    }
     with torch.no_grad():
         y = unet(*list(given.values())[:4], given["temporal_positions"][:3]).numpy()
     released = dict(released_unet(key, value) for key, value in state.items())
     np.savez(
-        tmp_path / "other.npz", config=np.frombuffer(json.dumps(config).encode(), np.uint8), **{"out/y": y},
+        tmp_path / "other.npz",
+        config=np.frombuffer(json.dumps(config).encode(), np.uint8),
+        **{"out/y": y},
         **{f"param/{key}": value.numpy() for key, value in released.items()},
         **{f"in/{key}": value.numpy() for key, value in given.items()},
-    )  # fmt: skip
+    )
     assert checked(tmp_path, capsys)[0] == 0

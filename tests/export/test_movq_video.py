@@ -138,8 +138,11 @@ clips = st.builds(
     lambda seed, frames, height, width: torch.randn(
         frames, 4, height, width, generator=torch.Generator().manual_seed(seed)
     ),
-    st.integers(0, 2**31), st.integers(1, 4), st.integers(2, 4), st.integers(2, 4),
-)  # fmt: skip
+    st.integers(0, 2**31),
+    st.integers(1, 4),
+    st.integers(2, 4),
+    st.integers(2, 4),
+)
 
 
 @settings(max_examples=40)

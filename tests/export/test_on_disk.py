@@ -28,9 +28,19 @@ from ffrt.bundle.contract import TensorSpec
 
 ROOT = Path(__file__).parents[2]
 UNET = UNetConfig(
-    model_channels=8, init_channels=8, time_embed_dim=16, context_dim=16, num_channels=4, out_channels=4, groups=4,
-    head_dim=4, dim_mult=(1, 2), num_blocks=(2, 2), add_cross_attention=(False, True), add_self_attention=(False, True),
-)  # fmt: skip
+    model_channels=8,
+    init_channels=8,
+    time_embed_dim=16,
+    context_dim=16,
+    num_channels=4,
+    out_channels=4,
+    groups=4,
+    head_dim=4,
+    dim_mult=(1, 2),
+    num_blocks=(2, 2),
+    add_cross_attention=(False, True),
+    add_self_attention=(False, True),
+)
 MOVQ = MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(), resolution=32)
 
 
@@ -57,8 +67,11 @@ RUNS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]
     "keyframes": (
         lambda: KeyframeUNet(UNET),
         lambda: (
-            torch.randn(6, 4, 8, 8), torch.tensor([3.0, 500.0]), torch.randn(2, 5, 16),
-            torch.ones(2, 5, dtype=torch.bool), torch.tensor([0, 60, 120]),
+            torch.randn(6, 4, 8, 8),
+            torch.tensor([3.0, 500.0]),
+            torch.randn(2, 5, 16),
+            torch.ones(2, 5, dtype=torch.bool),
+            torch.tensor([0, 60, 120]),
         ),
     ),
     "interpolation": (
@@ -66,7 +79,7 @@ RUNS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]
         lambda: (torch.randn(6, 20, 8, 8), torch.tensor([3.0, 500.0]), torch.tensor([3, 3, 3]), torch.zeros(3)),
     ),
     "movq": (lambda: MoVQDecoder(MOVQ), lambda: (torch.randn(2, 4, 4, 4),)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -67,10 +67,16 @@ def test_1_1_follows_the_release_number_for_number(kv11: Bundle) -> None:
     frame = pipe.first_frame(context, noise=first, guidance_scale=config["key_frame_guidance_scale"], **sizes)
     assert frame.shape == (96, 128, 3)
     latents = pipe.keyframes(
-        context, image=frame, motion=config["motion"], guidance_scale=config["guidance_weight_prompt"],
-        image_guidance_scale=config["guidance_weight_image"], noise_augmentation=config["noise_augmentation"],
-        noise=keys, frame_noise=next(value for kind, value in noise if kind == "rand"), **sizes,
-    )  # fmt: skip
+        context,
+        image=frame,
+        motion=config["motion"],
+        guidance_scale=config["guidance_weight_prompt"],
+        image_guidance_scale=config["guidance_weight_image"],
+        noise_augmentation=config["noise_augmentation"],
+        noise=keys,
+        frame_noise=next(value for kind, value in noise if kind == "rand"),
+        **sizes,
+    )
     want = golden.outputs["keyframes"]
     assert np.sqrt(np.mean((latents - want) ** 2) / np.mean(want**2)) < 2e-2
     guidance = config["interpolation_guidance_scale"]
@@ -226,9 +232,12 @@ def test_bad_files_are_named_and_nothing_is_written(
 
 @pytest.mark.parametrize("short", ["disk", "memory"])
 def test_too_small_a_machine_is_told_before_anything_is_written(
-    releases: ModuleType, short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    releases: ModuleType,
+    short: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     folder = releases.write_1_0(tmp_path / "files")
     if short == "disk":
         usage = shutil.disk_usage(tmp_path)

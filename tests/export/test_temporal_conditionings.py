@@ -16,9 +16,17 @@ from export.onnx.parity import errors
 
 NAMES = get_args(TemporalConditioning)
 SMALL = UNetConfig(
-    model_channels=16, init_channels=16, time_embed_dim=16, context_dim=16, groups=4, head_dim=4, dim_mult=(1, 2),
-    num_blocks=(2, 2), add_cross_attention=(False, True), add_self_attention=(False, True),
-)  # fmt: skip
+    model_channels=16,
+    init_channels=16,
+    time_embed_dim=16,
+    context_dim=16,
+    groups=4,
+    head_dim=4,
+    dim_mult=(1, 2),
+    num_blocks=(2, 2),
+    add_cross_attention=(False, True),
+    add_self_attention=(False, True),
+)
 FRAMES = 3
 
 

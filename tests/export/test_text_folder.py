@@ -265,9 +265,7 @@ def test_distances_fall_into_the_buckets_of_transformers() -> None:
 def test_every_name_has_a_way_back() -> None:
     settings = {"context_dim": 8, "vocab_size": 16}
     t5 = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=12, num_heads=2, positions_in_every_layer=True, **settings)
-    clip = CLIPTextConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=12, num_attention_heads=2, **settings
-    )  # fmt: skip
+    clip = CLIPTextConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=12, num_attention_heads=2, **settings)
     for config, rename, beginning in ((t5, t5_key, "t5."), (clip, clip_key, "clip.")):
         ours = [key for key in make_encoder(config).state_dict() if key.startswith(beginning)]
         theirs = [hugging_face_key(key) for key in ours]
@@ -396,9 +394,16 @@ def test_a_sentencepiece_model_becomes_the_tokenizer_of_the_release(tmp_path: Pa
     make_t5(tmp_path, vocab_size=256)
     (tmp_path / "tokenizer.json").unlink()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES[:2] * 50), model_prefix=str(tmp_path / "spiece"), vocab_size=90,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=9,
-    )  # fmt: skip
+        sentence_iterator=iter(SENTENCES[:2] * 50),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=90,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=9,
+    )
     write_tokenizer(tmp_path, tmp_path / "out.json")
     ours = text.open_tokenizer(tmp_path / "out.json")
     slow = transformers.T5Tokenizer(str(tmp_path / "spiece.model"), extra_ids=0, legacy=True)
@@ -524,7 +529,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "shard absolute": (shard("/etc/passwd"), ["index.json", "plain name", "got '/etc/passwd'"]),
     "shard list": (shard(["inside.safetensors"]), ["index.json", "plain name", "['inside.safetensors']"]),
     "no shard": (shard("model-00001-of-00002.safetensors"), ["index.json", "wanted the shard model-00001"]),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

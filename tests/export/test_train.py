@@ -54,9 +54,17 @@ def arguments(folder: Path) -> argparse.Namespace:
     for part in ("run", "weights"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     return argparse.Namespace(
-        run=folder / "run", weights=folder / "weights", steps=8, batch=4, lr=1e-2, seed=1, device="cpu",
-        full_precision=True, log_every=2, save_every=100,
-    )  # fmt: skip
+        run=folder / "run",
+        weights=folder / "weights",
+        steps=8,
+        batch=4,
+        lr=1e-2,
+        seed=1,
+        device="cpu",
+        full_precision=True,
+        log_every=2,
+        save_every=100,
+    )
 
 
 def test_a_stopped_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
@@ -226,10 +234,16 @@ def test_each_stage_trains_its_own_layers(
     loss.backward()
     temporal = {id(parameter) for parameter in stage.model.unet.temporal_parameters()}
     reached = {
-        "T5" if ".t5." in f".{key}" else "projection" if key.startswith("text") else
-        "temporal" if id(parameter) in temporal else "spatial"
-        for key, parameter in stage.model.named_parameters() if parameter.grad is not None
-    }  # fmt: skip
+        "T5"
+        if ".t5." in f".{key}"
+        else "projection"
+        if key.startswith("text")
+        else "temporal"
+        if id(parameter) in temporal
+        else "spatial"
+        for key, parameter in stage.model.named_parameters()
+        if parameter.grad is not None
+    }
     assert reached == trained
 
 

@@ -47,16 +47,24 @@ def prompt(rows: int, tokens: int) -> tuple[Tensor, Tensor]:
 
 def for_keyframes(rows: int, frames: int, height: int, width: int, tokens: int) -> tuple[Tensor, ...]:
     return (
-        torch.randn(rows * frames, 9, height, width), torch.rand(rows) * 900, *prompt(rows, tokens),
-        torch.arange(frames) * 5, torch.randint(0, 100, (rows,)), torch.randint(0, 100, (rows,)),
-    )  # fmt: skip
+        torch.randn(rows * frames, 9, height, width),
+        torch.rand(rows) * 900,
+        *prompt(rows, tokens),
+        torch.arange(frames) * 5,
+        torch.randint(0, 100, (rows,)),
+        torch.randint(0, 100, (rows,)),
+    )
 
 
 def for_interpolation(rows: int, groups: int, height: int, width: int, tokens: int) -> tuple[Tensor, ...]:
     return (
-        torch.randn(rows * groups, 20, height, width), torch.rand(rows) * 900, *prompt(rows, tokens),
-        torch.randint(0, 20, (groups,)), torch.rand(groups) * 50, torch.arange(rows).flip(0) % 2 * 1.0,
-    )  # fmt: skip
+        torch.randn(rows * groups, 20, height, width),
+        torch.rand(rows) * 900,
+        *prompt(rows, tokens),
+        torch.randint(0, 20, (groups,)),
+        torch.rand(groups) * 50,
+        torch.arange(rows).flip(0) % 2 * 1.0,
+    )
 
 
 def for_image(rows: int, height: int, width: int, tokens: int) -> tuple[Tensor, ...]:
@@ -135,11 +143,20 @@ def test_text_joins_the_interpolation_embeddings_last() -> None:
     new.load_state_dict(interpolation().state_dict())
     old = InterpolationUNet(
         UNetConfig(
-            model_channels=16, init_channels=16, time_embed_dim=32, context_dim=D, num_channels=20, out_channels=12,
-            groups=8, head_dim=8, dim_mult=(1, 2), num_blocks=(2, 2), add_cross_attention=(False, False),
+            model_channels=16,
+            init_channels=16,
+            time_embed_dim=32,
+            context_dim=D,
+            num_channels=20,
+            out_channels=12,
+            groups=8,
+            head_dim=8,
+            dim_mult=(1, 2),
+            num_blocks=(2, 2),
+            add_cross_attention=(False, False),
             add_self_attention=(False, True),
         )
-    )  # fmt: skip
+    )
     for unet in (new, old):
         for name, value in unet.requires_grad_(False).named_parameters():
             if name.endswith("norm.linear.weight"):
@@ -157,18 +174,18 @@ def test_text_joins_the_interpolation_embeddings_last() -> None:
 def test_new_temporal_parameters_follow_the_release_to_its_quirk() -> None:
     arguments = {**PIPELINE.config["interpolation"], "add_new_temporal_params": True}
     unet = TextedInterpolationUNet(texted_interpolation_config(arguments)).requires_grad_(False)
+    down, down_out = "down_samples.0.resnet_attn_blocks.1.2", "body.down.0.pairs.1.resnet_out"
+    up, up_in = "up_samples.1.resnet_attn_blocks.0.0", "body.up.1.pairs.0.resnet_in"
     names = {
         "temporal_conv_in.temporal_merge": "body.group_conv_in.merge",
         "temporal_conv_out.temporal_projection.bias": "body.group_conv_out.conv.bias",
-        "down_samples.0.resnet_attn_blocks.1.2.resnet_blocks.2.temporal_post_downsample.temporal_merge":
-            "body.down.0.pairs.1.resnet_out.blocks.2.group_conv_down.merge",
-        "up_samples.1.resnet_attn_blocks.0.0.resnet_blocks.1.temporal_post_upsample.temporal_projection.weight":
-            "body.up.1.pairs.0.resnet_in.blocks.1.group_conv_up.conv.weight",
-        "up_samples.1.resnet_attn_blocks.0.0.temporal_post_upsample.temporal_merge":
-            "body.up.1.pairs.0.resnet_in.shortcut_group_conv_up.merge",
-        "down_samples.0.resnet_attn_blocks.1.2.temporal_post_downsample.temporal_projection.bias":
-            "body.down.0.pairs.1.resnet_out.shortcut_group_conv_down.conv.bias",
-    }  # fmt: skip
+        f"{down}.resnet_blocks.2.temporal_post_downsample.temporal_merge": f"{down_out}.blocks.2.group_conv_down.merge",
+        f"{up}.resnet_blocks.1.temporal_post_upsample.temporal_projection.weight": (
+            f"{up_in}.blocks.1.group_conv_up.conv.weight"
+        ),
+        f"{up}.temporal_post_upsample.temporal_merge": f"{up_in}.shortcut_group_conv_up.merge",
+        f"{down}.temporal_post_downsample.temporal_projection.bias": f"{down_out}.shortcut_group_conv_down.conv.bias",
+    }
     for released, ours in names.items():
         assert unet_key(released, torch.zeros(1))[0] == ours and ours in unet.state_dict()
 
@@ -195,10 +212,14 @@ def test_released_arguments_are_filled_in_or_refused_by_name() -> None:
     images = image_keyframe_config({"model_channels": 64, "time_embed_dim": 32, "context_dim": 8, "num_channels": 9})
     assert (images.init_channels, images.out_channels, images.motion_score) == (64, 9, False)
     for refused in (
-        {"time_downsample": [False, True, False, False]}, {"temporal": False}, {"pass_skip_frames": False},
-        {"use_perturbation_time_embed": False}, {"merge_perturbation_time_with_context": True},
-        {"merge_perturbation_time_with_diffusion_time": False}, {"stranger": 1},
-    ):  # fmt: skip
+        {"time_downsample": [False, True, False, False]},
+        {"temporal": False},
+        {"pass_skip_frames": False},
+        {"use_perturbation_time_embed": False},
+        {"merge_perturbation_time_with_context": True},
+        {"merge_perturbation_time_with_diffusion_time": False},
+        {"stranger": 1},
+    ):
         with pytest.raises(ValueError, match=next(iter(refused))):
             texted_interpolation_config({**least, **refused})
     with pytest.raises(ValueError, match="missing.*context_dim"):

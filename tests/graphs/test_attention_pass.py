@@ -18,9 +18,13 @@ from graphs.passes.ir import open_graph, tidy, write_graph
 
 DEMO = Path(__file__).resolve().parents[2] / "graphs" / "demo"
 ATTENTIONS = {
-    "text_encoder": (2, 0), "keyframe_unet": (13, 4), "interpolation_unet": (7, 0), "masked_interpolation_unet": (7, 0),
-    "movq_encoder": (2, 0), "movq_decoder": (3, 0),
-}  # fmt: skip
+    "text_encoder": (2, 0),
+    "keyframe_unet": (13, 4),
+    "interpolation_unet": (7, 0),
+    "masked_interpolation_unet": (7, 0),
+    "movq_encoder": (2, 0),
+    "movq_decoder": (3, 0),
+}
 """Over tokens ``[B, n, C]``, and over time."""
 LOWEST = float(np.finfo(np.float32).min)
 Feed = dict[str, NDArray[np.generic]]
@@ -135,9 +139,12 @@ def run(model: ir.Model, feed: Feed) -> NDArray[np.float32]:
 def handmade(mask_first: bool, lowest: float = LOWEST, unsqueezed: tuple[int, ...] = (1, 2)) -> ir.Model:
     """Two heads of four, constant shapes and Div where the exporter writes Concat and Mul; keys in one Transpose."""
     constants = {
-        "heads": np.array([0, 0, 2, 4]), "whole": np.array([0, 0, 8]), "axes": np.array(unsqueezed),
-        "lowest": np.float32(lowest), "root": np.float32(2),
-    }  # fmt: skip
+        "heads": np.array([0, 0, 2, 4]),
+        "whole": np.array([0, 0, 8]),
+        "axes": np.array(unsqueezed),
+        "lowest": np.float32(lowest),
+        "root": np.float32(2),
+    }
     nodes = [helper.make_node("Unsqueeze", ["mask", "axes"], ["spread"])]
     for name, perm in (("q", (0, 2, 1, 3)), ("k", (0, 2, 3, 1)), ("v", (0, 2, 1, 3))):
         nodes.append(helper.make_node("Reshape", [name, "heads"], [f"{name}.split"]))

@@ -66,8 +66,11 @@ def test_the_shallow_graph_is_the_outermost_level_alone(
     assert (counts[0]["Conv"], counts[1]["Conv"]) == convolutions
     assert counts[1].total() < counts[0].total() / 2
     assert counts[0]["Softmax"] > counts[1]["Softmax"] == 1, "attention lies deeper; one pools the text"
-    weights = {value.const_value.location for value in shallow.graph.initializers.values()
-               if isinstance(value.const_value, ir.ExternalTensor)}  # fmt: skip
+    weights = {
+        value.const_value.location
+        for value in shallow.graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
     assert weights == {f"{name}.safetensors"}, "the weights are those of the whole network"
 
 

@@ -144,9 +144,11 @@ def test_demo_graphs(plain: tuple[str, ir.Model, list[Feed], list[NDArray[np.flo
 SPLITS = {
     "interpolation_unet": [{"skip_frames", "perturbation"}, {"time", "perturbation"}, {"x", "time", "perturbation"}],
     "keyframe_unet": [
-        {"context", "context_mask", "temporal_positions"}, {"time"}, {"x", "context_mask", "temporal_positions"},
+        {"context", "context_mask", "temporal_positions"},
+        {"time"},
+        {"x", "context_mask", "temporal_positions"},
     ],
-}  # fmt: skip
+}
 """What each part takes of the graph's own inputs."""
 
 
@@ -182,9 +184,11 @@ def test_the_algebra_saves_operations(tmp_path: Path) -> None:
     path = DEMO / "interpolation_unet.onnx"
     model = open_graph(path)
     feed = {
-        "x": normal(2 * 3, 20, 8, 8), "time": np.full(2, 637, np.float32), "skip_frames": np.full(3, 3),
+        "x": normal(2 * 3, 20, 8, 8),
+        "time": np.full(2, 637, np.float32),
+        "skip_frames": np.full(3, 3),
         "perturbation": np.zeros(3, np.float32),
-    }  # fmt: skip
+    }
     counted = [count_flops(path, feed)]
     for rewrite in (lambda one: merge_pointwise(fold_merge(one)), constant_attention):
         model = rewrite(model)
@@ -226,37 +230,56 @@ PLAIN = "prediction = Identity (moved)"
 
 
 def clip(
-    inner: int = 3, middle: int = 5, outer: int = 4, *, first: str = POINT, last: str = PLAIN, behind: str = BEHIND,
-    biased: bool = True, reach: int = 3,
-) -> ir.Model:  # fmt: skip
+    inner: int = 3,
+    middle: int = 5,
+    outer: int = 4,
+    *,
+    first: str = POINT,
+    last: str = PLAIN,
+    behind: str = BEHIND,
+    biased: bool = True,
+    reach: int = 3,
+) -> ir.Model:
     """A 1x1 convolution and one along time; its biases are large, so that a wrong edge shows."""
     arrays: Feed = {
-        "kernel": normal(outer, middle, reach, 1), "out": np.array([outer]), "channels": np.array([middle]),
-        "m": np.float32([0.3]), "one": np.float32([1]),
-    }  # fmt: skip
+        "kernel": normal(outer, middle, reach, 1),
+        "out": np.array([outer]),
+        "channels": np.array([middle]),
+        "m": np.float32([0.3]),
+        "one": np.float32([1]),
+    }
     if "point" in first:
         arrays |= {"point": normal(middle, inner, 1, 1), "before": normal(middle, scale=50, seed=1)}
     if biased:
         arrays["after"] = normal(outer, scale=20, seed=2)
     text = CLIP.format(
-        first=first, last=last, behind=behind, bias=", after" if biased else "", reach=reach, pad=reach // 2,
+        first=first,
+        last=last,
+        behind=behind,
+        bias=", after" if biased else "",
+        reach=reach,
+        pad=reach // 2,
         sized="seen" if "[2, 2]" in first else "x",
-    )  # fmt: skip
+    )
     return graph(text, **arrays)
 
 
 def clip_feed(rows: int, groups: int, inner: int, height: int = 2, width: int = 3) -> Feed:
     return {
-        "x": normal(rows * groups, inner, height, width, seed=7), "time": np.zeros(rows, np.float32),
+        "x": normal(rows * groups, inner, height, width, seed=7),
+        "time": np.zeros(rows, np.float32),
         "given": np.float32([0.6]),
-    }  # fmt: skip
+    }
 
 
 @settings(max_examples=25)
 @given(
-    st.tuples(*[st.integers(1, 6)] * 3), st.integers(1, 3), st.integers(1, 4), st.sampled_from([3, 5]),
+    st.tuples(*[st.integers(1, 6)] * 3),
     st.integers(1, 3),
-)  # fmt: skip
+    st.integers(1, 4),
+    st.sampled_from([3, 5]),
+    st.integers(1, 3),
+)
 def test_two_convolutions_become_one_where_that_is_less(
     channels: tuple[int, int, int], rows: int, groups: int, reach: int, width: int
 ) -> None:
@@ -290,12 +313,10 @@ CASES: dict[str, Callable[[], ir.Model]] = {
         behind="""bent = Tanh (over_time) summed = Add (over_time, bent)
         back = Transpose <perm=[0, 2, 1, 3]> (summed)"""
     ),
-    "a first one that is no 1x1": lambda: clip(
-        first=POINT.replace("strides=[1, 1]", "strides=[2, 2]")
-    ),
+    "a first one that is no 1x1": lambda: clip(first=POINT.replace("strides=[1, 1]", "strides=[2, 2]")),
     "no bias": lambda: clip(biased=False),
     "a first one without a bias": lambda: clip(first=POINT.replace(", before", "")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -377,18 +398,35 @@ SUM = "out = MatMul (joined, wo) prediction = Add (x, out)"
 
 
 def attention(
-    seen: list[int], *, context: str = "fixed", mask: str = "fixed_mask",
-    where: str = "Where (hidden, lowest, scores)", fill: float = LOWEST, behind: str = SUM,
-) -> ir.Model:  # fmt: skip
+    seen: list[int],
+    *,
+    context: str = "fixed",
+    mask: str = "fixed_mask",
+    where: str = "Where (hidden, lowest, scores)",
+    fill: float = LOWEST,
+    behind: str = SUM,
+) -> ir.Model:
     """Cross-attention of two heads to constant tokens, of which ``seen`` are not padding."""
     size = len(seen)
     return graph(
         ATTENTION.format(context=context, mask=mask, where=where, behind=behind),
-        null=normal(1, size, 4, scale=3), null_mask=np.array([seen], bool), tokens=np.array([size]),
-        width=np.array([4]), wq=normal(6, 6), wk=normal(4, 6), wv=normal(4, 6, seed=1), wo=normal(6, 6, seed=2),
-        heads=np.array([0, 0, 2, 3]), whole=np.array([0, 0, 6]), axes=np.array([1, 2]), lowest=np.float32(fill),
-        bias=normal(6), six=np.array([6]), minus=np.array([-1, 6]), size=np.array([2, -1, 6]),
-    )  # fmt: skip
+        null=normal(1, size, 4, scale=3),
+        null_mask=np.array([seen], bool),
+        tokens=np.array([size]),
+        width=np.array([4]),
+        wq=normal(6, 6),
+        wk=normal(4, 6),
+        wv=normal(4, 6, seed=1),
+        wo=normal(6, 6, seed=2),
+        heads=np.array([0, 0, 2, 3]),
+        whole=np.array([0, 0, 6]),
+        axes=np.array([1, 2]),
+        lowest=np.float32(fill),
+        bias=normal(6),
+        six=np.array([6]),
+        minus=np.array([-1, 6]),
+        size=np.array([2, -1, 6]),
+    )
 
 
 def attention_feed(tokens: int, rows: int = 2) -> Feed:
@@ -463,15 +501,29 @@ ANY = "embedding = Tanh (rows)"
 
 
 def norms(
-    embedding: str = ANY, *, plus: str = PLUS, halves: str = ", num_outputs=2", sizes: str = "", factors: str = "",
+    embedding: str = ANY,
+    *,
+    plus: str = PLUS,
+    halves: str = ", num_outputs=2",
+    sizes: str = "",
+    factors: str = "",
     bias: str = ", bias1",
-) -> ir.Model:  # fmt: skip
+) -> ir.Model:
     text = NORMS.format(embedding=embedding, plus=plus, halves=halves, sizes=sizes, factors=factors, bias=bias)
     return graph(
-        text, kernel1=normal(8, 3), kernel2=normal(8, 3, seed=1), bias1=normal(8), bias2=normal(8, seed=1),
-        axes=np.array([2, 3]), one=np.float32(1), two=np.float32(2), zero=np.array(0), step=np.array(1),
-        even=np.array([4, 4]), uneven=np.array([7, 1]),
-    )  # fmt: skip
+        text,
+        kernel1=normal(8, 3),
+        kernel2=normal(8, 3, seed=1),
+        bias1=normal(8),
+        bias2=normal(8, seed=1),
+        axes=np.array([2, 3]),
+        one=np.float32(1),
+        two=np.float32(2),
+        zero=np.array(0),
+        step=np.array(1),
+        even=np.array([4, 4]),
+        uneven=np.array([7, 1]),
+    )
 
 
 def norms_feed(rows: int, images: int) -> Feed:
@@ -553,16 +605,25 @@ agraph (float[N, 4, h, w] x) => (float[N, 4, h, w] prediction) {{
 
 def two_norms(ones: float = 1.0, last: str = "zeros", unit: float = 1.0) -> ir.Model:
     return graph(
-        NORM.format(last=last), groups=np.array([0, 2, -1]), whole=np.array([-1, 4, 2, 3]),
-        unit=np.full(2, unit, np.float32), nothing=np.zeros(2, np.float32), learned=normal(4, 1, 1),
-        stored_ones=np.full((4, 1, 1), ones, np.float16), stored_zeros=np.zeros((4, 1, 1), np.float16),
-    )  # fmt: skip
+        NORM.format(last=last),
+        groups=np.array([0, 2, -1]),
+        whole=np.array([-1, 4, 2, 3]),
+        unit=np.full(2, unit, np.float32),
+        nothing=np.zeros(2, np.float32),
+        learned=normal(4, 1, 1),
+        stored_ones=np.full((4, 1, 1), ones, np.float16),
+        stored_zeros=np.zeros((4, 1, 1), np.float16),
+    )
 
 
-@pytest.mark.parametrize(("model", "left"), [
-    (two_norms(), {"Mul": 0, "Add": 0}), (two_norms(last="learned"), {"Mul": 0, "Add": 1}),
-    (two_norms(ones=0.5), {"Mul": 2, "Add": 2}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "left"),
+    [
+        (two_norms(), {"Mul": 0, "Add": 0}),
+        (two_norms(last="learned"), {"Mul": 0, "Add": 1}),
+        (two_norms(ones=0.5), {"Mul": 2, "Add": 2}),
+    ],
+)
 def test_products_with_ones_go_and_others_stay(model: ir.Model, left: dict[str, int]) -> None:
     made = drop_neutral(model)
     assert {op: ops(made)[op] for op in left} == left

@@ -157,10 +157,13 @@ def one_norm(size: tuple[int, ...], silu: bool, modulated: str | None, groups: i
     rng = np.random.default_rng(1)
     spread = (8, *[1] * (len(size) - 1))
     constants: dict[str, NDArray[np.generic]] = {
-        "split": np.array([0, groups, -1]), "ones": np.ones(groups, np.float32), "zeros": np.zeros(groups, np.float32),
-        "gamma": rng.standard_normal(spread).astype(np.float32), "beta": rng.standard_normal(spread).astype(np.float32),
+        "split": np.array([0, groups, -1]),
+        "ones": np.ones(groups, np.float32),
+        "zeros": np.zeros(groups, np.float32),
+        "gamma": rng.standard_normal(spread).astype(np.float32),
+        "beta": rng.standard_normal(spread).astype(np.float32),
         "axes": np.arange(2, len(size) + 1),
-    }  # fmt: skip
+    }
     nodes = [
         helper.make_node("Reshape", ["x", "split"], ["groups"]),
         helper.make_node("InstanceNormalization", ["groups", "ones", "zeros"], ["normed"], epsilon=1e-5),

@@ -152,8 +152,10 @@ def test_overflow_is_what_the_islands_prevent(tmp_path: Path) -> None:
 
 def test_the_output_is_not_rounded(tmp_path: Path) -> None:
     model, feed = output()
-    rounded = {name: run(half.rounded(half.to_half(model, islands)), tmp_path, feed)[0]
-               for name, islands in (("with", ["output"]), ("without", []))}  # fmt: skip
+    rounded = {
+        name: run(half.rounded(half.to_half(model, islands)), tmp_path, feed)[0]
+        for name, islands in (("with", ["output"]), ("without", []))
+    }
     assert (rounded["without"] == rounded["without"].astype(np.float16)).all()
     assert not (rounded["with"] == rounded["with"].astype(np.float16)).all()
 
@@ -228,8 +230,10 @@ def test_no_weight_is_read_before_it_is_written() -> None:
         asked.append(1)
         return ir.tensor(np.ones((64, 64), np.float32))
 
-    model = graph("g (float[2, 64] x) => (float[2, 64] y) { a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, w) }",
-                  w=np.zeros((64, 64), np.float32))  # fmt: skip
+    model = graph(
+        "g (float[2, 64] x) => (float[2, 64] y) { a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, w) }",
+        w=np.zeros((64, 64), np.float32),
+    )
     weight = model.graph.initializers["w"]
     weight.const_value = ir.LazyTensor(numbers, ir.DataType.FLOAT, ir.Shape((64, 64)), name="w")
     made = half.to_half(model)

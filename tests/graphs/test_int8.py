@@ -28,10 +28,12 @@ def product() -> onnx.ModelProto:
     weights = np.random.default_rng(0).standard_normal((K, N)).astype(np.float32)
     weights[:32, 3] = 0
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["R", K])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["R", N])], [numpy_helper.from_array(weights, "w")],
-    )  # fmt: skip
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["R", N])],
+        [numpy_helper.from_array(weights, "w")],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
@@ -85,8 +87,10 @@ def test_the_text_encoder_of_the_demo(tmp_path: Path) -> None:
     assert 1e-4 < fidelity.relative_rms(run(tmp_path / "int8.onnx", feed), want) < 1e-2
     write_graph(half.to_half(made), tmp_path / "both.onnx", half=True)
     assert fidelity.relative_rms(run(tmp_path / "both.onnx", feed), want) < 1e-2
-    sizes = [sum(path.stat().st_size for path in folder.glob(name))
-             for folder, name in ((DEMO, "text_encoder.*"), (tmp_path, "int8.*"))]  # fmt: skip
+    sizes = [
+        sum(path.stat().st_size for path in folder.glob(name))
+        for folder, name in ((DEMO, "text_encoder.*"), (tmp_path, "int8.*"))
+    ]
     assert sizes[1] < 0.9 * sizes[0]
 
 

@@ -254,14 +254,19 @@ def test_float32_takes_no_video(tiny: Bundle, empty: Path, monkeypatch: pytest.M
     assert made.optimised is not None and made.optimised.psnr is None
 
 
-@pytest.mark.parametrize(("fault", "code"), [
-    (OSError(errno.ENOSPC, "No space left on device"), 1), (KeyboardInterrupt(), 130)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "code"), [(OSError(errno.ENOSPC, "No space left on device"), 1), (KeyboardInterrupt(), 130)]
+)
 @pytest.mark.parametrize("where", ["write_graph", "write_like", "Graph"])
 def test_a_full_disk_and_ctrl_c_leave_nothing(
-    tiny: Bundle, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    fault: BaseException, code: int, where: str,
-) -> None:  # fmt: skip
+    tiny: Bundle,
+    empty: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: BaseException,
+    code: int,
+    where: str,
+) -> None:
     real = getattr(driver, where)
     calls: list[str] = []
 
@@ -306,9 +311,10 @@ def test_the_command(tiny: Bundle, empty: Path, capsys: pytest.CaptureFixture[st
     assert "the passes for 'cpu', got 'fuse_group_norm'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("words", "want"), [
-    (["--provider", "cuda"], "float16"), (["--provider", "cuda", "--dtype", "float32"], "float32"), ([], "float32")
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "want"),
+    [(["--provider", "cuda"], "float16"), (["--provider", "cuda", "--dtype", "float32"], "float32"), ([], "float32")],
+)
 def test_cuda_is_float16_unless_asked(tiny: Bundle, empty: Path, words: list[str], want: str) -> None:
     assert main(["optimise", str(tiny.folder), "--out", str(empty / "new"), "--no-verify", *words]) == 0
     made = open_bundle(empty / "new")
@@ -318,11 +324,19 @@ def test_cuda_is_float16_unless_asked(tiny: Bundle, empty: Path, words: list[str
     assert open_graph(made.path("keyframe_unet.onnx")).graph.outputs[0].dtype == ir.DataType.FLOAT
 
 
-@pytest.mark.parametrize(("words", "code"), [
-    (["optimise", "demo"], 2), (["optimise", "demo", "--provider", "tpu", "--out", "x"], 2),
-    (["optimise", "demo", "--dtype", "int4", "--out", "x"], 2), (["shrink"], 2), ([], 2),
-    (["optimise", "demo", "--without", "magic", "--out", "x"], 2), (["--help"], 0), (["optimise", "--help"], 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["optimise", "demo"], 2),
+        (["optimise", "demo", "--provider", "tpu", "--out", "x"], 2),
+        (["optimise", "demo", "--dtype", "int4", "--out", "x"], 2),
+        (["shrink"], 2),
+        ([], 2),
+        (["optimise", "demo", "--without", "magic", "--out", "x"], 2),
+        (["--help"], 0),
+        (["optimise", "--help"], 0),
+    ],
+)
 def test_words_that_the_command_does_not_know(
     words: list[str], code: int, capsys: pytest.CaptureFixture[str], empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,9 +46,15 @@ class Layers(nn.Module):
         self.attention = GroupAttentionBlock(C, E, 4, 4, 2)
 
     def forward(
-        self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor, skip_frames: Tensor,
-        perturbation: Tensor, temporal_mask: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        skip_frames: Tensor,
+        perturbation: Tensor,
+        temporal_mask: Tensor,
+    ) -> Tensor:
         groups = skip_frames.shape[0]
         embed = row_an_image(torch.sin(time[:, None] * torch.arange(1, E + 1)), x.shape[0])
         mask = row_an_image(temporal_mask, x.shape[0])
@@ -101,10 +107,12 @@ def feed_of(tokens: list[list[bool]], mask: list[float], groups: int = 2, side: 
     return {
         "x": rng.standard_normal((rows * groups, 20, side, side)).astype(np.float32),
         "time": rng.uniform(0, 1000, rows).astype(np.float32),
-        "context": rng.standard_normal((rows, length, D)).astype(np.float32), "context_mask": np.array(tokens, bool),
-        "skip_frames": np.full(groups, 3), "perturbation": np.zeros(groups, np.float32),
+        "context": rng.standard_normal((rows, length, D)).astype(np.float32),
+        "context_mask": np.array(tokens, bool),
+        "skip_frames": np.full(groups, 3),
+        "perturbation": np.zeros(groups, np.float32),
         "temporal_mask": np.array(mask, np.float32),
-    }  # fmt: skip
+    }
 
 
 def lengths(*counts: int) -> list[list[bool]]:
@@ -196,10 +204,12 @@ def test_every_cross_attention_of_the_demo_is_cut(tmp_path: Path) -> None:
     for counts in ((4, 1), (1, 3), (3, 1, 1)):
         rows = len(counts)
         known: Feed = {
-            "x": rng.standard_normal((rows * 3, 4, 8, 8)).astype(np.float32), "time": np.full(rows, 7, np.float32),
+            "x": rng.standard_normal((rows * 3, 4, 8, 8)).astype(np.float32),
+            "time": np.full(rows, 7, np.float32),
             "context": rng.standard_normal((rows, 6, 96)).astype(np.float32),
-            "context_mask": np.array(lengths(*counts)), "temporal_positions": np.arange(3),
-        }  # fmt: skip
+            "context_mask": np.array(lengths(*counts)),
+            "temporal_positions": np.arange(3),
+        }
         want = wanted.run(None, known)[0]
         for session in sessions:
             names = [value.name for value in session.get_outputs()]
@@ -236,10 +246,11 @@ LAYERS = {
     "rows of their own": ("seen = Sigmoid (x)", True),
     "rows that are added up": ("all = ReduceSum (x, first) seen = Sub (x, all)", False),
     "rows that change places": (
-        "t = Transpose <perm=[1, 0, 2, 3]> (x) s = Softmax <axis=1> (t) seen = Transpose <perm=[1, 0, 2, 3]> (s)", False
+        "t = Transpose <perm=[1, 0, 2, 3]> (x) s = Softmax <axis=1> (t) seen = Transpose <perm=[1, 0, 2, 3]> (s)",
+        False,
     ),
     "a softmax over rows": ("seen = Softmax <axis=0> (x)", False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", LAYERS)

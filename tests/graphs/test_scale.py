@@ -27,8 +27,10 @@ def test_a_network_computes_the_same(tmp_path: Path) -> None:
     scaled = scale.scale_streams(model)
     assert sum(value.name is not None and ".scaled" in value.name for value in scaled.graph.initializers.values()) > 20
     assert len(list(nodes_of(scaled, "Mul"))) <= len(list(nodes_of(model, "Mul"))) + 5
-    before, after = ([n.attributes["epsilon"].as_float() for n in nodes_of(each, "InstanceNormalization")]
-                     for each in (model, scaled))  # fmt: skip
+    before, after = (
+        [n.attributes["epsilon"].as_float() for n in nodes_of(each, "InstanceNormalization")]
+        for each in (model, scaled)
+    )
     np.testing.assert_allclose(np.array(after) * 256, before)
     assert error(run(scaled, tmp_path, feed), run(model, tmp_path, feed)) < 1e-6
 

@@ -103,9 +103,10 @@ def test_only_the_step_sees_what_is_denoised_and_the_mask(plain: Path, provider:
     parts = parts_of(plain, provider)
     own = {spec.name for spec in IMAGE_CONTRACT[NAME][0]}
     assert [{value.name for value in part.graph.inputs} & own for part in parts] == [
-        {"context", "context_mask", *ONCE}, {"time", "context_mask", "perturbation"},
+        {"context", "context_mask", *ONCE},
+        {"time", "context_mask", "perturbation"},
         {"x", "context_mask", "perturbation", "temporal_mask"},
-    ]  # fmt: skip
+    ]
     step = parts[-1].graph
     mask = next(value for value in step.inputs if value.name == "temporal_mask")
     assert {node.op_type for node, _ in mask.uses()} and not any(node.op_type == "Shape" for node, _ in mask.uses())
@@ -120,10 +121,12 @@ def test_parts_give_what_the_whole_gives(apart: Parts, whole: Session, rows: int
     rng = np.random.default_rng([rows, groups])
     feed: Feed = {
         "x": rng.standard_normal((rows * groups, 20, 3, 2)).astype(np.float32),
-        "time": np.full(rows, 431, np.float32), "context": rng.standard_normal((rows, 6, D)).astype(np.float32),
-        "context_mask": np.arange(6) < rng.integers(1, 7, (rows, 1)), "skip_frames": np.full(groups, 3),
+        "time": np.full(rows, 431, np.float32),
+        "context": rng.standard_normal((rows, 6, D)).astype(np.float32),
+        "context_mask": np.arange(6) < rng.integers(1, 7, (rows, 1)),
+        "skip_frames": np.full(groups, 3),
         "perturbation": np.full(groups, 0.5, np.float32),
-    }  # fmt: skip
+    }
     seen = []
     for mask in ([1, 0, 0.5], [0, 1, 1], [1, 1, 1]):
         given = {**feed, "temporal_mask": np.array(mask[:rows], np.float32)}
@@ -135,9 +138,11 @@ def test_parts_give_what_the_whole_gives(apart: Parts, whole: Session, rows: int
 def test_what_was_foreseen_is_not_worked_out_again(apart: Parts, whole: Session) -> None:
     rng = np.random.default_rng(5)
     feed: Feed = {
-        "context": rng.standard_normal((2, 6, D)).astype(np.float32), "context_mask": np.arange(6) < [[4], [1]],
-        "skip_frames": np.full(3, 3), "perturbation": np.full(3, 0.5, np.float32),
-    }  # fmt: skip
+        "context": rng.standard_normal((2, 6, D)).astype(np.float32),
+        "context_mask": np.arange(6) < [[4], [1]],
+        "skip_frames": np.full(3, 3),
+        "perturbation": np.full(3, 0.5, np.float32),
+    }
     times = [np.full(2, time, np.float32) for time in (900, 400, 100)]
     step = {"x": rng.standard_normal((6, 20, 3, 2)).astype(np.float32), "temporal_mask": np.array([1, 0], np.float32)}
     apart.foresee({**feed, "time": time} for time in times[:2])
@@ -165,10 +170,17 @@ def test_windows_of_interpolation(apart: Parts, whole: Session, groups: int, gui
     made = []
     for network in (apart, whole):
         steps = interpolation_steps(
-            network.run, INTERPOLATION_1_1, INTERPOLATION_1_1.passes[0], latents,
-            normal_noise(7, 2, noise_shape("group", latents.shape)), method="group", prompt=prompt,
-            num_inference_steps=2, guidance_scale=guidance_scale, sampler="ddpm",
-        )  # fmt: skip
+            network.run,
+            INTERPOLATION_1_1,
+            INTERPOLATION_1_1.passes[0],
+            latents,
+            normal_noise(7, 2, noise_shape("group", latents.shape)),
+            method="group",
+            prompt=prompt,
+            num_inference_steps=2,
+            guidance_scale=guidance_scale,
+            sampler="ddpm",
+        )
         made.append(drain(steps))
     same(*made)
 
@@ -196,8 +208,10 @@ def test_a_size_of_the_mask_is_read_from_what_changes_least(size: str) -> None:
     model = ir.from_proto(parser.parse_model(SIZED.format(mask="B", size=size)))
     parts = split(model)
     assert [[value.name for value in part.graph.inputs] for part in parts] == [
-        ["context"], ["time", "told"], ["x", "temporal_mask", "timed"]
-    ]  # fmt: skip
+        ["context"],
+        ["time", "told"],
+        ["x", "temporal_mask", "timed"],
+    ]
     assert any(node.inputs[0].name == "temporal_mask" for node in model.graph if node.op_type == "Shape"), "a copy"
 
 

@@ -52,10 +52,12 @@ def feed_of(length: int, rows: int, seed: int) -> Feed:
     rng = np.random.default_rng(seed)
     real = rng.integers(1, length + 1, (rows, 1))
     return {
-        "x": rng.standard_normal((rows * 3, 4, 8, 8)).astype(np.float32), "time": np.full(rows, 300, np.float32),
+        "x": rng.standard_normal((rows * 3, 4, 8, 8)).astype(np.float32),
+        "time": np.full(rows, 300, np.float32),
         "context": rng.standard_normal((rows, length, 96)).astype(np.float32),
-        "context_mask": np.arange(length) < real, "temporal_positions": np.arange(3) * 5,
-    }  # fmt: skip
+        "context_mask": np.arange(length) < real,
+        "temporal_positions": np.arange(3) * 5,
+    }
 
 
 @ONE_SHAPE
@@ -111,13 +113,18 @@ agraph (float[B, L, 4] context, bool[B, L] context_mask) => (int32[B] real, floa
     ("rest", "changed"),
     [
         ("prediction = Identity (y)", True),
-        ("some = Cast <to=1> (context_mask)\n mean = ReduceMean <keepdims=1> (some)\n"
-         "prediction = Add (y, mean)", False),
+        (
+            "some = Cast <to=1> (context_mask)\n mean = ReduceMean <keepdims=1> (some)\nprediction = Add (y, mean)",
+            False,
+        ),
         ("mean = ReduceMean <keepdims=1> (key)\n prediction = Add (y, mean)", False),
-        ("size = Shape (context_mask)\n some = Cast <to=1> (size)\n n = ReduceMax <keepdims=1> (some)\n"
-         "prediction = Add (y, n)", False),
+        (
+            "size = Shape (context_mask)\n some = Cast <to=1> (size)\n n = ReduceMax <keepdims=1> (some)\n"
+            "prediction = Add (y, n)",
+            False,
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_step_that_sees_text_otherwise_is_left_alone(rest: str, changed: bool) -> None:
     parts = [ir.from_proto(parser.parse_model(text)) for text in (REQUEST, STEP % rest)]
     made = fixed_text(parts, TOKENS)

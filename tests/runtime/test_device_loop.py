@@ -101,8 +101,15 @@ def test_the_shipped_graph_is_what_its_module_writes() -> None:
 
 def test_too_little_noise_is_told_before_a_step(update: Session) -> None:
     steps = device_loop.denoise_on_device(
-        lambda x, time: x, update, iter([np.zeros(SHAPE, np.float32)]), Config("v", "cosine"), steps=3, sampler="ddpm",
-        weights=np.float32([1]), before=np.zeros((3, 0, 6, 5), np.float32), after=np.zeros((3, 0, 6, 5), np.float32),
-    )  # fmt: skip
+        lambda x, time: x,
+        update,
+        iter([np.zeros(SHAPE, np.float32)]),
+        Config("v", "cosine"),
+        steps=3,
+        sampler="ddpm",
+        weights=np.float32([1]),
+        before=np.zeros((3, 0, 6, 5), np.float32),
+        after=np.zeros((3, 0, 6, 5), np.float32),
+    )
     with pytest.raises(RequestError, match="noise: expected a start"):
         next(steps)

@@ -47,9 +47,19 @@ def keyframes(guidance: float, image_guidance: float) -> tuple[Recorder, np.ndar
     frame, uniform = rng.standard_normal((4, 2, 2), dtype=np.float32), rng.random((4, 2, 2), dtype=np.float32)
     noise = rng.standard_normal((2, 3, 4, 2, 2), dtype=np.float32)
     steps = image_keyframe_steps(
-        network, config, *prompt(), frame, uniform, iter(noise), num_inference_steps=2, guidance_scale=guidance,
-        image_guidance_scale=image_guidance, motion_score=50, noise_augmentation=20, sampler="ddpm",
-    )  # fmt: skip
+        network,
+        config,
+        *prompt(),
+        frame,
+        uniform,
+        iter(noise),
+        num_inference_steps=2,
+        guidance_scale=guidance,
+        image_guidance_scale=image_guidance,
+        motion_score=50,
+        noise_augmentation=20,
+        sampler="ddpm",
+    )
     return network, frame, uniform, drain(steps)
 
 
@@ -79,9 +89,14 @@ def test_a_first_frame_is_made_with_nothing_given_and_twice_as_large() -> None:
     shape = noise_shape((12, 4, 3, 5))
     assert shape == (1, 4, 6, 10)
     steps = first_frame_steps(
-        network, KEYFRAMES_1_1, *prompt(), iter(rng.standard_normal((2, *shape), dtype=np.float32)),
-        num_inference_steps=2, guidance_scale=5.0, sampler="ddpm",
-    )  # fmt: skip
+        network,
+        KEYFRAMES_1_1,
+        *prompt(),
+        iter(rng.standard_normal((2, *shape), dtype=np.float32)),
+        num_inference_steps=2,
+        guidance_scale=5.0,
+        sampler="ddpm",
+    )
     assert drain(steps).shape == shape
     for feed in network.feeds:
         assert feed["x"].shape == (2, 9, 6, 10) and not feed["x"][:, 4:].any()
@@ -97,11 +112,20 @@ def test_interpolation_that_sees_text_switches_its_temporal_layers_off_without()
     latents = rng.standard_normal((3, 4, 2, 2), dtype=np.float32)
     for scale, rows in ((0.5, 2), (0.0, 1)):
         network.feeds.clear()
-        drain(interpolation_steps(
-            predict, INTERPOLATION_1_1, INTERPOLATION_1_1.passes[0], latents,
-            iter(rng.standard_normal((2, 2, 12, 2, 2), dtype=np.float32)), method="group", prompt=prompt(),
-            num_inference_steps=2, guidance_scale=scale, sampler="ddpm",
-        ))  # fmt: skip
+        drain(
+            interpolation_steps(
+                predict,
+                INTERPOLATION_1_1,
+                INTERPOLATION_1_1.passes[0],
+                latents,
+                iter(rng.standard_normal((2, 2, 12, 2, 2), dtype=np.float32)),
+                method="group",
+                prompt=prompt(),
+                num_inference_steps=2,
+                guidance_scale=scale,
+                sampler="ddpm",
+            )
+        )
         for feed in network.feeds:
             assert feed["temporal_mask"].tolist() == [1.0, 0.0][:rows]
             np.testing.assert_array_equal(feed["context"], prompt()[0][:rows])

@@ -153,9 +153,11 @@ def test_all_passes_of_interpolation(apart: Bundle, tiny: Bundle, runs: Counter[
 
 def groups(skip: list[int], perturbation: list[float]) -> Feed:
     return {
-        "x": np.ones((2 * len(skip), 20, 2, 2), np.float32), "time": np.full(2, 9, np.float32),
-        "skip_frames": np.array(skip), "perturbation": np.array(perturbation, np.float32),
-    }  # fmt: skip
+        "x": np.ones((2 * len(skip), 20, 2, 2), np.float32),
+        "time": np.full(2, 9, np.float32),
+        "skip_frames": np.array(skip),
+        "perturbation": np.array(perturbation, np.float32),
+    }
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -193,12 +195,18 @@ TOLD = PartSpec("early.onnx", ("context",), ("told",))
 LAST = PartSpec("keyframe_unet.onnx", ("x", "told"), ("prediction",))
 
 
-@pytest.mark.parametrize(("told", "want"), [
-    ((PartSpec("early.onnx", ("secret",), ("told",)), LAST), r"parts.early.onnx.inputs.*some of .*'context'.*secret"),
-    ((LAST, TOLD), "parts.keyframe_unet.onnx.inputs.*told"),
-    ((TOLD,), "parts: expected 'keyframe_unet.onnx' last"),
-    ((TOLD, PartSpec("keyframe_unet.onnx", ("x",), ("told",))), "parts.keyframe_unet.onnx.outputs.*prediction"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("told", "want"),
+    [
+        (
+            (PartSpec("early.onnx", ("secret",), ("told",)), LAST),
+            r"parts.early.onnx.inputs.*some of .*'context'.*secret",
+        ),
+        ((LAST, TOLD), "parts.keyframe_unet.onnx.inputs.*told"),
+        ((TOLD,), "parts: expected 'keyframe_unet.onnx' last"),
+        ((TOLD, PartSpec("keyframe_unet.onnx", ("x",), ("told",))), "parts.keyframe_unet.onnx.outputs.*prediction"),
+    ],
+)
 def test_parts_that_do_not_fit_are_refused(told: tuple[PartSpec, ...], want: str) -> None:
     with pytest.raises(BundleError, match=want):
         GraphSpec("keyframe_unet.onnx", *bundle.CONTRACT["keyframe_unet"], Parity(0.0, 0.0, 1e-3), told)
@@ -232,10 +240,15 @@ def _old(value: dict) -> None:
     value["graphs"]["keyframe_unet"]["parts"][0]["weight"] = 1
 
 
-@pytest.mark.parametrize(("edit", "want"), [
-    (_unknown_input, "graphs.keyframe_unet.parts.*password"), (_no_file, f"files: expected an entry for '{TEXT}'"),
-    (_folder, "files: expected an entry for '../request.onnx'"), (_old, r"parts\[0\].*no other keys.*weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (_unknown_input, "graphs.keyframe_unet.parts.*password"),
+        (_no_file, f"files: expected an entry for '{TEXT}'"),
+        (_folder, "files: expected an entry for '../request.onnx'"),
+        (_old, r"parts\[0\].*no other keys.*weight"),
+    ],
+)
 def test_a_manifest_that_was_tampered_with(own: Bundle, edit: Callable[[dict], None], want: str) -> None:
     with pytest.raises(BundleError, match=want):
         change(own.folder, edit)

@@ -20,9 +20,15 @@ from ffrt.sampling.sampler import SAMPLERS, Array, denoise, drain, levels, norma
 FAST = PRESETS["fast"]
 RECORD = Path(__file__).parents[2] / "bench" / "results" / "step_quality.json"
 KEYFRAMES = KeyframeConfig(
-    num_frames=16, fps=2, position_range=180, prediction="epsilon", sampler="ddpm", num_inference_steps=50,
-    guidance_scale=5.0, threshold=0.98,
-)  # fmt: skip
+    num_frames=16,
+    fps=2,
+    position_range=180,
+    prediction="epsilon",
+    sampler="ddpm",
+    num_inference_steps=50,
+    guidance_scale=5.0,
+    threshold=0.98,
+)
 BETWEEN = InterpolationConfig(
     prediction="v", sampler="ddpm", num_inference_steps=50, guidance_scale=0.25, threshold=0.98, passes=()
 )

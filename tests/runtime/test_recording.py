@@ -52,10 +52,12 @@ def feeds(tokens: int = 5, count: int = 4) -> Iterator[dict[str, np.ndarray]]:
     rng = np.random.default_rng(tokens)
     for step in range(count):
         yield {
-            "x": rng.standard_normal((6, 4, 4, 4), dtype=np.float32), "time": np.full(2, 900 - step, np.float32),
+            "x": rng.standard_normal((6, 4, 4, 4), dtype=np.float32),
+            "time": np.full(2, 900 - step, np.float32),
             "context": rng.standard_normal((2, tokens, 4), dtype=np.float32),
-            "context_mask": rng.random((2, tokens)) < 0.5, "temporal_positions": np.arange(3) + step,
-        }  # fmt: skip
+            "context_mask": rng.random((2, tokens)) < 0.5,
+            "temporal_positions": np.arange(3) + step,
+        }
 
 
 def test_all_runs_but_the_first_of_a_shape_use_the_same_arrays(watched: Watched, plain: Session) -> None:

@@ -86,7 +86,8 @@ class Graph:
 
     def __call__(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """Run the graph. Raises GraphInputError (graph, argument, want, got) if `feed` breaks its contract, Cancelled
-        if it was stopped."""
+        if it was stopped.
+        """
         sizes = self._check(feed)
         values = self.session.run(feed)
         for spec in self._outputs:
@@ -106,7 +107,8 @@ class Graph:
 
     def foresee(self, feeds: Iterable[Feed]) -> None:
         """Before the runs of a stage: with memory "low" on a GPU, what depends on text or noise level alone is worked
-        out now for all of them, and its weights leave the device. `feeds` are those of the runs, without `x`."""
+        out now for all of them, and its weights leave the device. `feeds` are those of the runs, without `x`.
+        """
         if self._memory == "low" and self.session.device != "cpu" and isinstance(self.session, Parts):
             self.session.foresee(feeds)
 

@@ -113,7 +113,8 @@ def multiplies_bfloat16() -> bool:
 @functools.cache
 def _core() -> Any:
     """OpenVINO, once a process: each one gives the thread a stack for signals, and of several that end in another order
-    than they began one leaves a stack that is gone, on which the next Ctrl-C would be a crash."""
+    than they began one leaves a stack that is gone, on which the next Ctrl-C would be a crash.
+    """
     import openvino
 
     return openvino.Core()

@@ -90,7 +90,8 @@ class Parts:
 
     def foresee(self, feeds: Iterable[Feed]) -> None:
         """Work out what the other parts give for runs to come, then close them: the step has their memory. `feeds` may
-        lack what the step alone takes."""
+        lack what the step alone takes.
+        """
         for feed in feeds:
             self._known(feed)
         self._sessions.clear()
@@ -123,7 +124,8 @@ class Parts:
 
     def _key(self, file: str, told: Mapping[str, NDArray[Any] | bytes]) -> bytes:
         """The same for the same part and inputs: of what another part gave, that part's own key counts. Inputs that are
-        as in the call before, as they are in every step but the first, are compared and not hashed."""
+        as in the call before, as they are in every step but the first, are compared and not hashed.
+        """
         before, key = self._before.get(file, ({}, b""))
         if told.keys() != before.keys() or not all(_same(told[name], before[name]) for name in told):
             digest = hashlib.sha256(file.encode())

@@ -1,5 +1,6 @@
 """Execution providers in the words that `provider=` takes: their names, options and packages, and the folder that keeps
-the engines which some of them build."""
+the engines which some of them build.
+"""
 
 from __future__ import annotations
 

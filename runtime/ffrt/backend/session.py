@@ -137,9 +137,7 @@ class Session:
         self._stop = Stop() if stop is None else stop
         self._open = functools.partial(_open, path, name, memory=memory, stop=self._stop)
         self._engines = made(engines) if self._word in ENGINES else None
-        self._wanted = Wanted(
-            threads, self._engines, optimised_for == "cuda", cuda_graph, bfloat16=dtype == "bfloat16"
-        )  # fmt: skip
+        self._wanted = Wanted(threads, self._engines, optimised_for == "cuda", cuda_graph, bfloat16=dtype == "bfloat16")
         self._doubtful = self._engines is not None and len(files_below(self._engines)) > 0
         self._scatters = False
         try:
@@ -171,7 +169,8 @@ class Session:
 
     def _fit(self, feed: Feed) -> None:
         """On a GPU, open the file once more for the sizes of `feed` if they are new: then no size is worked out on the
-        host, which would wait for the device hundreds of times a run."""
+        host, which would wait for the device hundreds of times a run.
+        """
         if self._word not in ON_GPU or self.device == "cpu":
             return
         shapes = [(tensor.shape, feed[tensor.name].shape) for tensor in self.inputs if tensor.shape]

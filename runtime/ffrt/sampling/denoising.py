@@ -69,10 +69,17 @@ def denoise_network(
 
         return (
             yield from denoise_on_device(
-                on_device, update, noise, config, steps=steps, sampler=sampler,
-                weights=whole.weights, before=whole.before, after=whole.after,
+                on_device,
+                update,
+                noise,
+                config,
+                steps=steps,
+                sampler=sampler,
+                weights=whole.weights,
+                before=whole.before,
+                after=whole.after,
             )
-        )  # fmt: skip
+        )
 
     def predict(x: Array, time: float) -> Array:
         parts = []

@@ -44,7 +44,8 @@ def cosine_betas(steps: int) -> NDArray[np.float64]:
 
 def zero_snr_alpha_bars() -> NDArray[np.float64]:
     """Shares of signal at the 1000 levels of the 1.1 release: a cosine moved and scaled so that the last one is 0 and
-    the first one keeps its place (Lin et al. 2024, algorithm 1)."""
+    the first one keeps its place (Lin et al. 2024, algorithm 1).
+    """
     signal = np.sqrt(np.cumprod(1 - cosine_betas(MAX_STEPS)))
     scaled: NDArray[np.float64] = ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])) ** 2
     return scaled
@@ -88,7 +89,8 @@ def add_noise(x: Array, noise: Array, level: int) -> Array:
 
 class Parametrisation(Protocol):
     """What a network predicts, between which noise levels, and what its clean estimate is held to: the part of a
-    stage's configuration that belongs to sampling (fields as in the manifest)."""
+    stage's configuration that belongs to sampling (fields as in the manifest).
+    """
 
     @property
     def prediction(self) -> str: ...
@@ -104,7 +106,8 @@ class Parametrisation(Protocol):
 class Update:
     """One step as linear combinations: the clean estimate is `from_x x + from_prediction prediction`, held to its
     threshold; the next latent `keep_x x + keep_x0 x0 + keep_before x0_before + add_noise noise`, where `x0_before` is
-    the estimate of the step before. `time` is what the model is told."""
+    the estimate of the step before. `time` is what the model is told.
+    """
 
     time: float
     from_x: float
@@ -117,7 +120,8 @@ class Update:
 
 def updates(config: Parametrisation, steps: int, sampler: str) -> list[Update]:
     """All steps of a sampler in the order in which they run. Raises RequestError for an unknown sampler, and as
-    :func:`levels`."""
+    :func:`levels`.
+    """
     if sampler not in SAMPLERS:
         raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {sampler!r}")
     plan, found, before = levels(config.schedule, steps, sampler), [], 0.0
@@ -143,21 +147,24 @@ def updates(config: Parametrisation, steps: int, sampler: str) -> list[Update]:
 
 def clean_estimate(alpha_bar: float, kind: str) -> tuple[float, float]:
     """Shares of `x` and the prediction in `x0`: of an "epsilon" (Ho et al. 2020, eq. 15) or a "v" prediction (Salimans
-    and Ho 2022, appendix D)."""
+    and Ho 2022, appendix D).
+    """
     signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     return (signal, -noise) if kind == "v" else (1 / signal, -noise / signal)
 
 
 def ddim(alpha_bar: float, alpha_bar_next: float) -> tuple[float, float]:
     """Shares of `x` and `x0` in a deterministic step to the less noised `alpha_bar_next` (Song et al. 2021, eq. 12 with
-    sigma 0)."""
+    sigma 0).
+    """
     keep = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
     return keep, math.sqrt(alpha_bar_next) - keep * math.sqrt(alpha_bar)
 
 
 def dpm_solver(alpha_bar: float, alpha_bar_next: float, step: float, before: float) -> tuple[float, float, float]:
     """Shares of `x`, `x0` and the estimate before in DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); `step` and
-    `before` are steps in lambda = log(signal / noise), `before` 0 in the first."""
+    `before` are steps in lambda = log(signal / noise), `before` 0 in the first.
+    """
     ratio = step / (2 * before) if before else 0.0
     shrink = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
     whole = -math.sqrt(alpha_bar_next) * math.expm1(-step)
@@ -166,7 +173,8 @@ def dpm_solver(alpha_bar: float, alpha_bar_next: float, step: float, before: flo
 
 def dynamic_threshold(x0: Array, quantile: float, most: float | None = None) -> Array:
     """Clip every row of `x0` to its own quantile of |x0|, at least 1 and at most `most`, and divide by it (Saharia et
-    al. 2022, 2.3). With `most` 1, as the 1.1 release has it, that is a clip to -1..1."""
+    al. 2022, 2.3). With `most` 1, as the 1.1 release has it, that is a clip to -1..1.
+    """
     if most == 1:
         return np.clip(x0, -1, 1)
     limit = np.quantile(np.abs(x0).reshape(len(x0), -1), quantile, axis=1).astype(np.float32)

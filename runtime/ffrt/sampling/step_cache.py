@@ -1,5 +1,6 @@
 """Step caching (Ma et al. 2024, DeepCache): the deep levels of a U-Net, whose features change little from one denoising
-step to the next, run in every n-th step only. For bundles that `python -m graphs.deep_cache` wrote."""
+step to the next, run in every n-th step only. For bundles that `python -m graphs.deep_cache` wrote.
+"""
 
 from __future__ import annotations
 

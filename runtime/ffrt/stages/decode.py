@@ -34,7 +34,8 @@ def check_side(name: str, size: object, multiple: int) -> int:
 
 def clip_frames(count: int) -> int:
     """Frames that a temporal decoder sees at once out of `count`: as released, the least with which there are at most
-    `count // 4` clips, and all of fewer than four."""
+    `count // 4` clips, and all of fewer than four.
+    """
     return -(-count // max(1, count // CHUNK_FRAMES))
 
 

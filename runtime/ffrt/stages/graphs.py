@@ -88,12 +88,17 @@ class Stages:
 
     def update(self) -> Session:
         """What runs beside the networks on their device: :data:`ffrt.sampling.device_loop.UPDATE`, a graph without
-        weights. On one thread: a second pool would spin on the cores that the networks need."""
+        weights. On one thread: a second pool would spin on the cores that the networks need.
+        """
         if self._update is None:
             self._update = Session(
-                UPDATE, "update", provider=self._provider if self._on_gpu else "cpu", threads=1, stop=self.stop,
+                UPDATE,
+                "update",
+                provider=self._provider if self._on_gpu else "cpu",
+                threads=1,
+                stop=self.stop,
                 optimised_for=optimised_for(self.bundle),
-            )  # fmt: skip
+            )
         return self._update
 
     def during(self, steps: Generator[Yielded, None, Returned]) -> Generator[Yielded, None, Returned]:

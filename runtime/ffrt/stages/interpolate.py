@@ -1,5 +1,6 @@
 """Keyframes -> the frames between, T -> 4T-3: group interpolation (paper section 3.3), and the masked interpolation
-that it is measured against (section 10; Blattmann et al. 2023)."""
+that it is measured against (section 10; Blattmann et al. 2023).
+"""
 
 from __future__ import annotations
 
@@ -145,9 +146,7 @@ def interpolation_steps(
         inner = slice(core.start - seen.start, core.stop - seen.start)
         whole = len(cut) == 1 and len(before) == rows * items
         views.append(Seen(weights, before, after, feed, *((None, None) if whole else (seen, inner))))
-    x = yield from denoise_network(
-        graph, update, views, noise, config, steps=num_inference_steps, sampler=sampler
-    )  # fmt: skip
+    x = yield from denoise_network(graph, update, views, noise, config, steps=num_inference_steps, sampler=sampler)
     return merge(method, latents, x)
 
 

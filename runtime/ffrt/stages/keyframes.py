@@ -1,5 +1,6 @@
 """Text context -> keyframe latents: the first stage of FusionFrames (paper section 3.2), and the same stage when it
-follows a first frame (Kandinsky Video 1.1)."""
+follows a first frame (Kandinsky Video 1.1).
+"""
 
 from __future__ import annotations
 

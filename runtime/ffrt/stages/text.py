@@ -67,7 +67,7 @@ def check_prompt(name: str, prompt: object) -> str:
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RequestError(f"{name}: expected text that UTF-8 can hold, got {ascii(prompt[:80])} ({error})") from None
+        raise RequestError(f"{name}: expected text that UTF-8 can hold, got {prompt[:80]!a} ({error})") from None
     return prompt
 
 
