@@ -25,7 +25,7 @@ from bench.harness.run import ROOT, child, environment, keep
 from ffrt import Context, FfrtError, open_bundle
 from ffrt.backend.session import Memory
 from ffrt.request import Sampling
-from ffrt.sampling.sampler import drain, normal_noise
+from ffrt.sampling import drain, normal_noise
 from ffrt.stages.graphs import Stages
 from ffrt.stages.interpolate import noise_shape
 

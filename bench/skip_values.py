@@ -24,7 +24,7 @@ from bench.harness.pictures import figure_pixels, write_png
 from bench.harness.run import ROOT, environment, is_whole, progress, write_json
 from ffrt import FfrtError, Pipeline
 from ffrt.bundle import InterpolationPass
-from ffrt.sampling.sampler import Array, drain, normal_noise
+from ffrt.sampling import Array, drain, normal_noise
 from ffrt.stages.interpolate import GRAPHS, Method, interpolation_steps, noise_shape
 
 FREE = ("bundle", "provider", "threads", "json", "plot")  # none changes what is measured

@@ -14,9 +14,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.harness.run import ROOT
-from ffrt import Context, Pipeline
-from ffrt.sampling import sampler
-from ffrt.sampling.sampler import Array
+from ffrt import Context, Pipeline, sampling
+from ffrt.sampling import Array
 from ffrt.stages.interpolate import GRAPHS, METHODS, Method
 
 PROMPT = "a large purple square shrinking on a brown background"
@@ -82,9 +81,9 @@ def test_decoder(benchmark: BenchmarkFixture, pipe: Pipeline, keyframes: Array) 
 
 
 ARITHMETIC: dict[str, Callable[[Array, Array], Array]] = {
-    "dynamic_threshold": lambda x, other: sampler.dynamic_threshold(x, 0.98),
-    "guide": lambda x, other: sampler.guide(x, other, 3.0),
-    "normal_noise": lambda x, other: next(sampler.normal_noise(0, 0, x.shape)),
+    "dynamic_threshold": lambda x, other: sampling.dynamic_threshold(x, 0.98),
+    "guide": lambda x, other: sampling.guide(x, other, 3.0),
+    "normal_noise": lambda x, other: next(sampling.normal_noise(0, 0, x.shape)),
 }
 
 
@@ -97,13 +96,13 @@ def test_sampler_arithmetic(benchmark: BenchmarkFixture, pipe: Pipeline, name: s
     assert benchmark(ARITHMETIC[name], x, x[::-1].copy()).shape == x.shape
 
 
-@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("name", sampling.SOLVERS)
 def test_sampler_loop(benchmark: BenchmarkFixture, pipe: Pipeline, keyframes: Array, name: str) -> None:
     """Ten steps of keyframes with a network that takes no time, and noise that is there already."""
 
-    def run() -> sampler.Denoised:
+    def run() -> sampling.Denoised:
         config = pipe.bundle.keyframes
-        steps = sampler.denoise(lambda x, time: keyframes, repeat(keyframes), config, steps=10, sampler=name)
+        steps = sampling.denoise(lambda x, time: keyframes, repeat(keyframes), config, steps=10, sampler=name)
         return list(steps)[-1]
 
     assert benchmark(run).total == 10

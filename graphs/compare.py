@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import Bundle
-from ffrt.bundle.contract import TensorSpec
 from ffrt.errors import FfrtError
+from ffrt.families import TensorSpec
 from ffrt.pipeline import Pipeline
 
 FLOOR = 35.0

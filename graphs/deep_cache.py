@@ -18,8 +18,9 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ffrt.bundle import DEEP, SHALLOW, Bundle, deep_of, find_bundle, open_bundle
+from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import BundleError, FfrtError
+from ffrt.families import DEEP, SHALLOW, deep_of
 from graphs.passes.ir import check_place, write_like
 
 _SIZES = ("Shape", "Size")

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ffrt.backend.graph import Graph
 from ffrt.backend.openvino import multiplies_bfloat16
-from ffrt.bundle import DEEP, SHALLOW, Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle
+from ffrt.bundle import Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, FfrtError
+from ffrt.families import DEEP, SHALLOW
 from graphs.compare import check, measure, random_inputs, relative_rms
 from graphs.passes.half import rounded, to_half
 from graphs.passes.ir import check_place, open_graph, write_graph, write_like

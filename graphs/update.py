@@ -1,8 +1,8 @@
 """All of a denoising step but its network, as one graph: guidance, clean estimate, threshold, update, next input.
 
-``python -m graphs.update`` writes ``runtime/ffrt/sampling/update.onnx``, which the runtime runs between two runs of a
+``python -m graphs.update`` writes ``runtime/ffrt/stages/update.onnx``, which the runtime runs between two runs of a
 U-Net so that latents never leave the device. It has no weights; the numbers of a step are inputs
-(``ffrt.sampling.sampler.Update``).
+(``ffrt.sampling.Update``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-PLACE = Path(__file__).parents[1] / "runtime" / "ffrt" / "sampling" / "update.onnx"
+PLACE = Path(__file__).parents[1] / "runtime" / "ffrt" / "stages" / "update.onnx"
 OPSET = 18
 _NUMBERS = ("from_x", "from_prediction", "keep_x", "keep_x0", "keep_before", "add_noise")
 
@@ -22,7 +22,7 @@ _NUMBERS = ("from_x", "from_prediction", "keep_x", "keep_x0", "keep_before", "ad
 def update_graph() -> onnx.ModelProto:
     """The graph. Inputs: ``x``, ``x0_before``, ``noise`` ``[n, c, h, w]``; ``prediction`` of B guidance rows and
     ``weights`` ``[B]`` that they are summed with; ``before`` and ``after`` ``[B*n, .., h, w]``, what the network sees
-    beside ``x`` (no channels for nothing); ``numbers`` ``[6]`` as in ``ffrt.sampling.sampler.Update``; the threshold as
+    beside ``x`` (no channels for nothing); ``numbers`` ``[6]`` as in ``ffrt.sampling.Update``; the threshold as
     ``rank`` ``[1]`` (of |x0| from above, 2 or more), ``fraction`` ``[1]`` of the way to the next larger, ``most``
     ``[1]``. Outputs: ``x_next``, ``x0``, and ``x_in``, what the network sees next.
     """

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bench.cuda.wheel import cache_folder, fetch_wheel
 from ffrt import Pipeline, ProviderError, bundle
+from ffrt.families import KANDINSKY_1_0
 from graphs.optimise import optimise
 
 # A busy machine is no fault: hypothesis would fail an example that takes 200 ms.
@@ -42,7 +43,7 @@ _DTYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": Ten
 
 def save_graph(path: Path, name: str, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:
     """Write nodes as the graph `name` of the format's contract, its constants as initializers."""
-    inputs, outputs = bundle.CONTRACT[name]
+    inputs, outputs = KANDINSKY_1_0.contract[name]
     infos = [
         [helper.make_tensor_value_info(t.name, _DTYPES[t.dtype], list(t.shape)) for t in tensors]
         for tensors in (inputs, outputs)
@@ -194,12 +195,13 @@ def write_bundle(folder: Path, builders: Mapping[str, Builder] = GRAPHS) -> bund
     (folder / "LICENSE").write_text("Apache-2.0\n", encoding="utf-8")
     sampling = {"sampler": "ddpm", "num_inference_steps": 4, "threshold": 0.98}
     parity = bundle.Parity(max_abs=0.0, relative_rms=0.0, floor=1e-3)
-    return bundle.write_manifest(
-        folder,
+    manifest = bundle.Manifest(
         name="tiny",
+        family=KANDINSKY_1_0,
+        files=bundle.list_files(folder),
         license="Apache-2.0",
         created_with={"onnx": onnx.__version__},
-        graphs={name: bundle.GraphSpec(f"{name}.onnx", *bundle.CONTRACT[name], parity) for name in builders},
+        graphs={name: bundle.GraphSpec(f"{name}.onnx", *KANDINSKY_1_0.contract[name], parity) for name in builders},
         text=bundle.TextConfig("tokenizer.json", MAX_TOKENS),
         video=bundle.VideoConfig(height=32, width=32, latent_channels=4, downscale=8, size_multiple=16),
         keyframes=bundle.KeyframeConfig(
@@ -212,6 +214,7 @@ def write_bundle(folder: Path, builders: Mapping[str, Builder] = GRAPHS) -> bund
             **sampling,
         ),
     )
+    return bundle.write_manifest(folder, manifest)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ FLOORS = {
     },
 }
 # parts of ffrt that a floor may import; the others may import all of it
-PARTS = {"graphs": {"ffrt.bundle", "ffrt.bundle.contract", "ffrt.bundle.manifest", "ffrt.errors"}}
+PARTS = {"graphs": {"ffrt.bundle", "ffrt.families", "ffrt.errors"}}
 # file of such a floor -> the parts that it alone may import as well
 PARTS_OF_ONE = {"graphs/compare.py": {"ffrt.pipeline"}, "graphs/optimise.py": {"ffrt.backend"}}
 

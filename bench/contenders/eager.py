@@ -21,7 +21,7 @@ from export.models.configs import INTERPOLATION_SHAPES, KEYFRAME_SHAPES_SMALL, P
 from export.models.keyframes import KeyframeUNet
 from export.onnx.demo import load_modules, untexted
 from ffrt import Bundle, Context
-from ffrt.sampling.sampler import Array, denoise, drain, guidance_weights, guide_rows, normal_noise
+from ffrt.sampling import Array, denoise, drain, guidance_weights, guide_rows, normal_noise
 from ffrt.stages.decode import CHUNK_FRAMES, to_frames
 from ffrt.stages.interpolate import merge, noise_shape
 from ffrt.stages.keyframes import temporal_positions

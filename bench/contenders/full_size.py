@@ -30,7 +30,8 @@ from export.onnx.demo import untexted
 from export.onnx.inputs import Limits, draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED
 from export.onnx.trace import Traced, point_to, trace
-from ffrt.bundle import CONTRACT, OPTIONAL_GRAPHS, Bundle, GraphSpec, open_bundle, write_manifest
+from ffrt.bundle import Bundle, GraphSpec, list_files, open_bundle, write_manifest
+from ffrt.families import KANDINSKY_1_0, OPTIONAL_GRAPHS
 from graphs.passes.table import INT8_TEXT
 
 Part = Literal["keyframes", "interpolation", "decode", "text"]
@@ -167,23 +168,22 @@ def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str)
     limits = Limits(
         config.size_multiple, downscale, config.context_dim, shapes.text.vocab_size, KEYFRAMES_1_0.position_range
     )
-    example = tuple(value.to("meta") for value in draw_inputs(CONTRACT[graph], limits, 0))
-    traced = Traced(graph, module, example, multiples_of(CONTRACT[graph], limits))
+    example = tuple(value.to("meta") for value in draw_inputs(KANDINSKY_1_0.contract[graph], limits, 0))
+    traced = Traced(graph, module, example, multiples_of(KANDINSKY_1_0.contract[graph], limits))
     onnx.save(point_to(trace(traced), weights), beside / f"{graph}.onnx")
     kept = {name: spec for name, spec in demo.graphs.items() if name not in left_out}
     side = shapes.side * downscale
     multiple = downscale * max(config.size_multiple, demo.video.size_multiple // demo.video.downscale)
-    write_manifest(
-        beside,
+    manifest = replace(
+        demo.manifest,
         name=out.name,
-        license=demo.license,
-        created_with=demo.created_with,
-        graphs={**kept, graph: GraphSpec(f"{graph}.onnx", *CONTRACT[graph], NOT_MEASURED)},
-        text=demo.text,
+        files=list_files(beside),
+        graphs={**kept, graph: GraphSpec(f"{graph}.onnx", *KANDINSKY_1_0.contract[graph], NOT_MEASURED)},
         video=replace(demo.video, height=side, width=side, size_multiple=multiple),
         keyframes=KEYFRAMES_1_0,
         interpolation=INTERPOLATION_1_0,
     )
+    write_manifest(beside, manifest)
     os.replace(beside, out)
     return open_bundle(out)
 

@@ -16,7 +16,7 @@ import numpy as np
 from ffrt import Bundle, Context, Pipeline
 from ffrt.backend.session import Memory
 from ffrt.request import Sampling
-from ffrt.sampling.sampler import Array, Denoised, normal_noise
+from ffrt.sampling import Array, Denoised, normal_noise
 from ffrt.stages.graphs import Stages
 from ffrt.stages.interpolate import noise_shape
 

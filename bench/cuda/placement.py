@@ -27,8 +27,9 @@ import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from bench.cuda.wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
-from ffrt.bundle import SHALLOW, Bundle, find_bundle, open_bundle
+from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import FfrtError, GraphInputError, ProviderError
+from ffrt.families import SHALLOW
 
 OPTIONS = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -17,7 +17,7 @@ import onnx
 from bench.harness.flops import count_flops
 from bench.harness.run import child, progress, rounds, summary
 from ffrt import Bundle, Pipeline
-from ffrt.sampling.sampler import Array
+from ffrt.sampling import Array
 from ffrt.stages.interpolate import GRAPHS, MIDDLE, Feed, Method, graph_feed, noise_shape
 
 TIME = 500.0

@@ -26,8 +26,8 @@ from bench.harness.run import ROOT, environment, is_whole, progress, summary, wr
 from bench.metrics.detector import detect
 from bench.step_quality.table import table
 from ffrt import Bundle, FfrtError, Pipeline, RequestError
-from ffrt.bundle import DEEP, SHALLOW
-from ffrt.sampling.sampler import drain, normal_noise
+from ffrt.families import DEEP, SHALLOW
+from ffrt.sampling import drain, normal_noise
 from ffrt.stages.keyframes import keyframe_steps
 from graphs.deep_cache import write_cached
 

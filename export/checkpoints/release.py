@@ -41,6 +41,7 @@ from export.models.keyframes import KeyframeUNet
 from export.models.movq import MoVQ
 from export.onnx.inputs import Limits
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
+from ffrt.families import KANDINSKY_1_0, KANDINSKY_1_1, Family
 
 Config = TypeVar("Config")
 
@@ -63,6 +64,7 @@ class Release:
     """All parts of a bundle by the name of their weights, and what its manifest says."""
 
     name: str
+    family: Family
     parts: Mapping[str, Part]
     keyframes: KeyframeConfig
     interpolation: InterpolationConfig
@@ -106,7 +108,9 @@ def open_1_0(folder: Path, text_folder: Path) -> Release:
     limits = _limits(keyframes, interpolation, movq, vocabulary, KEYFRAMES_1_0.position_range)
     sampled = replace(KEYFRAMES_1_0, num_frames=frames)
     return _checked(
-        Release("kandinsky-video-1.0", parts, sampled, INTERPOLATION_1_0, limits, tokens, movq, text_folder)
+        Release(
+            "kandinsky-video-1.0", KANDINSKY_1_0, parts, sampled, INTERPOLATION_1_0, limits, tokens, movq, text_folder
+        )
     )
 
 
@@ -142,7 +146,17 @@ def open_1_1(folder: Path, text_folder: Path) -> Release:
     }
     limits = _limits(keyframes, interpolation, image_movq, vocabulary, KEYFRAMES_1_1.position_range)
     return _checked(
-        Release("kandinsky-video-1.1", parts, KEYFRAMES_1_1, INTERPOLATION_1_1, limits, tokens, video_movq, text_folder)
+        Release(
+            "kandinsky-video-1.1",
+            KANDINSKY_1_1,
+            parts,
+            KEYFRAMES_1_1,
+            INTERPOLATION_1_1,
+            limits,
+            tokens,
+            video_movq,
+            text_folder,
+        )
     )
 
 

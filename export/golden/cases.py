@@ -23,8 +23,9 @@ from export.models.image_keyframes import FirstFrameUNet
 from export.onnx.inputs import Limits, draw_inputs, multiples_of
 from export.onnx.parity import errors
 from export.onnx.trace import Traced, trace
-from ffrt.bundle import CONTRACT, IMAGE_CONTRACT, InterpolationConfig, KeyframeConfig, Signature
-from ffrt.sampling.sampler import Array, denoise, drain, guide
+from ffrt.bundle import InterpolationConfig, KeyframeConfig
+from ffrt.families import KANDINSKY_1_0, KANDINSKY_1_1, Signature
+from ffrt.sampling import Array, denoise, drain, guide
 from ffrt.stages.text import Context
 
 PIPELINE_LIMIT, FRAMES_DB = 2e-2, 40.0
@@ -35,7 +36,7 @@ SAMPLING: Mapping[str, KeyframeConfig | InterpolationConfig] = {
     "v1_1_keyframes": KEYFRAMES_1_1,
     "v1_1_interpolation": INTERPOLATION_1_1,
 }
-_TEXTED = IMAGE_CONTRACT["interpolation_unet"]
+_TEXTED = KANDINSKY_1_1.contract["interpolation_unet"]
 WITH_CONTEXT: Signature = (_TEXTED[0][:-1], _TEXTED[1])
 """The 1.0 interpolation U-Net before its null context became a constant."""
 
@@ -134,7 +135,7 @@ def keyframe_cases(golden: Golden) -> Sequence[Case]:
         **rows(prompt(given), frames),
         "temporal_positions": given["temporal_positions"][:frames].long().numpy(),
     }
-    signature = signature_of(CONTRACT["keyframe_unet"], feed)
+    signature = signature_of(KANDINSKY_1_0.contract["keyframe_unet"], feed)
     network = Network("keyframe_unet", unet, signature, unet_limits(golden.config))
     return [Case(network, "y", feed, golden.outputs["y"])]
 
@@ -152,12 +153,12 @@ def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
         **rows({**prompt(given), **levels}, frames),
         "temporal_positions": given["temporal_embed"][:frames].long().numpy(),
     }
-    keyframes = Network("keyframe_unet", unet, signature_of(IMAGE_CONTRACT["keyframe_unet"], feed), limits)
+    keyframes = Network("keyframe_unet", unet, signature_of(KANDINSKY_1_1.contract["keyframe_unet"], feed), limits)
     cases = [Case(keyframes, "y", feed, golden.outputs["y"])]
     if "image_y" in golden.outputs:
         names = ("x", "time", "context", "context_mask")
         image = {name: given[f"image_{name}"].numpy() for name in names}
-        network = Network("image_unet", FirstFrameUNet(unet).eval(), IMAGE_CONTRACT["image_unet"], limits)
+        network = Network("image_unet", FirstFrameUNet(unet).eval(), KANDINSKY_1_1.contract["image_unet"], limits)
         cases.append(Case(network, "image_y", image, golden.outputs["image_y"]))
     return cases
 
@@ -188,8 +189,8 @@ def movq_cases(golden: Golden) -> Sequence[Case]:
     model, sizes = models.movq(golden.config, golden.parameters), movq_config(golden.config)
     limits = Limits(cell=2, downscale=sizes.downscale, context_dim=1, vocab_size=1, position_range=1)
     halves = {
-        "latent": Network("movq_encoder", model.encoder.eval(), CONTRACT["movq_encoder"], limits),
-        "image": Network("movq_decoder", model.decoder.eval(), CONTRACT["movq_decoder"], limits),
+        "latent": Network("movq_encoder", model.encoder.eval(), KANDINSKY_1_0.contract["movq_encoder"], limits),
+        "image": Network("movq_decoder", model.decoder.eval(), KANDINSKY_1_0.contract["movq_decoder"], limits),
     }
     other = {"latent": "image", "image": "latent"}
     return [
@@ -207,7 +208,7 @@ def text_cases(golden: Golden) -> Sequence[Case]:
             continue
         if projection not in networks:
             encoder = models.text_encoder(golden, projection)
-            networks[projection] = Network("text_encoder", encoder, CONTRACT["text_encoder"], limits)
+            networks[projection] = Network("text_encoder", encoder, KANDINSKY_1_0.contract["text_encoder"], limits)
         feed = {key: golden.inputs[f"{number}/{key}"].long().numpy() for key in ("input_ids", "attention_mask")}
         cases.append(Case(networks[projection], name, feed, expected, kept=expected.shape[1]))
     return cases
@@ -308,7 +309,7 @@ def pipeline_networks(golden: Golden) -> dict[str, Network]:
         "interpolation_unet": unet_limits(config["interpolation"]),
         **dict.fromkeys(("movq_encoder", "image_decoder", "movq_decoder"), Limits(2, downscale, 1, 1, 1)),
     }
-    return {name: Network(name, one, IMAGE_CONTRACT[name], limits[name]) for name, one in modules.items()}
+    return {name: Network(name, one, KANDINSKY_1_1.contract[name], limits[name]) for name, one in modules.items()}
 
 
 def pipeline_rows(file: str, way: str, golden: Golden, made: Made) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from export.checkpoints.defaults import INTERPOLATION_1_1, KEYFRAMES_1_1
 from ffrt.media.image import fit_image
-from ffrt.sampling.sampler import Array, drain
+from ffrt.sampling import Array, drain
 from ffrt.stages.decode import clip_frames, decode_chunks, encode_image, to_frames
 from ffrt.stages.first_frame import first_frame_steps
 from ffrt.stages.interpolate import interpolation_steps

@@ -24,17 +24,19 @@ from export.onnx.parity import NOT_MEASURED, compare
 from export.onnx.trace import Traced, point_to, trace
 from ffrt.backend.graph import Graph
 from ffrt.bundle import (
-    CONTRACT,
     Bundle,
     GraphSpec,
     InterpolationConfig,
     InterpolationPass,
     KeyframeConfig,
+    Manifest,
     TextConfig,
     VideoConfig,
+    list_files,
     open_bundle,
     write_manifest,
 )
+from ffrt.families import KANDINSKY_1_0
 
 MAX_TOKENS = 128
 PARITY_ROUNDS = 3
@@ -77,16 +79,16 @@ def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable
     beside.mkdir(parents=True)
     try:
         modules = load_modules(config, weights)
-        inputs = {name: partial(draw_inputs, CONTRACT[name], limits(config, name)) for name in modules}
+        inputs = {name: partial(draw_inputs, KANDINSKY_1_0.contract[name], limits(config, name)) for name in modules}
         for name, module in modules.items():
             report(f"{name}: tracing")
-            axes = multiples_of(CONTRACT[name], limits(config, name))
+            axes = multiples_of(KANDINSKY_1_0.contract[name], limits(config, name))
             model = trace(Traced(name, module, inputs[name](0), axes))
             shutil.copyfile(weights / f"{name}.safetensors", beside / f"{name}.safetensors")
             onnx.save(point_to(model, beside / f"{name}.safetensors"), beside / f"{name}.onnx")
         shutil.copyfile(weights / "tokenizer.json", beside / "tokenizer.json")
         shutil.copyfile(Path(__file__).parents[2] / "LICENSE", beside / "LICENSE")
-        graphs = {name: GraphSpec(f"{name}.onnx", *CONTRACT[name], NOT_MEASURED) for name in modules}
+        graphs = {name: GraphSpec(f"{name}.onnx", *KANDINSKY_1_0.contract[name], NOT_MEASURED) for name in modules}
         bundle = write(config, beside, graphs)
         for name, module in modules.items():
             parity = compare(name, module, Graph(bundle, name, provider="cpu"), inputs[name], PARITY_ROUNDS)
@@ -103,9 +105,10 @@ def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable
 def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bundle:
     """The manifest; sampling defaults as released where the demo has no reason to differ."""
     multiple = config.keyframes.size_multiple * config.movq.downscale
-    return write_manifest(
-        folder,
+    manifest = Manifest(
         name=config.name,
+        family=KANDINSKY_1_0,
+        files=list_files(folder),
         license="Apache-2.0",
         created_with={"ffrt": ffrt.__version__, "torch": torch.__version__, "onnx": onnx.__version__},
         graphs=graphs,
@@ -132,3 +135,4 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
             passes=(InterpolationPass(8, 3), InterpolationPass(30, 1)),
         ),
     )
+    return write_manifest(folder, manifest)

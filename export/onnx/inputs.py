@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ffrt.bundle import Signature, TensorSpec
+from ffrt.families import Signature, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from export.onnx.demo import untexted
 from export.onnx.inputs import Limits, draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED
 from export.onnx.trace import Traced, point_to, trace
-from ffrt.bundle import CONTRACT, Bundle, GraphSpec, open_bundle, write_manifest
+from ffrt.bundle import Bundle, GraphSpec, list_files, open_bundle, write_manifest
+from ffrt.families import KANDINSKY_1_0
 
 CHUNK = 1 << 22
 """Numbers drawn at a time."""
@@ -74,22 +75,19 @@ def write_random_bundle(
             report(f"{name}: tracing")
             positions = base.keyframes.position_range
             limits = Limits(config.size_multiple, base.video.downscale, config.context_dim, 1, positions)
-            example = tuple(value.to("meta") for value in draw_inputs(CONTRACT[name], limits, 0))
-            traced = Traced(name, module, example, multiples_of(CONTRACT[name], limits))
+            example = tuple(value.to("meta") for value in draw_inputs(KANDINSKY_1_0.contract[name], limits, 0))
+            traced = Traced(name, module, example, multiples_of(KANDINSKY_1_0.contract[name], limits))
             onnx.save(point_to(trace(traced), weights), beside / f"{name}.onnx")
-        specs = {name: GraphSpec(f"{name}.onnx", *CONTRACT[name], NOT_MEASURED) for name in networks}
+        specs = {name: GraphSpec(f"{name}.onnx", *KANDINSKY_1_0.contract[name], NOT_MEASURED) for name in networks}
         multiple = base.video.downscale * max(config.size_multiple for config in networks.values())
-        write_manifest(
-            beside,
+        manifest = replace(
+            base.manifest,
             name=out.name,
-            license=base.license,
-            created_with=base.created_with,
+            files=list_files(beside),
             graphs={**base.graphs, **specs},
-            text=base.text,
             video=replace(base.video, height=multiple, width=multiple, size_multiple=multiple),
-            keyframes=base.keyframes,
-            interpolation=base.interpolation,
         )
+        write_manifest(beside, manifest)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(beside, out)
     finally:

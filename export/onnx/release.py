@@ -29,18 +29,18 @@ from export.onnx.parity import NOT_MEASURED, compare
 from export.onnx.trace import Traced, point_to, trace
 from ffrt.backend.graph import Graph
 from ffrt.bundle import (
-    CONTRACT,
-    IMAGE_CONTRACT,
     Bundle,
     FileSpec,
     GraphSpec,
+    Manifest,
     Parity,
-    Signature,
     TextConfig,
     VideoConfig,
+    list_files,
     open_bundle,
     write_manifest,
 )
+from ffrt.families import Signature
 
 Dtype = Literal["float16", "float32"]
 
@@ -60,7 +60,7 @@ def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report
     done by then stays for the next try in ``.NAME.writing``.
     """
     beside = out.parent / f".{out.name}.writing"
-    contract = CONTRACT if release.keyframes.image is None else IMAGE_CONTRACT
+    contract = release.family.contract
     done = _Done(beside.with_name(f"{beside.name}.json"))
     left = {n: p for n, p in release.parts.items() if not done.has(f"{n}.safetensors", _mark(p, dtype))}
     _check_room(left, beside, dtype)
@@ -117,9 +117,10 @@ def _write(release: Release, folder: Path, graphs: dict[str, GraphSpec], known: 
     movq = release.movq
     multiple = release.limits.cell * movq.downscale
     side = max(multiple, SIDE // multiple * multiple)
-    return write_manifest(
-        folder,
+    manifest = Manifest(
         name=release.name,
+        family=release.family,
+        files=list_files(folder, known),
         license=LICENSE,
         created_with={"ffrt": ffrt.__version__, "torch": torch.__version__, "onnx": onnx.__version__},
         graphs=graphs,
@@ -127,8 +128,8 @@ def _write(release: Release, folder: Path, graphs: dict[str, GraphSpec], known: 
         video=VideoConfig(side, side, movq.z_channels, movq.downscale, multiple, movq.decodes_clips),
         keyframes=release.keyframes,
         interpolation=release.interpolation,
-        known=known,
     )
+    return write_manifest(folder, manifest, verify=False)
 
 
 def _check_room(parts: Mapping[str, Part], folder: Path, dtype: Dtype) -> None:

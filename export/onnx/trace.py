@@ -22,7 +22,7 @@ from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
 from ffrt.backend.graph import bind_axes
-from ffrt.bundle import CONTRACT, Signature, TensorSpec
+from ffrt.families import KANDINSKY_1_0, Signature, TensorSpec
 
 OPSET = 18
 LARGEST_CONSTANT = 1 << 17
@@ -44,7 +44,7 @@ class Traced:
     module: nn.Module
     example: tuple[Tensor, ...]
     multiples: dict[str, int]
-    contract: Mapping[str, Signature] = field(default_factory=lambda: CONTRACT)
+    contract: Mapping[str, Signature] = field(default_factory=lambda: KANDINSKY_1_0.contract)
 
 
 class Joined(nn.Module):

@@ -6,6 +6,7 @@ disk: a pass that needs others makes a :class:`onnx_ir.LazyTensor`, whose number
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from ffrt.bundle import Bundle, FileSpec, GraphSpec, Optimised, write_manifest
+from ffrt.bundle import Bundle, FileSpec, GraphSpec, Optimised, list_files, write_manifest
 from ffrt.errors import BundleError
 
 LARGEST_CONSTANT = 1 << 16
@@ -113,20 +114,10 @@ def write_like(
     known: Mapping[str, FileSpec] | None,
     optimised: Optimised | None = None,
 ) -> Bundle:
-    """Write the manifest of ``folder``, which holds ``bundle`` with other graphs; ``known`` as for write_manifest."""
-    return write_manifest(
-        folder,
-        name=bundle.name,
-        license=bundle.license,
-        created_with=bundle.created_with,
-        graphs=graphs,
-        text=bundle.text,
-        video=bundle.video,
-        keyframes=bundle.keyframes,
-        interpolation=bundle.interpolation,
-        known=known,
-        optimised=optimised,
-    )
+    """Write the manifest of ``folder``, which holds ``bundle`` with other graphs; ``known`` as for list_files."""
+    files = list_files(folder, {} if known is None else known)
+    manifest = dataclasses.replace(bundle.manifest, graphs=graphs, files=files, optimised=optimised)
+    return write_manifest(folder, manifest, verify=known is None)
 
 
 def _store_half(graph: ir.Graph, value: ir.Value) -> None:

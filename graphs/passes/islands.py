@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ffrt.bundle import DEEP
+from ffrt.families import DEEP
 from graphs.passes import ir as m
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT

@@ -17,11 +17,11 @@ from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.media.image import open_image
 from ffrt.request import Sampling
+from ffrt.sampling import Array, drain, normal_noise, uniform_noise
 from ffrt.sampling.presets import preset_of
-from ffrt.sampling.sampler import Array, drain, normal_noise, uniform_noise
-from ffrt.sampling.step_cache import cache_interval_of
 from ffrt.stages import decode, first_frame, interpolate, text
 from ffrt.stages.graphs import Stages
+from ffrt.stages.step_cache import cache_interval_of
 from ffrt.stages.text import Context
 from ffrt.step import Step, report_steps
 from ffrt.video import Video

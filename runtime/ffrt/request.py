@@ -11,8 +11,8 @@ import numpy as np
 from ffrt.backend.session import MEMORY, Memory
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
+from ffrt.sampling import MAX_STEPS, SOLVERS, noise_levels
 from ffrt.sampling.presets import Steps
-from ffrt.sampling.sampler import MAX_STEPS, SAMPLERS, levels
 
 MAX_SEED = 2**63 - 1
 
@@ -47,9 +47,9 @@ def sampler_of(value: object, default: str) -> str:
     """The name of a sampler; None is the default."""
     if value is None:
         return default
-    if isinstance(value, str) and value in SAMPLERS:
+    if isinstance(value, str) and value in SOLVERS:
         return value
-    raise RequestError(f"sampler: expected one of {list(SAMPLERS)}, got {_told(value)}")
+    raise RequestError(f"sampler: expected one of {list(SOLVERS)}, got {_told(value)}")
 
 
 def memory_of(value: object) -> Memory:
@@ -125,7 +125,7 @@ def sampling_of(
         sampler_of(sampler, default.sampler),
         cache_interval,
     )
-    levels(config.schedule, sampling.steps, sampling.sampler)  # refuses a number of steps that this schedule has not
+    noise_levels(config.schedule, sampling.steps)  # refuses a number of steps that this schedule has not
     return sampling
 
 

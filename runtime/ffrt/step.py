@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.errors import RequestError
-from ffrt.sampling.sampler import Array, Denoised
+from ffrt.sampling import Array, Denoised
 
 Decode = Callable[[Array], Iterator[NDArray[np.uint8]]]
 

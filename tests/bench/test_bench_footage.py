@@ -20,7 +20,8 @@ from bench.contenders import baselines
 from bench.datasets import shapes as fidelity
 from bench.harness.run import ROOT
 from export.training import latents
-from ffrt import Bundle, Pipeline, bundle
+from ffrt import Bundle, Pipeline
+from ffrt.families import KANDINSKY_1_0
 
 NUMBER_OF_FRAMES = 112  # of the synthetic videos: enough for every start and 33 frames
 
@@ -84,7 +85,7 @@ def test_ssim_refuses_what_it_cannot_compare() -> None:
 
 def test_methods_are_those_with_a_graph() -> None:
     assert baselines.methods_of(["interpolation_unet"]) == (["group"], ["masked", "masked_sequence"])
-    assert baselines.methods_of(bundle.CONTRACT) == (["group", "masked", "masked_sequence"], [])
+    assert baselines.methods_of(KANDINSKY_1_0.contract) == (["group", "masked", "masked_sequence"], [])
 
 
 def write_video(path: Path, frames: baselines.Frames) -> None:

@@ -278,9 +278,9 @@ def test_a_random_bundle_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_graphs_of_one_signature_keep_their_own_axes() -> None:
     """Both interpolation networks have inputs of the same names: the axes must come from the graph's own contract."""
     from export.onnx.trace import name_axes
-    from ffrt.bundle import CONTRACT
+    from ffrt.families import KANDINSKY_1_0
 
-    inputs, outputs = CONTRACT["masked_interpolation_unet"]
+    inputs, outputs = KANDINSKY_1_0.contract["masked_interpolation_unet"]
     types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
     infos = [
         [helper.make_tensor_value_info(t.name, types[t.dtype], [None] * len(t.shape)) for t in side]

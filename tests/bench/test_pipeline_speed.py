@@ -33,7 +33,7 @@ from bench.pipeline_speed.measure import ONE_RUN, agree, difference, measured, m
 from bench.pipeline_speed.table import plot, table
 from ffrt import Bundle, Context, open_bundle
 from ffrt.backend.openvino import OpenVinoGraph
-from ffrt.sampling.sampler import Array, Denoised
+from ffrt.sampling import Array, Denoised
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "graphs" / "demo"

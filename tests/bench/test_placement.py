@@ -15,7 +15,7 @@ from bench.cuda.stand_ins import body, build_stand_ins
 from bench.cuda.wheel import cache_folder, fetch_wheel
 from ffrt.bundle import Bundle, open_bundle
 from ffrt.errors import GraphInputError, ProviderError
-from ffrt.sampling.device_loop import UPDATE
+from ffrt.stages.device_loop import UPDATE
 from graphs.deep_cache import write_cached
 from graphs.passes.ir import open_graph
 

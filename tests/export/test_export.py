@@ -22,7 +22,8 @@ from export.onnx.inputs import draw_inputs
 from export.onnx.trace import LARGEST_CONSTANT, point_to
 from ffrt import Pipeline
 from ffrt.backend.graph import Graph
-from ffrt.bundle import CONTRACT, open_bundle
+from ffrt.bundle import open_bundle
+from ffrt.families import KANDINSKY_1_0
 
 DEMO = Path(__file__).parents[2] / "graphs" / "demo"
 
@@ -58,7 +59,7 @@ SMALL = ModelConfig(
 
 
 def draws(config: ModelConfig, graph: str) -> Callable[[int], tuple[torch.Tensor, ...]]:
-    return functools.partial(draw_inputs, CONTRACT[graph], demo.limits(config, graph))
+    return functools.partial(draw_inputs, KANDINSKY_1_0.contract[graph], demo.limits(config, graph))
 
 
 def write_random_weights(folder: Path) -> Path:

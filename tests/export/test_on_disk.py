@@ -24,7 +24,7 @@ from export.models.interpolation import InterpolationUNet, UntextedInterpolation
 from export.models.keyframes import KeyframeUNet
 from export.models.movq import MoVQDecoder
 from export.onnx.trace import Traced, point_to, trace
-from ffrt.bundle.contract import TensorSpec
+from ffrt.families import TensorSpec
 
 ROOT = Path(__file__).parents[2]
 UNET = UNetConfig(

@@ -19,8 +19,8 @@ from export.golden.file import read_golden
 from export.golden.pipeline import sequences
 from export.onnx import release as release_bundle
 from ffrt import Bundle, ImageTooSmall, Pipeline, RequestError
-from ffrt.bundle import IMAGE_CONTRACT
 from ffrt.cli import main as cli
+from ffrt.families import KANDINSKY_1_1
 from ffrt.stages.interpolate import WINDOW_GROUPS
 from ffrt.stages.text import Context
 from graphs.optimise import optimise
@@ -90,7 +90,7 @@ def test_1_1_follows_the_release_number_for_number(kv11: Bundle) -> None:
 def test_1_1_makes_an_mp4_of_text_or_of_a_picture(
     kv11: Bundle, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert kv11.graphs.keys() == IMAGE_CONTRACT.keys() - {"masked_interpolation_unet"}
+    assert kv11.graphs.keys() == KANDINSKY_1_1.contract.keys() - {"masked_interpolation_unet"}
     assert not (kv11.folder / "image_unet.safetensors").exists()  # it is the keyframe U-Net's
     out = tmp_path / "car.mp4"
     command = ["generate", PROMPT, "--bundle", str(kv11.folder), "--size", "48x64", "--steps", "2", "-o", str(out)]

@@ -39,9 +39,8 @@ from export.models.configs import PRESETS, CLIPTextConfig, T5Config
 from export.models.t5 import RelativePosition, TextEncoder
 from export.onnx.parity import errors
 from export.onnx.trace import Traced, trace
-from ffrt.bundle import CONTRACT
-from ffrt.bundle.contract import IMAGE_CONTRACT
 from ffrt.errors import PromptTruncated
+from ffrt.families import KANDINSKY_1_0, KANDINSKY_1_1
 from ffrt.stages import text
 
 LIMIT = 1e-4
@@ -195,7 +194,9 @@ def test_every_prompt_as_released(name: str, tmp_path: Path) -> None:
             found = encoder(*(torch.from_numpy(value) for value in feed.values()))
         return {"context": found[0].numpy(), "null_embedding": found[1].numpy()}
 
-    graph = session_of(graph_of(encoder, config.vocab_size, CONTRACT)) if name in EXPORTED else torch_graph
+    graph = (
+        session_of(graph_of(encoder, config.vocab_size, KANDINSKY_1_0.contract)) if name in EXPORTED else torch_graph
+    )
     for prompt in ["", *PROMPTS.values()]:  # users cannot give the empty one; here it is the end token alone
         wanted, mask = released(tmp_path, model, prompt, config.max_tokens)
         with warnings.catch_warnings(record=True) as said:
@@ -235,7 +236,7 @@ def test_golden_numbers_through_the_graph() -> None:
     sources = ("projection_base", "projection_interpolation")
     states = [encoder_state(config, weights, part(source), *nulls) for source in sources]
     encoder.load_state_dict(states[0])
-    model = graph_of(encoder, config.vocab_size, IMAGE_CONTRACT)
+    model = graph_of(encoder, config.vocab_size, KANDINSKY_1_1.contract)
     for source, state in zip(sources, states, strict=True):
         for initializer in model.graph.initializer:
             if initializer.name in state:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,8 +248,7 @@ def rewrite(folder: Path, scale: float) -> bundle.Bundle:
     model = open_graph(folder / "keyframe_unet.onnx")
     model.graph.initializers["scale"].const_value = ir.tensor(np.array(0.6 * scale, np.float32))
     write_graph(half.rounded(half.to_half(model)), folder / "keyframe_unet.onnx", half=True)
-    told = {f.name: getattr(made, f.name) for f in fields(bundle.Manifest) if f.name != "files"}
-    return bundle.write_manifest(folder, **told)
+    return bundle.write_manifest(folder, replace(made.manifest, files=bundle.list_files(folder)))
 
 
 def test_video_fidelity(tiny: bundle.Bundle, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from export.models.layers import AttentionBlock, GroupConv, row_an_image
 from export.models.temporal import GroupAttentionBlock
 from export.onnx.inputs import Limits, draw_inputs, multiples_of
 from export.onnx.trace import Traced, trace
-from ffrt.bundle import IMAGE_CONTRACT
+from ffrt.families import KANDINSKY_1_1
 from graphs.passes.guidance_rows import masked_temporal, sole_token
 from graphs.passes.ir import open_graph, write_graph
 from graphs.passes.split import split
@@ -72,10 +72,10 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in module.parameters():
         parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
     limits = Limits(1, 8, D, 1, 180)
-    signature = IMAGE_CONTRACT[UNET]
+    signature = KANDINSKY_1_1.contract[UNET]
     example, multiples = draw_inputs(signature, limits, 0), multiples_of(signature, limits)
     path = tmp_path_factory.mktemp("layers") / "plain.onnx"
-    onnx.save(trace(Traced(UNET, module, example, multiples, IMAGE_CONTRACT)), path)
+    onnx.save(trace(Traced(UNET, module, example, multiples, KANDINSKY_1_1.contract)), path)
     return path
 
 

@@ -22,8 +22,9 @@ from export.onnx.inputs import Limits, draw_inputs, multiples_of
 from export.onnx.trace import Traced, trace
 from ffrt.backend.parts import Parts
 from ffrt.backend.session import Session
-from ffrt.bundle import IMAGE_CONTRACT, PartSpec
-from ffrt.sampling.sampler import drain, normal_noise
+from ffrt.bundle import PartSpec
+from ffrt.families import KANDINSKY_1_1
+from ffrt.sampling import drain, normal_noise
 from ffrt.stages.interpolate import WINDOW_GROUPS, interpolation_steps, noise_shape, windows
 from graphs.passes.ir import open_graph, write_graph
 from graphs.passes.split import FAST, split
@@ -60,8 +61,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module.body = Body()
     for parameter in module.requires_grad_(False).parameters():
         parameter.copy_(torch.randn_like(parameter) / max(1, parameter[0].numel()) ** 0.5)
-    signature, limits = IMAGE_CONTRACT[NAME], Limits(1, 8, D, 1, 180)
-    traced = Traced(NAME, module, draw_inputs(signature, limits, 0), multiples_of(signature, limits), IMAGE_CONTRACT)
+    signature, limits = KANDINSKY_1_1.contract[NAME], Limits(1, 8, D, 1, 180)
+    traced = Traced(
+        NAME, module, draw_inputs(signature, limits, 0), multiples_of(signature, limits), KANDINSKY_1_1.contract
+    )
     path = tmp_path_factory.mktemp("split") / "plain.onnx"
     onnx.save(trace(traced), path)
     return path
@@ -95,13 +98,13 @@ def apart(plain: Path, request: pytest.FixtureRequest) -> Parts:
         write_graph(part, path, half=False)
         names = (tuple(str(value.name) for value in values) for values in (part.graph.inputs, part.graph.outputs))
         sessions.append((PartSpec(path.name, *names), opened(path.name)))
-    return Parts(NAME, IMAGE_CONTRACT[NAME][0], sessions, opened)
+    return Parts(NAME, KANDINSKY_1_1.contract[NAME][0], sessions, opened)
 
 
 @pytest.mark.parametrize("provider", ["cpu", "cuda"])
 def test_only_the_step_sees_what_is_denoised_and_the_mask(plain: Path, provider: str) -> None:
     parts = parts_of(plain, provider)
-    own = {spec.name for spec in IMAGE_CONTRACT[NAME][0]}
+    own = {spec.name for spec in KANDINSKY_1_1.contract[NAME][0]}
     assert [{value.name for value in part.graph.inputs} & own for part in parts] == [
         {"context", "context_mask", *ONCE},
         {"time", "context_mask", "perturbation"},

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from ffrt import Bundle, BundleError, bundle, open_bundle
+from ffrt.families import KANDINSKY_1_0
 
 
 def test_a_bundle_is_read_as_it_was_written(tiny: Bundle) -> None:
     again = open_bundle(tiny.folder)
     assert again == tiny
     assert again.digest == hashlib.sha256((tiny.folder / "manifest.json").read_bytes()).hexdigest()
-    assert again.graphs["keyframe_unet"].inputs == bundle.CONTRACT["keyframe_unet"][0]
+    assert again.graphs["keyframe_unet"].inputs == KANDINSKY_1_0.contract["keyframe_unet"][0]
     assert set(again.files) == {p.name for p in tiny.folder.iterdir()} - {"manifest.json"}
     value = json.loads((tiny.folder / "manifest.json").read_text())
     assert value["format"] == "ffrt-bundle" and value["format_version"] == 1
@@ -120,9 +121,12 @@ FILE = {"bytes": 1, "sha256": "0" * 64}
 UNET_X = ("graphs", "keyframe_unet", "inputs", 0)
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
     "other format": (put("format")("zip"), ["format: expected 'ffrt-bundle'", "'zip'"]),
-    "newer": (put("format_version")(4), ["format_version 4 is newer than 3", "pip install --upgrade ffrt"]),
-    "older": (put("format_version")(0), ["format_version: expected 1 to 3, got 0"]),
+    "newer": (put("format_version")(2), ["format_version 2 is newer than 1", "pip install --upgrade ffrt"]),
+    "older": (put("format_version")(0), ["format_version: expected 1, got 0"]),
     "version true": (put("format_version")(True), ["format_version", "whole number", "True"]),
+    "other family": (put("family")("sora"), ["family: expected one of", "kandinsky-1.1", "'sora'"]),
+    "no family": (drop("family"), ["manifest: expected the key 'family'"]),
+    "wrong family": (put("family")("kandinsky-1.1"), ["keyframes.image", "kandinsky-1.1"]),
     "unknown key": (put("vidoe")({}), ["'vidoe'", "no other keys"]),
     "unknown inner key": (put("video", "heigth")(1), ["video", "'heigth'"]),
     "missing key": (drop("video", "width"), ["video", "the key 'width'"]),

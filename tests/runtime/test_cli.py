@@ -196,7 +196,7 @@ def test_inspect_says_what_a_bundle_was_optimised_for(
         **({} if psnr is None else {"psnr": psnr}),
     }
     manifest = own_bundle.folder / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "optimised": told, "format_version": 3}))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "optimised": told}))
     assert cli.main(["inspect", str(own_bundle.folder)]) == 0
     assert f"for openvino in bfloat16{far}\n" in capsys.readouterr().out
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffrt import sampling
 from ffrt.backend.arrays import DeviceArray
 from ffrt.backend.session import Session
 from ffrt.errors import RequestError
-from ffrt.sampling import device_loop, sampler
-from ffrt.sampling.sampler import Array
+from ffrt.sampling import SOLVERS, Array
+from ffrt.stages import device_loop
 from graphs.update import PLACE, update_graph
 
 SHAPE = (3, 4, 6, 5)
@@ -52,8 +53,8 @@ def both(update: Session, config: Config, name: str, steps: int, weights: Array)
     def on_device(x_in: DeviceArray, time: float) -> DeviceArray:
         return update.device_array(network(x_in.numpy(), time))
 
-    noise = [sampler.normal_noise(steps, 0, SHAPE) for _ in range(2)]
-    known = sampler.denoise(predict, noise[0], config, steps=steps, sampler=name)
+    noise = [sampling.normal_noise(steps, 0, SHAPE) for _ in range(2)]
+    known = sampling.denoise(predict, noise[0], config, steps=steps, sampler=name)
     found = device_loop.denoise_on_device(
         on_device, update, noise[1], config, steps=steps, sampler=name, weights=weights, before=before, after=after
     )
@@ -62,7 +63,7 @@ def both(update: Session, config: Config, name: str, steps: int, weights: Array)
         yield want.x, got.x, want.x0, got.x0
 
 
-@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize(
     "config",
     [

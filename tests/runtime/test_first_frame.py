@@ -16,7 +16,7 @@ from PIL import Image
 from export.checkpoints.defaults import INTERPOLATION_1_1, KEYFRAMES_1_1
 from ffrt import ImageTooSmall, RequestError, request
 from ffrt.media.image import fit_image, open_image
-from ffrt.sampling.sampler import add_noise, drain, zero_snr_alpha_bars
+from ffrt.sampling import add_noise, drain, zero_snr_alpha_bars
 from ffrt.stages.decode import clip_frames
 from ffrt.stages.first_frame import first_frame_steps, noise_shape
 from ffrt.stages.interpolate import interpolation_steps

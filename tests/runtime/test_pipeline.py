@@ -10,7 +10,7 @@ import pytest
 
 from ffrt import Bundle, Pipeline, Step, Video, __version__
 from ffrt.backend.graph import Graph
-from ffrt.sampling.sampler import normal_noise
+from ffrt.sampling import normal_noise
 
 PROMPT = "a red circle moving right"
 

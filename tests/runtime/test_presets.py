@@ -6,16 +6,17 @@ import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ffrt import Bundle, Pipeline, RequestError, request
-from ffrt.bundle import InterpolationConfig, KeyframeConfig, Schedule
+from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.cli import main as cli
+from ffrt.sampling import SOLVERS, Array, denoise, drain, noise_levels, normal_noise
 from ffrt.sampling.presets import PRESETS, Preset, Steps, preset_of
-from ffrt.sampling.sampler import SAMPLERS, Array, denoise, drain, levels, normal_noise
+from ffrt.sampling.schedule import SCHEDULES
 
 FAST = PRESETS["fast"]
 RECORD = Path(__file__).parents[2] / "bench" / "results" / "step_quality.json"
@@ -104,12 +105,12 @@ def test_the_command_line_takes_it(tiny: Bundle, tmp_path: Path, capsys: pytest.
 COUNTS = sorted({1, 2, *(few.num_inference_steps for few in (FAST.keyframes, FAST.interpolation) if few is not None)})
 
 
-@pytest.mark.parametrize(("schedule", "sampler"), [*itertools.product(get_args(Schedule), SAMPLERS)])
+@pytest.mark.parametrize(("schedule", "sampler"), [*itertools.product(SCHEDULES, SOLVERS)])
 @pytest.mark.parametrize("steps", COUNTS)
 def test_every_sampler_keeps_its_promise_on_every_schedule(schedule: Any, sampler: str, steps: int) -> None:
     """With a network that knows the clean latent every sampler arrives there, whatever the schedule and prediction."""
     clean = np.random.default_rng(1).uniform(-0.9, 0.9, (2, 4, 3, 3)).astype(np.float32)
-    plan = levels(schedule, steps, sampler)
+    plan = noise_levels(schedule, steps, released_times=SOLVERS[sampler].released_times)
     told = dict(zip(plan.times.tolist(), plan.alpha_bars.tolist(), strict=True))
 
     for prediction in ("v",) if schedule == "zero-snr-trailing" else ("v", "epsilon"):

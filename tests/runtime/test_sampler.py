@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ffrt import RequestError
-from ffrt.sampling import sampler
-from ffrt.sampling.sampler import Array, denoise
+from ffrt import RequestError, sampling
+from ffrt.sampling import SOLVERS, Array, denoise
+from ffrt.sampling.schedule import cosine_betas
+from ffrt.sampling.solvers import clean_estimate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "samplers.npz"
 
@@ -28,7 +29,7 @@ class Config:
     threshold_max: float | None = None
 
 
-def run(steps: int, name: str, predict, noise, prediction: str = "epsilon") -> list[sampler.Denoised]:
+def run(steps: int, name: str, predict, noise, prediction: str = "epsilon") -> list[sampling.Denoised]:
     return list(denoise(predict, noise, Config(prediction), steps=steps, sampler=name))
 
 
@@ -51,7 +52,7 @@ def test_ddpm_is_the_released_loop(loop: str) -> None:
     def predict(x: Array, time: float) -> Array:
         times.append(time)
         bend = 0.6 * x + np.float32(0.0007 * time)
-        return sampler.guide(np.tanh(bend + np.float32(0.25)), np.tanh(bend), scale)
+        return sampling.guide(np.tanh(bend + np.float32(0.25)), np.tanh(bend), scale)
 
     got = list(denoise(predict, iter(noise), config, steps=steps, sampler="ddpm"))[-1].x
     assert got.dtype == np.float32
@@ -62,16 +63,16 @@ def test_ddpm_is_the_released_loop(loop: str) -> None:
 @pytest.mark.parametrize("schedule", ["zero-snr-leading", "zero-snr-trailing"])
 @pytest.mark.parametrize("steps", [1, 3, 7, 10, 50, 333, 999])
 def test_zero_snr_levels(schedule: str, steps: int) -> None:
-    found = sampler.levels(schedule, steps, "ddpm")
+    found = sampling.noise_levels(schedule, steps, released_times=True)
     assert len(found.times) == steps and (np.diff(found.times) > 0).all()
     assert found.times[0] == 0 if schedule == "zero-snr-leading" else found.times[-1] == 999
     assert (np.diff(found.alpha_bars) < 0).all() and (found.alpha_bars >= 0).all()
     assert (found.alpha_bars[-1] == 0) == (schedule == "zero-snr-trailing")
 
 
-@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_every_sampler_starts_from_pure_noise(name: str) -> None:
-    noise = sampler.normal_noise(0, 0, (2, 4, 2, 2))
+    noise = sampling.normal_noise(0, 0, (2, 4, 2, 2))
     config = Config("v", 1.0, "zero-snr-trailing", 1.0)
     steps = denoise(lambda x, time: 0.1 * x, noise, config, steps=5, sampler=name)
     assert all(np.isfinite(at.x).all() and np.abs(at.x0).max() <= 1 for at in steps)
@@ -79,34 +80,34 @@ def test_every_sampler_starts_from_pure_noise(name: str) -> None:
 
 def test_a_thousand_leading_steps_would_begin_at_pure_noise() -> None:
     with pytest.raises(RequestError, match="num_inference_steps: expected 1 to 999"):
-        sampler.levels("zero-snr-leading", 1000, "ddpm")
+        sampling.noise_levels("zero-snr-leading", 1000, released_times=True)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50, 999, 1000])
 def test_betas_are_legal_for_any_number_of_steps(steps: int) -> None:
-    betas = sampler.cosine_betas(steps)
+    betas = cosine_betas(steps)
     assert betas.shape == (steps,)
     assert (betas > 0).all() and (betas <= np.float32(0.999)).all()
-    for name in sampler.SAMPLERS:
-        times = sampler.levels("cosine", steps, name).times
+    for name in SOLVERS:
+        times = sampling.noise_levels("cosine", steps, released_times=name == "ddpm").times
         assert times[0] >= 0 and times[-1] <= 999 and (np.diff(times) > 0).all()
 
 
 def test_betas_by_hand() -> None:
     level = [math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in (0, 0.5, 1)]
-    np.testing.assert_allclose(sampler.cosine_betas(2), [1 - level[1] / level[0], 0.999], rtol=1e-6)
+    np.testing.assert_allclose(cosine_betas(2), [1 - level[1] / level[0], 0.999], rtol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_steps_out_of_range_are_refused(steps: int) -> None:
     with pytest.raises(RequestError, match="num_inference_steps: expected 1 to 1000"):
-        sampler.cosine_betas(steps)
+        cosine_betas(steps)
 
 
-@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 1000])
 def test_every_sampler_runs_from_one_to_a_thousand_steps(name: str, steps: int) -> None:
-    seen = run(steps, name, lambda x, time: 0.5 * x, sampler.normal_noise(0, 0, (2, 4, 2, 2)))
+    seen = run(steps, name, lambda x, time: 0.5 * x, sampling.normal_noise(0, 0, (2, 4, 2, 2)))
     assert [s.index for s in seen] == list(range(steps))
     assert np.isfinite(seen[-1].x).all()
     assert seen[-1].x.dtype == np.float32
@@ -115,8 +116,10 @@ def test_every_sampler_runs_from_one_to_a_thousand_steps(name: str, steps: int) 
 
 def gaussian(mean: float, deviation: float, steps: int, name: str):
     """The exact epsilon for data N(mean, deviation^2): the best that any network could predict."""
-    alpha_bars = np.cumprod(1 - sampler.cosine_betas(steps))
-    by_time = dict(zip(sampler.levels("cosine", steps, name).times, alpha_bars, strict=True))
+    alpha_bars = np.cumprod(1 - cosine_betas(steps))
+    by_time = dict(
+        zip(sampling.noise_levels("cosine", steps, released_times=name == "ddpm").times, alpha_bars, strict=True)
+    )
 
     def predict(x: Array, time: float) -> Array:
         alpha_bar = by_time[time]
@@ -126,16 +129,16 @@ def gaussian(mean: float, deviation: float, steps: int, name: str):
     return predict
 
 
-@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_many_steps_draw_from_the_data(name: str) -> None:
-    noise = sampler.normal_noise(3, 0, (4, 4, 32, 32))
+    noise = sampling.normal_noise(3, 0, (4, 4, 32, 32))
     last = run(200, name, gaussian(0.25, 0.15, 200, name), noise)[-1].x
     assert abs(last.mean() - 0.25) < 0.01
     assert abs(last.std() - 0.15) < 0.01
 
 
 def test_few_step_samplers_converge_to_one_answer() -> None:
-    start = next(sampler.normal_noise(5, 0, (2, 4, 8, 8)))
+    start = next(sampling.normal_noise(5, 0, (2, 4, 8, 8)))
 
     def last(name: str, steps: int) -> Array:
         return run(steps, name, gaussian(0.25, 0.15, steps, name), iter([start]))[-1].x
@@ -148,9 +151,9 @@ def test_few_step_samplers_converge_to_one_answer() -> None:
 
 
 def test_few_step_times_name_the_noise_level_of_a_thousand_step_training() -> None:
-    trained = np.cumprod(1 - sampler.cosine_betas(1000))
-    used = np.cumprod(1 - sampler.cosine_betas(10))
-    times = sampler.levels("cosine", 10, "dpm++").times
+    trained = np.cumprod(1 - cosine_betas(1000))
+    used = np.cumprod(1 - cosine_betas(10))
+    times = sampling.noise_levels("cosine", 10).times
     np.testing.assert_allclose(trained[times.astype(int)][:-1], used[:-1], rtol=1e-3)
 
 
@@ -158,14 +161,14 @@ def test_few_step_times_name_the_noise_level_of_a_thousand_step_training() -> No
     hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_side=5), elements=st.floats(-50, 50, width=32))
 )
 def test_threshold_keeps_rows_in_range_and_small_rows_untouched(x0: Array) -> None:
-    got = sampler.dynamic_threshold(x0, 0.98)
+    got = sampling.dynamic_threshold(x0, 0.98)
     assert got.shape == x0.shape and got.dtype == np.float32
     assert (np.abs(got) <= 1).all()
     for row, kept in zip(x0, got, strict=True):
         assert (np.sign(kept) * np.sign(row) >= 0).all()
         if np.abs(row).max() <= 1:
             np.testing.assert_array_equal(row, kept)
-        np.testing.assert_array_equal(sampler.dynamic_threshold(row[None], 0.98)[0], kept)
+        np.testing.assert_array_equal(sampling.dynamic_threshold(row[None], 0.98)[0], kept)
 
 
 @given(st.floats(0.01, 0.99), hnp.arrays(np.float32, (2, 3), elements=st.floats(-2, 2, width=32)))
@@ -174,19 +177,19 @@ def test_both_predictions_give_back_the_clean_latent(alpha_bar: float, x0: Array
     signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     x = signal * x0 + sigma * noise
     for kind, prediction, atol in (("epsilon", noise, 1e-4), ("v", signal * noise - sigma * x0, 1e-5)):
-        from_x, from_prediction = sampler.clean_estimate(alpha_bar, kind)
+        from_x, from_prediction = clean_estimate(alpha_bar, kind)
         np.testing.assert_allclose(from_x * x + from_prediction * prediction, x0, atol=atol)
 
 
 def test_guidance_zero_is_the_conditional_prediction() -> None:
     c, u = np.float32([0.5, -2]), np.float32([7, 7])
-    np.testing.assert_array_equal(sampler.guide(c, u, 0), c)
-    np.testing.assert_array_equal(sampler.guide(c, u, 2), 3 * c - 2 * u)
+    np.testing.assert_array_equal(sampling.guide(c, u, 0), c)
+    np.testing.assert_array_equal(sampling.guide(c, u, 2), 3 * c - 2 * u)
 
 
 def test_noise_is_named_by_seed_and_stage() -> None:
     def first(seed: int, stage: int) -> Array:
-        return next(sampler.normal_noise(seed, stage, (2, 3)))
+        return next(sampling.normal_noise(seed, stage, (2, 3)))
 
     np.testing.assert_array_equal(first(7, 1), first(7, 1))
     draws = [first(s, stage).tobytes() for s, stage in itertools.product((0, 1, 2**63 - 1), (0, 1, 2))]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ffrt import Pipeline, RequestError
 from ffrt.bundle import find_bundle, open_bundle
-from ffrt.sampling.sampler import drain, normal_noise
+from ffrt.sampling import drain, normal_noise
 from ffrt.stages.interpolate import HALO_GROUPS, WINDOW_GROUPS, interpolation_steps, noise_shape, windows
 
 

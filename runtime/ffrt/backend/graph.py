@@ -20,8 +20,9 @@ from ffrt.backend.cuda_graph import Recorded
 from ffrt.backend.parts import Parts
 from ffrt.backend.providers import engines_folder
 from ffrt.backend.session import Memory, Session, check_provider
-from ffrt.bundle import Bundle, TensorSpec
+from ffrt.bundle import Bundle
 from ffrt.errors import BundleError, GraphInputError
+from ffrt.families import TensorSpec
 
 Axis = int | str
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
 from ffrt.backend.cuda_graph import Recorded
 from ffrt.backend.session import Session
-from ffrt.bundle import PartSpec, TensorSpec
+from ffrt.bundle import PartSpec
 from ffrt.errors import BundleError, GraphInputError
+from ffrt.families import TensorSpec
 
 KEPT_BYTES = 1 << 28
 """How much is kept of what parts gave: tables of 50 noise levels take 105 MB in float16 at the released size."""

@@ -12,18 +12,10 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 
-from ffrt.bundle.manifest import (
-    MANIFEST,
-    InterpolationConfig,
-    KeyframeConfig,
-    Manifest,
-    TextConfig,
-    VideoConfig,
-    from_json,
-    to_json,
-)
-from ffrt.bundle.specs import FileSpec, GraphSpec, Optimised
+from ffrt.bundle.manifest import MANIFEST, Manifest, from_json, to_json
+from ffrt.bundle.specs import FileSpec
 from ffrt.errors import BundleError
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -36,6 +28,11 @@ class Bundle(Manifest):
 
     folder: Path
     digest: str
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest alone."""
+        return Manifest(**{f.name: getattr(self, f.name) for f in fields(Manifest)})
 
     def path(self, file: str) -> Path:
         """Where `file`, which the manifest lists, lies."""
@@ -102,43 +99,28 @@ def check_files(bundle: Bundle, *, verify: bool = True) -> None:
             )
 
 
-def write_manifest(
-    folder: str | os.PathLike[str],
-    *,
-    name: str,
-    license: str,
-    created_with: Mapping[str, str],
-    graphs: Mapping[str, GraphSpec],
-    text: TextConfig,
-    video: VideoConfig,
-    keyframes: KeyframeConfig,
-    interpolation: InterpolationConfig,
-    known: Mapping[str, FileSpec] | None = None,
-    optimised: Optimised | None = None,
-) -> Bundle:
-    """List every file now in `folder` and write its manifest in one rename; returns the bundle as read back.
+def list_files(
+    folder: str | os.PathLike[str], known: Mapping[str, FileSpec] = MappingProxyType({})
+) -> dict[str, FileSpec]:
+    """Size and digest of every file now in `folder` but the manifest.
 
-    To publish a bundle in one step, write it into a sibling folder and rename that folder afterwards. Files in `known`
-    have not changed since those digests were taken, and none is taken again: of large bundles that saves minutes.
+    Files in `known` have not changed since their digests were taken, and none is taken again: of large bundles that
+    saves minutes.
     """
     folder = Path(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name != MANIFEST)
-    specs = {} if known is None else known
-    files = {
-        n: specs[n] if n in specs else FileSpec(_regular_file_size(folder / n), _sha256(folder / n)) for n in names
+    return {
+        name: known[name] if name in known else FileSpec(_regular_file_size(folder / name), _sha256(folder / name))
+        for name in names
     }
-    manifest = Manifest(
-        name=name,
-        license=license,
-        created_with=created_with,
-        files=files,
-        graphs=graphs,
-        text=text,
-        video=video,
-        keyframes=keyframes,
-        interpolation=interpolation,
-        optimised=optimised,
-    )
+
+
+def write_manifest(folder: str | os.PathLike[str], manifest: Manifest, *, verify: bool = True) -> Bundle:
+    """Write the manifest of `folder` in one rename; returns the bundle as read back, `verify` as for `open_bundle`.
+
+    To publish a bundle in one step, write it into a sibling folder and rename that folder afterwards.
+    """
+    folder = Path(folder)
     raw = to_json(manifest)
     if len(raw) > MAX_MANIFEST_BYTES:
         raise BundleError(f"the manifest has {len(raw)} bytes, the format allows {MAX_MANIFEST_BYTES}")
@@ -148,7 +130,7 @@ def write_manifest(
         os.replace(temporary, folder / MANIFEST)
     finally:
         temporary.unlink(missing_ok=True)
-    return open_bundle(folder, verify=known is None)
+    return open_bundle(folder, verify=verify)
 
 
 def _read_manifest(path: Path) -> bytes:

@@ -14,29 +14,17 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
-from ffrt.bundle.contract import (
-    CONTRACT,
-    IMAGE_CONTRACT,
-    OPTIONAL_GRAPHS,
-    SHALLOW,
-    Signature,
-    require,
-    with_shallow,
-)
 from ffrt.bundle.specs import FileSpec, GraphSpec, Optimised
 from ffrt.errors import BundleError
+from ffrt.families import FAMILIES, OPTIONAL_GRAPHS, Contract, Family, with_shallow
+from ffrt.families.contract import require
+from ffrt.sampling.schedule import Schedule
+from ffrt.sampling.solvers import SOLVERS, Prediction
 
 FORMAT = "ffrt-bundle"
-FORMAT_VERSION = 3
-"""The newest that is read. Version 2 added the fields that have a default, 3 the graphs of step caching and optimised
-ones; a bundle is of the oldest version that has what it needs."""
+FORMAT_VERSION = 1
+"""The newest version that is read. A newer one is refused."""
 MANIFEST = "manifest.json"
-
-Prediction = Literal["epsilon", "v"]
-SamplerName = Literal["ddpm", "ddim", "dpm++"]
-Schedule = Literal["cosine", "zero-snr-leading", "zero-snr-trailing"]
-"""Noise levels of the steps: the 1.0 release builds a cosine of as many levels; 1.1 picks of 1000, rescaled to end in
-pure noise, those at the beginning or at the end of every interval (Lin et al. 2024)."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -74,6 +62,7 @@ class VideoConfig:
 
 def _check_sampling(config: KeyframeConfig | InterpolationConfig) -> None:
     steps, most = config.num_inference_steps, config.threshold_max
+    require(config.sampler in SOLVERS, "sampler", f"one of {list(SOLVERS)}", config.sampler)
     require(1 <= steps <= 1000, "num_inference_steps", "1 to 1000", steps)
     require(config.guidance_scale >= 0, "guidance_scale", "0 or more", config.guidance_scale)
     require(0 < config.threshold <= 1, "threshold", "a quantile in (0, 1]", config.threshold)
@@ -113,7 +102,7 @@ class KeyframeConfig:
     fps: int
     position_range: int
     prediction: Prediction
-    sampler: SamplerName
+    sampler: str
     num_inference_steps: int
     guidance_scale: float
     threshold: float  # quantile of |x0| that x0 is clipped to and divided by: at least 1 and at most threshold_max
@@ -145,7 +134,7 @@ class InterpolationConfig:
     """Defaults of the interpolation stage and its passes, slowest first."""
 
     prediction: Prediction
-    sampler: SamplerName
+    sampler: str
     num_inference_steps: int
     guidance_scale: float
     threshold: float
@@ -164,6 +153,7 @@ class Manifest:
     """What `manifest.json` says, beside its format and version."""
 
     name: str
+    family: Family
     license: str
     created_with: Mapping[str, str]
     files: Mapping[str, FileSpec]
@@ -178,6 +168,9 @@ class Manifest:
         require(0 < len(self.name) <= 200, "name", "1 to 200 characters", self.name[:200])
         for file in self.files:
             require(_PLAIN_NAME.fullmatch(file) is not None and file != MANIFEST, "files", "plain file names", file)
+        wanted = "the image settings of its first frame" if self.family.follows_image else "none"
+        ok = (self.keyframes.image is not None) == self.family.follows_image
+        require(ok, "keyframes.image", f"{wanted}, since family is {self.family.name!r}", self.keyframes.image)
         contract = self.contract
         needed = set(contract) - OPTIONAL_GRAPHS
         ok = needed <= set(self.graphs) <= set(contract)
@@ -194,9 +187,9 @@ class Manifest:
         require(rates == sorted(set(rates)), "passes", "frame rates above that of the keyframes", rates)
 
     @property
-    def contract(self) -> Mapping[str, Signature]:
-        """What the graphs of this bundle take and give."""
-        return with_shallow(CONTRACT if self.keyframes.image is None else IMAGE_CONTRACT, self.graphs)
+    def contract(self) -> Contract:
+        """The inputs and outputs of this bundle's graphs."""
+        return with_shallow(self.family.contract, self.graphs)
 
 
 def from_json(raw: bytes) -> Manifest:
@@ -210,23 +203,20 @@ def from_json(raw: bytes) -> Manifest:
 
 def to_json(manifest: Manifest) -> bytes:
     """The manifest as indented UTF-8 JSON."""
-    members = _plain(manifest, whole=True)
-    version = 1 if members == _plain(manifest, whole=False) else 2
-    if manifest.optimised is not None or set(SHALLOW.values()) & set(manifest.graphs):
-        version = FORMAT_VERSION
-    value = {"format": FORMAT, "format_version": version, **members}
+    value = {"format": FORMAT, "format_version": FORMAT_VERSION, **_plain(manifest)}
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _plain(value: Any, whole: bool) -> Any:
-    """`value` as JSON has it; a field at its default is left out, and unless `whole` every field that has one."""
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it; a field at its default is left out."""
+    if isinstance(value, Family):
+        return value.name
     if is_dataclass(value):
         pairs = ((f, getattr(value, f.name)) for f in fields(value))
-        said = ((f, v) for f, v in pairs if f.default is MISSING or (whole and v != f.default))
-        return {f.name: _plain(v, whole) for f, v in said}
+        return {f.name: _plain(v) for f, v in pairs if f.default is MISSING or v != f.default}
     if isinstance(value, Mapping):
-        return {key: _plain(item, whole) for key, item in value.items()}
-    return [_plain(item, whole) for item in value] if isinstance(value, tuple) else value
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _refuse_constant(constant: str) -> float:
@@ -250,7 +240,7 @@ def _parse(value: Any) -> Manifest:
             f"format_version {version} is newer than {FORMAT_VERSION}, the newest this ffrt reads; "
             "type 'pip install --upgrade ffrt'"
         )
-    require(version >= 1, "format_version", f"1 to {FORMAT_VERSION}", version)
+    require(version == FORMAT_VERSION, "format_version", str(FORMAT_VERSION), version)
     manifest = _build(Manifest, value, "")
     assert isinstance(manifest, Manifest)
     return manifest
@@ -259,6 +249,9 @@ def _parse(value: Any) -> Manifest:
 def _build(kind: Any, value: Any, where: str) -> Any:
     """`value`, from JSON, as an instance of the annotation `kind`; nothing is converted but int to float."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Family:
+        require(isinstance(value, str) and value in FAMILIES, where, f"one of {list(FAMILIES)}", value)
+        return FAMILIES[value]
     if is_dataclass(kind):
         require(isinstance(value, dict), where, "an object", value)
         hints = typing.get_type_hints(kind)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ffrt.bundle.contract import TensorSpec, require
+from ffrt.families.contract import TensorSpec, require
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -16,8 +16,9 @@ from ffrt.backend.graph import Graph
 from ffrt.backend.openvino import multiplies_bfloat16
 from ffrt.backend.providers import PLUGINS, engines_folder, files_below, packaged, plugged_in
 from ffrt.backend.session import available_providers, check_provider, runtime_version
-from ffrt.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, TensorSpec, find_bundle, open_bundle
+from ffrt.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, find_bundle, open_bundle
 from ffrt.errors import BundleError, FfrtError
+from ffrt.families import TensorSpec
 from ffrt.media.video_file import SUFFIXES, read_metadata
 from ffrt.memory import free_bytes
 

@@ -1,1 +1,37 @@
-"""Noise schedules, samplers and the denoising loop."""
+"""Sampling in pure numpy: noise schedules, solvers, guidance, noise and the denoising loop.
+
+The sampling of Kandinsky Video 1.0 (arXiv 2311.13073) and 1.1, and two solvers for few steps.
+"""
+
+from ffrt.sampling.guidance import dynamic_threshold, guidance_weights, guide, guide_rows
+from ffrt.sampling.loop import Denoised, denoise, drain
+from ffrt.sampling.noise import Array, normal_noise, take, uniform_noise
+from ffrt.sampling.schedule import MAX_STEPS, NoiseLevels, add_noise, noise_levels, zero_snr_alpha_bars
+from ffrt.sampling.settings import Sampling
+from ffrt.sampling.solvers import SOLVERS, Coefficients, Parametrisation, Solver, Update, updates
+
+__all__ = [
+    "MAX_STEPS",
+    "SOLVERS",
+    "Array",
+    "Coefficients",
+    "Denoised",
+    "NoiseLevels",
+    "Parametrisation",
+    "Sampling",
+    "Solver",
+    "Update",
+    "add_noise",
+    "denoise",
+    "drain",
+    "dynamic_threshold",
+    "guidance_weights",
+    "guide",
+    "guide_rows",
+    "noise_levels",
+    "normal_noise",
+    "take",
+    "uniform_noise",
+    "updates",
+    "zero_snr_alpha_bars",
+]

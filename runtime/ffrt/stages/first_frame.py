@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
-from ffrt.sampling.denoising import Seen, denoise_network, no_channels
-from ffrt.sampling.sampler import Array, Denoised, guidance_weights, take
-from ffrt.sampling.step_cache import Network
+from ffrt.sampling import Array, Denoised, guidance_weights, take
+from ffrt.stages.denoising import Seen, denoise_network, no_channels
+from ffrt.stages.step_cache import Network
 
 ENLARGED = 2
 """Sides of the first frame over those of the video."""
@@ -44,7 +44,7 @@ def first_frame_steps(
     """Denoise the latent [1, 4, 2h, 2w] of an image, one yield for each step; returns it.
 
     `context` float32 [2, L, D] and `mask` bool [2, L] hold the conditional row first; with guidance 0 only that row is
-    run. `noise` yields float32 of :func:`noise_shape`. `update` as in :func:`ffrt.sampling.denoising.denoise_network`.
+    run. `noise` yields float32 of :func:`noise_shape`. `update` as in :func:`ffrt.stages.denoising.denoise_network`.
     """
     weights = guidance_weights(guidance_scale)
     rows = len(weights)

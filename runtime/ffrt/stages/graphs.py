@@ -15,18 +15,19 @@ from ffrt.backend.cancel import Stop
 from ffrt.backend.graph import Graph, optimised_for
 from ffrt.backend.providers import ON_GPU, ONE_SHAPE
 from ffrt.backend.session import Memory, Session, check_provider
-from ffrt.bundle import SHALLOW, Bundle, InterpolationPass
+from ffrt.bundle import Bundle, InterpolationPass
 from ffrt.errors import Cancelled, ProviderError
+from ffrt.families import SHALLOW
 from ffrt.media.image import fit_image
 from ffrt.memory import Need, check_memory, free_bytes
 from ffrt.request import Follow, Sampling
-from ffrt.sampling.device_loop import UPDATE
-from ffrt.sampling.sampler import Array, Denoised
-from ffrt.sampling.step_cache import Network, StepCache
+from ffrt.sampling import Array, Denoised
 from ffrt.stages.decode import CHUNK_FRAMES, clip_frames, decode_chunks, encode_image, to_frames
+from ffrt.stages.device_loop import UPDATE
 from ffrt.stages.first_frame import first_frame_steps
 from ffrt.stages.interpolate import GRAPHS, Method, Prompt, interpolation_steps
 from ffrt.stages.keyframes import image_keyframe_steps, keyframe_steps
+from ffrt.stages.step_cache import Network, StepCache
 from ffrt.stages.text import Context, encode, open_tokenizer
 
 Yielded = TypeVar("Yielded")
@@ -87,7 +88,7 @@ class Stages:
         check_memory(self.bundle, need, self._free)
 
     def update(self) -> Session:
-        """What runs beside the networks on their device: :data:`ffrt.sampling.device_loop.UPDATE`, a graph without
+        """What runs beside the networks on their device: :data:`ffrt.stages.device_loop.UPDATE`, a graph without
         weights. On one thread: a second pool would spin on the cores that the networks need.
         """
         if self._update is None:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ffrt.backend.session import Session
 from ffrt.bundle import InterpolationConfig, InterpolationPass
 from ffrt.errors import RequestError
-from ffrt.sampling.denoising import Seen, denoise_network
-from ffrt.sampling.sampler import Array, Denoised, guidance_weights
-from ffrt.sampling.step_cache import Network
+from ffrt.sampling import Array, Denoised, guidance_weights
+from ffrt.stages.denoising import Seen, denoise_network
+from ffrt.stages.step_cache import Network
 
 MIDDLE = 3
 """Frames that one pass puts between two neighbours."""
@@ -122,7 +122,7 @@ def interpolation_steps(
     mask [2, L], the conditional row first; the other row then runs without its temporal layers, as released in 1.1.
 
     "group" sees at most `window` groups at a time (:func:`windows`; None: all), stitched in every step, so that memory
-    does not grow with the video. `update` as in :func:`ffrt.sampling.denoising.denoise_network`.
+    does not grow with the video. `update` as in :func:`ffrt.stages.denoising.denoise_network`.
     """
     weights = guidance_weights(guidance_scale)
     rows = len(weights)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
-from ffrt.sampling.denoising import Seen, denoise_network, no_channels
-from ffrt.sampling.sampler import Array, Denoised, add_noise, guidance_weights, take
-from ffrt.sampling.step_cache import Network
+from ffrt.sampling import Array, Denoised, add_noise, guidance_weights, take
+from ffrt.stages.denoising import Seen, denoise_network, no_channels
+from ffrt.stages.step_cache import Network
 
 
 def temporal_positions(num_frames: int, position_range: int) -> NDArray[np.int64]:
@@ -38,7 +38,7 @@ def keyframe_steps(
     """Denoise keyframes [T, 4, h, w], one yield for each step; returns them.
 
     `context` float32 [2, L, D] and `mask` bool [2, L] hold the conditional row first. With guidance 0 only that row is
-    run. `noise` yields float32 [T, 4, h, w]. `update` as in :func:`ffrt.sampling.denoising.denoise_network`.
+    run. `noise` yields float32 [T, 4, h, w]. `update` as in :func:`ffrt.stages.denoising.denoise_network`.
     """
     weights = guidance_weights(guidance_scale)
     rows = len(weights)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ffrt.backend.arrays import DeviceArray
 from ffrt.backend.graph import Graph
 from ffrt.backend.session import Session
-from ffrt.sampling.device_loop import denoise_on_device
-from ffrt.sampling.sampler import Array, Denoised, Parametrisation, denoise, guide_rows, updates
-from ffrt.sampling.step_cache import Network
+from ffrt.sampling import Array, Denoised, Parametrisation, denoise, guide_rows, updates
+from ffrt.stages.device_loop import denoise_on_device
+from ffrt.stages.step_cache import Network
 
 Told = Callable[[float], dict[str, NDArray[Any]]]
 """The time -> every input of the network but `x`."""
@@ -52,10 +52,10 @@ def denoise_network(
     steps: int,
     sampler: str,
 ) -> Generator[Denoised, None, Array]:
-    """:func:`ffrt.sampling.sampler.denoise` of `network`, which sees the latent in one view or several, one after the
+    """:func:`ffrt.sampling.denoise` of `network`, which sees the latent in one view or several, one after the
     other.
 
-    With `update`, a session over `ffrt.sampling.device_loop.UPDATE` on the same device, and a graph that sees all in
+    With `update`, a session over `ffrt.stages.device_loop.UPDATE` on the same device, and a graph that sees all in
     one view, nothing leaves the device between steps.
     """
     if isinstance(network, Graph):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.bundle import DEEP, SHALLOW
 from ffrt.errors import RequestError
-from ffrt.sampling.sampler import MAX_STEPS
+from ffrt.families import DEEP, SHALLOW
+from ffrt.sampling import MAX_STEPS
 
 Network = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 """A U-Net as the stages run it: named inputs -> named outputs, "prediction" among them."""

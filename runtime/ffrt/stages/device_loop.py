@@ -1,6 +1,6 @@
 """Denoising without leaving the device: two graphs a step, the network and `update.onnx`, which is all the rest.
 
-What `ffrt.sampling.sampler.denoise` does in numpy (guidance, clean estimate, threshold, update, the next input of the
+What `ffrt.sampling.denoise` does in numpy (guidance, clean estimate, threshold, update, the next input of the
 network) is done where the latents lie; noise is uploaded before the first step. `graphs.update` writes that graph.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray
 from ffrt.backend.session import Session
-from ffrt.sampling.sampler import Array, Denoised, Parametrisation, Update, take, updates
+from ffrt.sampling import Array, Denoised, Parametrisation, Update, take, updates
 
 UPDATE = Path(__file__).with_name("update.onnx")
 _STAY = Update(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
@@ -37,7 +37,7 @@ def denoise_on_device(
     before: Array,
     after: Array,
 ) -> Generator[Denoised, None, Array]:
-    """As :func:`ffrt.sampling.sampler.denoise`, one yield for each step; returns the latent [n, c, h, w].
+    """As :func:`ffrt.sampling.denoise`, one yield for each step; returns the latent [n, c, h, w].
 
     `weights` [B] sums the guidance rows; `before` and `after` [B*n, .., h, w] is what the network sees beside the
     latent, with no channels for nothing. Raises RequestError for an unknown sampler or too few draws of noise.
