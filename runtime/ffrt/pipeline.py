@@ -86,7 +86,7 @@ class Pipeline:
         For another thread, a signal handler or the loop over `generate`. The pipeline can be used again at once; with
         `memory` "low" it holds no session afterwards. With nothing under way this does nothing.
         """
-        self._stages.stop.cancel()
+        self._stages.cancel()
 
     def graph(self, name: str) -> Graph:
         """The graph `name` of the bundle, loaded at the first call."""

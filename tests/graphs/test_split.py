@@ -86,7 +86,7 @@ def apart(plain: Path, request: pytest.FixtureRequest) -> Parts:
     """The parts as the runtime has them: the first two take one number for all groups."""
     sessions = []
 
-    def opened(file: str) -> Session:
+    def opened(file: str, cancellation: object = None) -> Session:
         return Session(plain.parent / file, NAME, provider="cpu", threads=1)
 
     made = parts_of(plain, request.param)
@@ -148,7 +148,7 @@ def test_what_was_foreseen_is_not_worked_out_again(apart: Parts, whole: Session)
     }
     times = [np.full(2, time, np.float32) for time in (900, 400, 100)]
     step = {"x": rng.standard_normal((6, 20, 3, 2)).astype(np.float32), "temporal_mask": np.array([1, 0], np.float32)}
-    apart.foresee({**feed, "time": time} for time in times[:2])
+    apart.precompute({**feed, "time": time} for time in times[:2])
     assert not apart._sessions, "their memory is given back"
     for time, opened in zip(times, (0, 0, 1), strict=True):
         same(

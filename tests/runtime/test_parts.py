@@ -47,9 +47,9 @@ def runs(apart: Bundle, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     run = Session.run_on_device
 
-    def count(self, feed, outputs):
+    def count(self, feed, outputs, cancellation=None):
         counted[names.get(tuple(outputs), "other")] += 1
-        return run(self, feed, outputs)
+        return run(self, feed, outputs, cancellation)
 
     monkeypatch.setattr(Session, "run_on_device", count)
     return counted

@@ -10,6 +10,7 @@ import pytest
 
 from ffrt import Bundle, Cancelled, Pipeline, ProviderError
 from ffrt.backend.arrays import DeviceArray, Feed
+from ffrt.backend.cancel import Cancellation
 from ffrt.backend.cuda_graph import Recorded
 from ffrt.backend.session import Session
 
@@ -24,14 +25,19 @@ class Watched(Session):
         self.went: list[tuple[dict[str, int], list[int] | None]] = []
         self.fails = False
 
-    def run_on_device(self, feed: Feed, outputs: Sequence[str] | Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+    def run_on_device(
+        self,
+        feed: Feed,
+        outputs: Sequence[str] | Mapping[str, DeviceArray],
+        cancellation: Cancellation | None = None,
+    ) -> dict[str, DeviceArray]:
         if self.fails:
             self.fails = False
             raise Cancelled("ended")
         given = {name: address(value) for name, value in feed.items() if isinstance(value, DeviceArray)}
         into = [address(value) for value in outputs.values()] if isinstance(outputs, Mapping) else None
         self.went.append((given, into))
-        return super().run_on_device(feed, outputs)
+        return super().run_on_device(feed, outputs, cancellation)
 
 
 def address(value: DeviceArray) -> int:

@@ -16,7 +16,6 @@ import pytest
 
 from ffrt import Bundle, Cancelled, EngineRebuilt, GraphInputError, OutOfMemoryError, Pipeline, ProviderError
 from ffrt.backend import session
-from ffrt.backend.cancel import Stop
 from ffrt.backend.graph import Graph
 from ffrt.backend.providers import engines_folder, options_of
 from ffrt.backend.session import DeviceArray, Session, check_provider
@@ -127,15 +126,6 @@ def test_cancel_between_two_steps_ends_the_request_before_the_next(pipe: Pipelin
     pipe.cancel()
     abandoned.close()
     assert pipe(PROMPT, seed=3).num_frames == 9
-
-
-def test_a_stop_does_not_hide_other_errors() -> None:
-    stop = Stop()
-    with pytest.raises(KeyError), stop.ends(lambda: None, "it"):
-        raise KeyError
-    with pytest.raises(Cancelled), stop.ends(lambda: None, "it"):
-        stop.cancel()
-        raise KeyError
 
 
 @pytest.mark.parametrize("memory", ["fast", "low"])

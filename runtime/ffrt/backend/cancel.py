@@ -1,78 +1,61 @@
-"""Ending what runs, from another thread."""
+"""Cancelling one request from another thread, in the middle of an operator."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 from ffrt.errors import Cancelled
 
-Yielded = TypeVar("Yielded")
-Returned = TypeVar("Returned")
 
+class Cancellation:
+    """The cancellation of one request, passed with every call that the request makes.
 
-class Stop:
-    """What one pipeline has under way, so that it can be ended in the middle of a step.
-
-    A request under way is ended even where it is between two graphs: its next graph then does not start. `cancel` may
-    be called from any thread, a signal handler or a callback; with nothing under way it does nothing.
+    Once cancelled it stays cancelled: what runs is aborted, and nothing else that carries it starts.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may call cancel() in the thread that holds it
-        self._depth = 0
-        self._asked = False
-        self._enders: list[Callable[[], None]] = []
+        self._cancelled = False
+        self._aborts: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
-        """End what is under way: it raises Cancelled, within one operator of its graph."""
+        """Abort what runs: it raises Cancelled within one operator. For any thread, signal handler or callback."""
         with self._lock:
-            self._asked = self._depth > 0
-            for end in self._enders:
-                end()
+            self._cancelled = True
+            for abort in self._aborts:
+                abort()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+    def check(self, what: str) -> None:
+        """Raise Cancelled if `what` must not start any more."""
+        if self._cancelled:
+            raise Cancelled(f"{what} was not started: the request was cancelled")
 
     @contextlib.contextmanager
-    def under_way(self) -> Iterator[None]:
-        """A request: from here to the end of the block `cancel` has something to end."""
+    def aborts(self, abort: Callable[[], None], what: str) -> Iterator[None]:
+        """Run a block that `abort()` makes fail. Raises Cancelled before it starts, or in place of the error."""
         with self._lock:
-            self._depth += 1
+            self.check(what)
+            self._aborts.append(abort)
         try:
             yield
+        except Cancelled:
+            raise
+        except Exception:
+            if not self._cancelled:
+                raise
+            raise Cancelled(f"{what} was stopped before its end: the request was cancelled") from None
         finally:
             with self._lock:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._asked = False
+                self._aborts.remove(abort)
 
-    @contextlib.contextmanager
-    def ends(self, end: Callable[[], None], what: str) -> Iterator[None]:
-        """A call that `end()` makes fail: when that was asked for, its error becomes Cancelled."""
-        asked = threading.Event()
 
-        def told() -> None:
-            asked.set()
-            end()
-
-        with self.under_way():
-            with self._lock:
-                if self._asked:
-                    self._asked = False
-                    raise Cancelled(f"{what} was not started: the request was cancelled")
-                self._enders.append(told)
-            try:
-                yield
-            except Exception:
-                if not asked.is_set():
-                    raise
-                self._asked = False
-                raise Cancelled(f"{what} was stopped before its end: the request was cancelled") from None
-            finally:
-                with self._lock:
-                    self._enders.remove(told)
-
-    def during(self, steps: Generator[Yielded, None, Returned]) -> Generator[Yielded, None, Returned]:
-        """The same steps, as a request that is under way from the first of them to the last."""
-        with self.under_way():
-            return (yield from steps)
+def token(cancellation: Cancellation | None) -> Cancellation:
+    """The cancellation that a call was given, or one that nobody cancels."""
+    return Cancellation() if cancellation is None else cancellation

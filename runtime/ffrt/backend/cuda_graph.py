@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
+from ffrt.backend.cancel import Cancellation
 from ffrt.backend.session import Session
 
 
@@ -54,15 +55,17 @@ class Recorded:
         """`array` uploaded to the device, as a session does it."""
         return self._session.device_array(array)
 
-    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
+    def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
         """All outputs on the host, copied; raises as a session does."""
-        made = self.run_on_device(feed, [tensor.name for tensor in self.outputs])
+        made = self.run_on_device(feed, [tensor.name for tensor in self.outputs], cancellation)
         return {name: value.numpy().copy() for name, value in made.items()}
 
-    def run_on_device(self, feed: Feed, outputs: Sequence[str]) -> dict[str, DeviceArray]:
+    def run_on_device(
+        self, feed: Feed, outputs: Sequence[str], cancellation: Cancellation | None = None
+    ) -> dict[str, DeviceArray]:
         """The named outputs, left on the device until the next run; raises as a session does."""
         if {name: value.shape for name, value in feed.items()} != {n: v.shape for n, v in self._inputs.items()}:
-            made = self._session.run_on_device(feed, [tensor.name for tensor in self.outputs])
+            made = self._session.run_on_device(feed, [tensor.name for tensor in self.outputs], cancellation)
             self._inputs = {name: self.device_array(on_host(value).copy()) for name, value in feed.items()}
             self._outputs = {name: self.device_array(np.zeros(one.shape, one.dtype)) for name, one in made.items()}
             self._fed = dict(feed)
@@ -71,5 +74,5 @@ class Recorded:
                 if not isinstance(value, DeviceArray) or self._fed[name] is not value:
                     self._inputs[name].update(on_host(value))
                     self._fed[name] = value
-            made = self._session.run_on_device(self._inputs, self._outputs)
+            made = self._session.run_on_device(self._inputs, self._outputs, cancellation)
         return {name: made[name] for name in outputs}

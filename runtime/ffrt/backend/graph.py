@@ -6,6 +6,7 @@ is checked on every call.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor
-from ffrt.backend.cancel import Stop
+from ffrt.backend.cancel import Cancellation
 from ffrt.backend.cuda_graph import Recorded
 from ffrt.backend.parts import Parts
 from ffrt.backend.providers import engines_folder
@@ -45,7 +46,7 @@ class Graph:
         threads: int | None = None,
         memory: Memory = "fast",
         cuda_graph: bool = False,
-        stop: Stop | None = None,
+        cancellation: Cancellation | None = None,
     ) -> None:
         word = check_provider(provider, optimised_for(bundle))
         if name not in bundle.graphs:
@@ -53,7 +54,7 @@ class Graph:
         spec = bundle.graphs[name]
         self.name = name
 
-        def opened(file: str) -> Session | Recorded:
+        def opened(file: str, cancellation: Cancellation | None) -> Session | Recorded:
             recorded = cuda_graph and file == spec.file
             session = Session(
                 bundle.path(file),
@@ -65,13 +66,14 @@ class Graph:
                 dtype="float32" if bundle.optimised is None else bundle.optimised.dtype,
                 engines=engines_folder() / bundle.digest / word / Path(file).stem,
                 cuda_graph=recorded,
-                stop=stop,
+                cancellation=cancellation,
             )
             return Recorded(session) if recorded else session
 
-        parts = [(part, opened(part.file)) for part in spec.parts]
-        self.session = Parts(name, spec.inputs, parts, opened) if parts else opened(spec.file)
+        parts = [(part, opened(part.file, cancellation)) for part in spec.parts]
+        self.session = Parts(name, spec.inputs, parts, opened) if parts else opened(spec.file, cancellation)
         self._memory = memory
+        self._cancellation: Cancellation | None = None
         self._inputs = _agree(name, "input", spec.inputs, self.session.inputs)
         self._outputs = _agree(name, "output", spec.outputs, self.session.outputs)
 
@@ -85,33 +87,42 @@ class Graph:
         """The names that a feed must have, in the contract's order."""
         return [spec.name for spec in self._inputs]
 
-    def __call__(self, feed: Feed) -> dict[str, NDArray[Any]]:
+    def bind(self, cancellation: Cancellation) -> Graph:
+        """A view of the same graph whose calls all carry `cancellation`."""
+        view = copy.copy(self)
+        view._cancellation = cancellation
+        return view
+
+    def __call__(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
         """Run the graph. Raises GraphInputError (graph, argument, want, got) if `feed` breaks its contract, Cancelled
-        if it was stopped.
+        if `cancellation`, or the one that the view was bound to, is cancelled.
         """
         sizes = self._check(feed)
-        values = self.session.run(feed)
+        values = self.session.run(feed, self._token(cancellation))
         for spec in self._outputs:
             self._check_finite(spec, values[spec.name])
             self._check_output(spec, values[spec.name].shape, sizes)
         return values
 
-    def on_device(self, feed: Feed) -> dict[str, DeviceArray]:
+    def on_device(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, DeviceArray]:
         """Run the graph and leave what it gives on the session's device, not looked at on a GPU; raises as the call."""
         sizes = self._check(feed)
-        values = self.session.run_on_device(feed, [spec.name for spec in self._outputs])
+        values = self.session.run_on_device(feed, [spec.name for spec in self._outputs], self._token(cancellation))
         for spec in self._outputs:
             if self.session.device == "cpu":
                 self._check_finite(spec, values[spec.name].numpy())
             self._check_output(spec, values[spec.name].shape, sizes)
         return values
 
-    def foresee(self, feeds: Iterable[Feed]) -> None:
+    def precompute(self, feeds: Iterable[Feed], cancellation: Cancellation | None = None) -> None:
         """Before the runs of a stage: with memory "low" on a GPU, what depends on text or noise level alone is worked
         out now for all of them, and its weights leave the device. `feeds` are those of the runs, without `x`.
         """
         if self._memory == "low" and self.session.device != "cpu" and isinstance(self.session, Parts):
-            self.session.foresee(feeds)
+            self.session.precompute(feeds, self._token(cancellation))
+
+    def _token(self, cancellation: Cancellation | None) -> Cancellation | None:
+        return self._cancellation if cancellation is None else cancellation
 
     def _check_finite(self, spec: TensorSpec, value: NDArray[Any]) -> None:
         if value.dtype.kind == "f" and not np.isfinite(value).all():

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
+from ffrt.backend.cancel import Cancellation
 from ffrt.backend.cuda_graph import Recorded
 from ffrt.backend.session import Session
 from ffrt.bundle import PartSpec
@@ -32,7 +33,7 @@ Given = dict[str, DeviceArray]
 class Parts:
     """The sessions of one graph, with what a :class:`ffrt.backend.session.Session` has.
 
-    `opened` opens the file of a part once more where `foresee` has closed it. Raises BundleError where a file takes or
+    `opened` opens the file of a part again where `precompute` has closed it. Raises BundleError where a file takes or
     gives something else than its part of the manifest says.
     """
 
@@ -41,7 +42,7 @@ class Parts:
         name: str,
         inputs: Sequence[TensorSpec],
         parts: Sequence[tuple[PartSpec, Session | Recorded]],
-        opened: Callable[[str], Session | Recorded],
+        opened: Callable[[str, Cancellation | None], Session | Recorded],
     ) -> None:
         for part, session in parts:
             for side, want, got in (
@@ -81,28 +82,28 @@ class Parts:
         """`array` uploaded to the device, as a session does it."""
         return self._step.device_array(array)
 
-    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
+    def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
         """All outputs on the host; raises as a session does."""
-        return self._step.run(self._fed(feed))
+        return self._step.run(self._fed(feed, cancellation), cancellation)
 
-    def run_on_device(self, feed: Feed, outputs: Sequence[str]) -> Given:
+    def run_on_device(self, feed: Feed, outputs: Sequence[str], cancellation: Cancellation | None = None) -> Given:
         """The named outputs, left on the device; raises as a session does."""
-        return self._step.run_on_device(self._fed(feed), outputs)
+        return self._step.run_on_device(self._fed(feed, cancellation), outputs, cancellation)
 
-    def foresee(self, feeds: Iterable[Feed]) -> None:
+    def precompute(self, feeds: Iterable[Feed], cancellation: Cancellation | None = None) -> None:
         """Work out what the other parts give for runs to come, then close them: the step has their memory. `feeds` may
         lack what the step alone takes.
         """
         for feed in feeds:
-            self._known(feed)
+            self._known(feed, cancellation)
         self._sessions.clear()
 
-    def _fed(self, feed: Feed) -> Feed:
+    def _fed(self, feed: Feed, cancellation: Cancellation | None) -> Feed:
         """What the step takes: inputs of the graph, and what the other parts give for them."""
-        known = self._known(feed)
+        known = self._known(feed, cancellation)
         return {tensor.name: known[tensor.name] for tensor in self._step.inputs}
 
-    def _known(self, feed: Feed) -> Feed:
+    def _known(self, feed: Feed, cancellation: Cancellation | None) -> Feed:
         """`feed` and what the parts before the step give for it."""
         known: dict[str, NDArray[Any] | DeviceArray] = dict(feed)
         came_from: dict[str, bytes] = {}
@@ -114,8 +115,8 @@ class Parts:
             )
             if key not in self._kept:
                 if part.file not in self._sessions:
-                    self._sessions[part.file] = self._opened(part.file)
-                self._kept[key] = self._sessions[part.file].run_on_device(given, list(part.outputs))
+                    self._sessions[part.file] = self._opened(part.file, cancellation)
+                self._kept[key] = self._sessions[part.file].run_on_device(given, list(part.outputs), cancellation)
             self._kept.move_to_end(key)
             known.update(self._kept[key])
             came_from.update(dict.fromkeys(part.outputs, key))

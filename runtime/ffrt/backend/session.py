@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DTYPES, DeviceArray, Feed, Tensor, on_host
-from ffrt.backend.cancel import Stop
+from ffrt.backend.cancel import Cancellation, token
 from ffrt.backend.openvino import OpenVinoGraph
 from ffrt.backend.providers import (
     ENGINES,
@@ -113,7 +113,7 @@ class Session:
     inside an operator, None for ONNX Runtime's own choice. `optimised_for` is the provider that the graph was rewritten
     for, `dtype` what they are to be computed in where that can be chosen (by OpenVINO: "bfloat16"); `engines` is a
     folder for what TensorRT builds (a damaged one is removed and built again, once, with a warning); `cuda_graph` is
-    for fixed shapes and `run_on_device` with output arrays. `stop` ends a run, or the opening.
+    for fixed shapes and `run_on_device` with output arrays. `cancellation` ends the opening.
     Raises ProviderError, OutOfMemoryError where it does not fit, or BundleError for a file that is no graph; `name` is
     what errors call it.
     """
@@ -130,23 +130,23 @@ class Session:
         dtype: str = "float32",
         engines: Path | None = None,
         cuda_graph: bool = False,
-        stop: Stop | None = None,
+        cancellation: Cancellation | None = None,
     ) -> None:
         self.name = name
         self._word = check_provider(provider, optimised_for)
-        self._stop = Stop() if stop is None else stop
-        self._open = functools.partial(_open, path, name, memory=memory, stop=self._stop)
+        cancellation = token(cancellation)
+        self._open = functools.partial(_open, path, name, memory=memory)
         self._engines = made(engines) if self._word in ENGINES else None
         self._wanted = Wanted(threads, self._engines, optimised_for == "cuda", cuda_graph, bfloat16=dtype == "bfloat16")
         self._doubtful = self._engines is not None and len(files_below(self._engines)) > 0
         self._scatters = False
         try:
-            self._session = self._open(self._word, self._wanted)
+            self._session = self._open(self._word, self._wanted, cancellation=cancellation)
         except ProviderError as error:
             if self._doubtful:
-                self._rebuild(error)
+                self._rebuild(error, cancellation)
             elif provider == "auto" and "cpu" in runners(optimised_for):
-                self._session = self._open("cpu", self._wanted)
+                self._session = self._open("cpu", self._wanted, cancellation=cancellation)
             else:
                 raise
         self.inputs = [_tensor(node) for node in self._session.get_inputs()]
@@ -167,7 +167,7 @@ class Session:
         """`array` uploaded to the session's device; on the CPU it is the same memory, to be left alone meanwhile."""
         return DeviceArray(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0))
 
-    def _fit(self, feed: Feed) -> None:
+    def _fit(self, feed: Feed, cancellation: Cancellation) -> None:
         """On a GPU, open the file once more for the sizes of `feed` if they are new: then no size is worked out on the
         host, which would wait for the device hundreds of times a run.
         """
@@ -179,26 +179,33 @@ class Session:
         if sizes != self._wanted.sizes:
             del self._session  # its memory goes first
             self._wanted = replace(self._wanted, sizes=sizes)
-            self._session = self._open(self._word, self._wanted)
+            self._session = self._open(self._word, self._wanted, cancellation=cancellation)
             self._scatters = self._word == "cuda"
 
-    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        """All outputs on the host. Raises GraphInputError, OutOfMemoryError, and Cancelled where `stop` ended it."""
+    def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
+        """All outputs on the host. Raises GraphInputError, OutOfMemoryError, and Cancelled if it was cancelled."""
+        cancellation = token(cancellation)
         names = [tensor.name for tensor in self.outputs]
         on_device = any(isinstance(value, DeviceArray) for value in feed.values())
         if on_device and not isinstance(self._session, OpenVinoGraph):
-            return {name: value.numpy() for name, value in self.run_on_device(feed, names).items()}
-        self._fit(feed)
+            return {name: value.numpy() for name, value in self.run_on_device(feed, names, cancellation).items()}
+        self._fit(feed, cancellation)
         hosted = {name: on_host(value) for name, value in feed.items()}
-        values = self._ended(feed, False, lambda options: self._session.run(names, hosted, options))
+        values = self._ended(feed, False, cancellation, lambda options: self._session.run(names, hosted, options))
         return dict(zip(names, values, strict=True))
 
-    def run_on_device(self, feed: Feed, outputs: Sequence[str] | Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+    def run_on_device(
+        self,
+        feed: Feed,
+        outputs: Sequence[str] | Mapping[str, DeviceArray],
+        cancellation: Cancellation | None = None,
+    ) -> dict[str, DeviceArray]:
         """The named outputs, left on the device; a mapping says into which arrays they are written. Raises as `run`."""
+        cancellation = token(cancellation)
         if isinstance(self._session, OpenVinoGraph):  # its memory is the host's
-            made = self.run(feed)
+            made = self.run(feed, cancellation)
             return {name: self.device_array(made[name]) for name in outputs}
-        self._fit(feed)
+        self._fit(feed, cancellation)
         given = outputs if isinstance(outputs, Mapping) else {}
 
         def bound(options: Any) -> list[Any]:
@@ -216,11 +223,11 @@ class Session:
             self._session.run_with_iobinding(binding, options)
             return _apart(binding.get_outputs())
 
-        values = self._ended(feed, len(given) > 0, bound)
+        values = self._ended(feed, len(given) > 0, cancellation, bound)
         return {name: DeviceArray(value) for name, value in zip(outputs, values, strict=True)}
 
-    def _ended(self, feed: Feed, in_place: bool, call: Any) -> Any:
-        """`call(options)` under the stop; a first run that fails on engines from the cache is tried without them."""
+    def _ended(self, feed: Feed, in_place: bool, cancellation: Cancellation, call: Any) -> Any:
+        """`call(options)`, cancellable; a first run that fails on engines from the cache is tried without them."""
         options = ort.RunOptions()
         if self._scatters:  # given back: from the next run on it is one block, planned by this one
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0")
@@ -230,14 +237,14 @@ class Session:
             session = self._session
             by_option = functools.partial(setattr, options, "terminate", True)
             end = session.cancel if isinstance(session, OpenVinoGraph) else by_option
-            with self._stop.ends(end, f"graph {self.name}"):
+            with cancellation.aborts(end, f"graph {self.name}"):
                 values = call(options)
         except Cancelled:
             raise
         except Exception as error:
             if self._doubtful:
-                self._rebuild(error)
-                return self._ended(feed, in_place, call)
+                self._rebuild(error, cancellation)
+                return self._ended(feed, in_place, cancellation, call)
             shapes = {key: list(value.shape) for key, value in feed.items()}
             if _no_memory(error):
                 raise OutOfMemoryError(
@@ -249,7 +256,7 @@ class Session:
         self._doubtful = self._scatters = False
         return values
 
-    def _rebuild(self, error: Exception) -> None:
+    def _rebuild(self, error: Exception, cancellation: Cancellation) -> None:
         assert self._engines is not None
         warnings.warn(
             f"{self._engines} was removed, since graph {self.name} fails with the engine there ({error}); it is built "
@@ -260,7 +267,7 @@ class Session:
         self._doubtful = False
         shutil.rmtree(self._engines)
         made(self._engines)
-        self._session = self._open(self._word, self._wanted)
+        self._session = self._open(self._word, self._wanted, cancellation=cancellation)
 
 
 def _no_memory(error: Exception) -> bool:
@@ -281,13 +288,13 @@ def _tensor(node: Any) -> Tensor:
     return Tensor(node.name, DTYPES.get(node.type, str(node.type)), shape)
 
 
-def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> Any:
+def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, cancellation: Cancellation) -> Any:
     """A session, or what stands for one. Raises as :class:`Session` does."""
     try:
         if packaged(word):
-            session = _openvino(path, name, wanted, memory=memory, stop=stop)
+            session = _openvino(path, name, wanted, memory=memory, cancellation=cancellation)
         else:
-            session = _onnxruntime(path, name, word, wanted, memory=memory, stop=stop)
+            session = _onnxruntime(path, name, word, wanted, memory=memory, cancellation=cancellation)
     except Cancelled:
         raise
     except Exception as error:
@@ -307,13 +314,15 @@ def _open(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, s
     return session
 
 
-def _openvino(path: Path, name: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> OpenVinoGraph:
+def _openvino(path: Path, name: str, wanted: Wanted, *, memory: Memory, cancellation: Cancellation) -> OpenVinoGraph:
     kept = 1 if memory == "low" else OPENVINO_SHAPES
-    with stop.ends(lambda: None, f"opening graph {name}"):
+    with cancellation.aborts(lambda: None, f"opening graph {name}"):
         return OpenVinoGraph(path, openvino_settings(wanted.threads), bfloat16=wanted.bfloat16, kept=kept)
 
 
-def _onnxruntime(path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, stop: Stop) -> Any:
+def _onnxruntime(
+    path: Path, name: str, word: str, wanted: Wanted, *, memory: Memory, cancellation: Cancellation
+) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # other sessions need the cores then
@@ -346,7 +355,7 @@ def _onnxruntime(path: Path, name: str, word: str, wanted: Wanted, *, memory: Me
     elif on_gpu and memory == "fast" and not wanted.cuda_graph and _shared_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     with (
-        stop.ends(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
+        cancellation.aborts(lambda: options.set_load_cancellation_flag(True), f"opening graph {name}"),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=unused)

@@ -59,7 +59,7 @@ def denoise_network(
     one view, nothing leaves the device between steps.
     """
     if isinstance(network, Graph):
-        network.foresee(view.told(step.time) for step in updates(config, steps, sampler) for view in views)
+        network.precompute(view.told(step.time) for step in updates(config, steps, sampler) for view in views)
     whole = views[0]
     if update is not None and isinstance(network, Graph) and len(views) == 1 and whole.items is None:
         graph = network

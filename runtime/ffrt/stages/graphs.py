@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.backend.cancel import Stop
+from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph, optimised_for
 from ffrt.backend.providers import ON_GPU, ONE_SHAPE
 from ffrt.backend.session import Memory, Session, check_provider
@@ -54,7 +54,8 @@ class Stages:
         self._memory = memory
         self._cuda_graph = cuda_graph
         self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
-        self.stop = Stop()
+        self._cancellation = Cancellation()
+        self._under_way = 0
         self._graphs: dict[str, Graph] = {}
         self._update: Session | None = None
         self._free: int | None = None
@@ -71,9 +72,9 @@ class Stages:
                 threads=self._threads,
                 memory=self._memory,
                 cuda_graph=self._cuda_graph and "unet" in name,  # what runs step after step
-                stop=self.stop,
+                cancellation=self._cancellation,
             )
-        return self._graphs[name]
+        return self._graphs[name].bind(self._cancellation)
 
     def check_memory(self, shape: tuple[int, ...], fps: int, first: Sampling, then: Sampling) -> None:
         """Raise OutOfMemoryError if a request for keyframes of `shape` [T, 4, h, w] cannot fit.
@@ -97,19 +98,32 @@ class Stages:
                 "update",
                 provider=self._provider if self._on_gpu else "cpu",
                 threads=1,
-                stop=self.stop,
+                cancellation=self._cancellation,
                 optimised_for=optimised_for(self.bundle),
             )
         return self._update
 
     def during(self, steps: Generator[Yielded, None, Returned]) -> Generator[Yielded, None, Returned]:
-        """The same steps, which `stop.cancel()` ends from the first to the last; with memory "low" no graph stays."""
+        """The same steps, which `cancel()` ends from the first to the last; with memory "low" no graph stays."""
+        self._under_way += 1
         try:
-            return (yield from self.stop.during(steps))
+            return (yield from steps)
         except Cancelled:
+            self._cancellation = Cancellation()
             if self._memory == "low":
                 self._graphs.clear()
             raise
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0 and self._cancellation.cancelled:
+                self._cancellation = Cancellation()
+
+    def cancel(self) -> None:
+        """End what is under way, in the middle of a step; with nothing under way this does nothing."""
+        cancellation = self._cancellation
+        if self._under_way == 0:
+            self._cancellation = Cancellation()
+        cancellation.cancel()
 
     def unet(self, name: str, interval: int) -> Network:
         """The U-Net `name` for one run of a stage that has its deep levels run in every `interval`-th step."""
