@@ -1,5 +1,6 @@
 # make demo   set up a torch-free environment and write demo.mp4
 # make test   set up the development environment, then ruff, import-linter, mypy and pytest
+# make docs   set up the development environment, then build the site; warnings are errors
 # Set-up runs once; it runs again when pyproject.toml changes.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ PIP = -m pip install -q --disable-pip-version-check
 PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
 
-.PHONY: demo test lint fast clean check-python
+.PHONY: demo test lint fast docs clean check-python
 
 demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
@@ -24,6 +25,10 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports
 	.venv/bin/mypy
+
+docs: .venv/ready
+	.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+	@echo build/docs/index.html
 
 .venv-demo/ready: pyproject.toml $(shell find runtime graphs/demo -type f -not -name '*.pyc' 2>/dev/null) | check-python
 	test -e $@ || { rm -rf .venv-demo && $(PYTHON) -m venv .venv-demo; }
@@ -43,4 +48,4 @@ check-python:
 	  echo '"$(PYTHON)" cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
 
 clean:
-	rm -rf .venv .venv-demo dist demo.mp4
+	rm -rf .venv .venv-demo build dist demo.mp4

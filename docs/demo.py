@@ -1,0 +1,98 @@
+"""`python -m docs.demo`: make docs/demo.gif, what the demo bundle makes of the first eight prompts of the test set.
+
+The prompts and seeds are those of `bench.datasets.prompts`, drawn before anything was generated; the detector of
+`bench.demo_quality` puts the bar under a clip: green where colour, background, action, shape and size are right.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from ffrt import Pipeline
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from bench.datasets.prompts import Case, cases
+from bench.metrics.detector import detect
+
+CLIPS, COLUMNS, FPS = 8, 4, 8
+GAP_PX, CAPTION_PX, BAR_PX = 8, 46, 4
+PAPER, INK = (250, 250, 250), (20, 20, 20)
+RIGHT, WRONG = (40, 160, 70), (210, 50, 40)
+COLOURS = 96
+
+
+def is_right(frames: NDArray[np.uint8], case: Case) -> bool:
+    """Whether the keyframes, uint8 `[T, H, W, 3]`, show what the prompt names, and one unchanging object."""
+    seen = detect(frames)
+    names = [name for name in ("colour", "background", "action", "shape", "size") if getattr(case, name) is not None]
+    return not seen.faults and all(getattr(seen, name) == getattr(case, name) for name in names)
+
+
+def caption(case: Case, right: bool, width: int) -> Image.Image:
+    """The bar and, below it, the prompt broken into lines."""
+    picture = Image.new("RGB", (width, CAPTION_PX), PAPER)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=12)
+    draw.rectangle((0, 0, width - 1, BAR_PX - 1), fill=RIGHT if right else WRONG)
+    lines = [""]
+    for word in case.prompt.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if draw.textlength(longer, font) <= width - 2:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    draw.multiline_text((1, BAR_PX + 3), "\n".join(lines), fill=INK, font=font, spacing=1)
+    return picture
+
+
+def sheet(clips: list[NDArray[np.uint8]], captions: list[Image.Image]) -> list[Image.Image]:
+    """One picture a frame, the clips in a grid with their captions."""
+    side = clips[0].shape[1]
+    rows = -(-len(clips) // COLUMNS)
+    size = (COLUMNS * (side + GAP_PX) - GAP_PX, rows * (side + CAPTION_PX) - BAR_PX)
+    pictures = []
+    for frames in zip(*clips, strict=True):
+        picture = Image.new("RGB", size, PAPER)
+        for index, (frame, words) in enumerate(zip(frames, captions, strict=True)):
+            x, y = index % COLUMNS * (side + GAP_PX), index // COLUMNS * (side + CAPTION_PX)
+            picture.paste(Image.fromarray(frame), (x, y))
+            picture.paste(words, (x, y + side))
+        pictures.append(picture)
+    return pictures
+
+
+def write_gif(pictures: list[Image.Image], path: Path) -> None:
+    """An endless GIF with one palette for all frames, so that what stands still costs nothing."""
+    every = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures[::8]]))
+    palette = every.quantize(COLOURS, dither=Image.Dither.NONE)
+    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    ends = [round(100 * (index + 1) / FPS) * 10 for index in range(len(frames))]  # a GIF counts in 10 ms
+    frames[0].save(
+        path,
+        save_all=True,
+        append_images=frames[1:],
+        duration=[end - start for start, end in zip([0, *ends], ends, strict=False)],
+        loop=0,
+        optimize=False,
+    )
+
+
+def main() -> int:
+    """Write docs/demo.gif."""
+    pipe = Pipeline.from_pretrained("demo")
+    clips, captions = [], []
+    for case in cases(CLIPS):
+        frames = pipe(case.prompt, seed=case.seed, fps=FPS).frames
+        right = is_right(frames[:: FPS // pipe.bundle.keyframes.fps], case)
+        print(f"{'right' if right else 'WRONG'}  {case.prompt} (seed {case.seed})")
+        clips.append(frames)
+        captions.append(caption(case, right, frames.shape[2]))
+    path = Path(__file__).with_name("demo.gif")
+    write_gif(sheet(clips, captions), path)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
