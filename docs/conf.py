@@ -69,6 +69,7 @@ class CommandHelp(SphinxDirective):
             capture_output=True,
             text=True,
             timeout=120,
+            check=False,
         )
         if done.returncode:
             raise self.error(f"{self.arguments[0]} --help: {done.stderr}")

@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from ffrt import Pipeline
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.datasets.prompts import Case, cases
 from bench.metrics.detector import detect
+from ffrt import Pipeline
 
 CLIPS, COLUMNS, FPS = 8, 4, 8
-GAP_PX, CAPTION_PX, BAR_PX = 8, 46, 4
+GAP_PX, CAPTION_PX, BAR_PX = 8, 58, 4
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 RIGHT, WRONG = (40, 160, 70), (210, 50, 40)
-COLOURS = 96
+COLOURS, STILL, TRANSPARENT = 128, 6, 255
 
 
 def is_right(frames: NDArray[np.uint8], case: Case) -> bool:
@@ -50,7 +50,7 @@ def sheet(clips: list[NDArray[np.uint8]], captions: list[Image.Image]) -> list[I
     """One picture a frame, the clips in a grid with their captions."""
     side = clips[0].shape[1]
     rows = -(-len(clips) // COLUMNS)
-    size = (COLUMNS * (side + GAP_PX) - GAP_PX, rows * (side + CAPTION_PX) - BAR_PX)
+    size = (COLUMNS * (side + GAP_PX) - GAP_PX, rows * (side + CAPTION_PX))
     pictures = []
     for frames in zip(*clips, strict=True):
         picture = Image.new("RGB", size, PAPER)
@@ -63,10 +63,24 @@ def sheet(clips: list[NDArray[np.uint8]], captions: list[Image.Image]) -> list[I
 
 
 def write_gif(pictures: list[Image.Image], path: Path) -> None:
-    """An endless GIF with one palette for all frames, so that what stands still costs nothing."""
+    """An endless GIF with one palette. A pixel that changes by less than `STILL` levels stays, which costs nothing."""
     every = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures[::8]]))
-    palette = every.quantize(COLOURS, dither=Image.Dither.NONE)
-    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    chosen = every.quantize(COLOURS, dither=Image.Dither.NONE)
+    palette = np.zeros((256, 3), np.uint8)
+    colours = np.array(chosen.getpalette(), np.uint8).reshape(-1, 3)
+    palette[: len(colours)] = colours
+    levels = palette.astype(int)
+    frames, shown = [], None
+    for picture in pictures:
+        wanted = np.asarray(picture.quantize(palette=chosen, dither=Image.Dither.NONE))
+        if shown is None:
+            shown = drawn = wanted
+        else:
+            moved = np.abs(levels[wanted] - levels[shown]).max(axis=2) >= STILL
+            shown, drawn = np.where(moved, wanted, shown), np.where(moved, wanted, TRANSPARENT)
+        frame = Image.fromarray(drawn.astype(np.uint8))
+        frame.putpalette(palette.tobytes())
+        frames.append(frame)
     ends = [round(100 * (index + 1) / FPS) * 10 for index in range(len(frames))]  # a GIF counts in 10 ms
     frames[0].save(
         path,
@@ -75,6 +89,8 @@ def write_gif(pictures: list[Image.Image], path: Path) -> None:
         duration=[end - start for start, end in zip([0, *ends], ends, strict=False)],
         loop=0,
         optimize=False,
+        transparency=TRANSPARENT,
+        disposal=1,
     )
 
 
