@@ -22,12 +22,11 @@ from bench.cuda.stand_ins import counts
 from bench.cuda.wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
 from bench.cuda_run import BUILD, SCALES
 from bench.harness.run import ROOT, child, environment, keep
-from ffrt import Context, FfrtError, open_bundle
+from ffrt import Context, FfrtError, Pipeline, open_bundle
 from ffrt.backend.session import Memory
-from ffrt.request import Sampling
-from ffrt.sampling import drain, normal_noise
-from ffrt.stages.graphs import Stages
+from ffrt.sampling import Sampling, drain, normal_noise
 from ffrt.stages.interpolate import noise_shape
+from ffrt.stages.run import Stages
 
 PARTS = {"text": "text", "keyframes": "keyframes", "interpolation": "interpolation to 30 fps", "decode": "decoding"}
 """The stages in the order in which they run, and their names in the table."""
@@ -62,7 +61,7 @@ def measure(argument: Mapping[str, Any]) -> dict[str, Any]:
     kept = []
     for part, folder in argument["bundles"].items():
         bundle = open_bundle(Path(folder))
-        stages = Stages(bundle, "cuda", None, argument["memory"], cuda_graph=False)
+        stages = Pipeline(bundle, provider="cuda", memory=argument["memory"]).stages
         run_part(part, stages, argument["side"], argument["width"])
         found[part] = asdict(counts())
         if argument["memory"] == "fast":
@@ -81,13 +80,13 @@ def run_part(part: str, stages: Stages, side: int, width: int) -> None:
         text = rng.standard_normal((1, TOKENS, width), dtype=np.float32)
         context = Context(text, np.ones((1, TOKENS), np.bool_), text[0, 0])
         sampling = Sampling(STEPS, bundle.keyframes.guidance_scale, bundle.keyframes.sampler)
-        drain(stages.keyframes(context, sampling, normal_noise(0, 0, (frames, *frame))))
+        drain(stages.keyframes(context.rows(), sampling, normal_noise(0, 0, (frames, *frame))))
     elif part == "interpolation":
         latents = rng.standard_normal((frames, *frame), dtype=np.float32)
         sampling = Sampling(STEPS, bundle.interpolation.guidance_scale, bundle.interpolation.sampler)
         for index, one_pass in enumerate(bundle.interpolation.passes):
             noise = normal_noise(0, 1 + index, noise_shape("group", latents.shape))
-            latents = drain(stages.interpolation(None, latents, one_pass, sampling, noise, "group"))
+            latents = drain(stages.interpolation(None, latents, one_pass, sampling, noise))
     else:
         for _ in stages.decode(rng.standard_normal((FRAMES, *frame), dtype=np.float32)):
             pass

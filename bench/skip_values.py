@@ -24,7 +24,7 @@ from bench.harness.pictures import figure_pixels, write_png
 from bench.harness.run import ROOT, environment, is_whole, progress, write_json
 from ffrt import FfrtError, Pipeline
 from ffrt.bundle import InterpolationPass
-from ffrt.sampling import Array, drain, normal_noise
+from ffrt.sampling import Array, Sampling, drain, normal_noise
 from ffrt.stages.interpolate import GRAPHS, Method, interpolation_steps, noise_shape
 
 FREE = ("bundle", "provider", "threads", "json", "plot")  # none changes what is measured
@@ -62,11 +62,8 @@ def interpolated(pipe: Pipeline, keyframes: Array, method: Method, skip: int) ->
         InterpolationPass(fps=8, skip_frames=skip),
         keyframes,
         normal_noise(INTERPOLATION_SEED, 1, noise_shape(method, keyframes.shape)),
+        Sampling(config.num_inference_steps, config.guidance_scale, config.sampler),
         method=method,
-        prompt=None,
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        sampler=config.sampler,
     )
     return drain(steps)
 

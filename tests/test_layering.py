@@ -20,7 +20,7 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 
 # floor -> the roots it may import beside the standard library, numpy and itself
 FLOORS = {
-    "runtime/ffrt": {"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL"},
+    "runtime/ffrt": {"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "rich"},
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "transformers"},
@@ -43,6 +43,7 @@ ONLY = {
     "tokenizers": {"text"},
     "av": {"writers", "video_file"},
     "PIL": {"image"},
+    "rich": {"progress"},
 }
 
 

@@ -147,7 +147,7 @@ class Eager:
     @torch.inference_mode()
     def encode(self, prompt: str) -> Context:
         """Text context of a prompt, with one padded row behind the tokens, as `ffrt` has it."""
-        ids = tokenize(self._tokenizer, prompt, self.bundle.text.max_tokens)
+        ids = tokenize(self._tokenizer, "prompt", prompt, self.bundle.text.max_tokens).ids
         length = min(len(ids) + 1, self.bundle.text.max_tokens)
         row = np.zeros((1, length), np.int64)
         row[0, : len(ids)] = ids

@@ -15,9 +15,7 @@ import numpy as np
 
 from ffrt import Bundle, Context, Pipeline
 from ffrt.backend.session import Memory
-from ffrt.request import Sampling
-from ffrt.sampling import Array, Denoised, normal_noise
-from ffrt.stages.graphs import Stages
+from ffrt.sampling import Array, Denoised, Sampling, normal_noise
 from ffrt.stages.interpolate import noise_shape
 
 Stage = Literal["keyframe_step", "interpolation_step", "decode_frame", "text"]
@@ -104,28 +102,29 @@ class Ours:
         self, bundle: Bundle, provider: str, threads: int | None, memory: Memory = "fast", cuda_graph: bool = False
     ) -> None:
         self.bundle = bundle
-        self._stages = Stages(bundle, provider, threads, memory, cuda_graph)
         self._pipe = Pipeline(bundle, provider=provider, threads=threads, memory=memory, cuda_graph=cuda_graph)
 
     def keyframes(self, scale: Scale, given: Given) -> Steps:
         """Keyframes of the shape of `scale`, one yield for each step."""
         noise = normal_noise(0, 0, (self.bundle.keyframes.num_frames, *given.latents.shape[1:]))
-        return self._stages.keyframes(given.context, Sampling(STEPS, scale.keyframe_guidance, SAMPLER), noise)
+        return self._pipe.stages.keyframes(
+            given.context.rows(), Sampling(STEPS, scale.keyframe_guidance, SAMPLER), noise
+        )
 
     def interpolation(self, scale: Scale, given: Given) -> Steps:
         """The first pass between the known latents, one yield for each step."""
         noise = normal_noise(0, 1, noise_shape("group", given.latents.shape))
         sampling = Sampling(STEPS, scale.interpolation_guidance, SAMPLER)
         first = self.bundle.interpolation.passes[0]
-        return self._stages.interpolation(None, given.latents, first, sampling, noise, "group")
+        return self._pipe.stages.interpolation(None, given.latents, first, sampling, noise)
 
     def decode(self, latents: Array) -> Iterator[Any]:
         """Frames uint8 [n, H, W, 3] of latents [N, 4, h, w], chunk by chunk."""
-        return self._stages.decode(latents)
+        return self._pipe.stages.decode(latents)
 
     def encode(self, prompt: str) -> Context:
         """Text context of a prompt."""
-        return self._stages.text(prompt, None)
+        return self._pipe.encode(prompt)
 
     def video(self, fps: int, prompt: str) -> int:
         """A whole video with the released sampling; returns its frames, none of which is kept."""

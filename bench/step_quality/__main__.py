@@ -27,7 +27,7 @@ from bench.metrics.detector import detect
 from bench.step_quality.table import table
 from ffrt import Bundle, FfrtError, Pipeline, RequestError
 from ffrt.families import DEEP, SHALLOW
-from ffrt.sampling import drain, normal_noise
+from ffrt.sampling import Sampling, drain, normal_noise
 from ffrt.stages.keyframes import keyframe_steps
 from graphs.deep_cache import write_cached
 
@@ -108,18 +108,15 @@ def step_flops(pipe: Pipeline) -> dict[str, int]:
         return pipe.graph("keyframe_unet")(feed)
 
     shape = (config.num_frames, video.latent_channels, video.height // video.downscale, video.width // video.downscale)
-    rows, mask = pipe.encode("a red circle moving left on a black background").rows()
+    prompt = pipe.encode("a red circle moving left on a black background").rows()
     noise = normal_noise(0, 0, shape)
     drain(
         keyframe_steps(
             network,
             config,
-            rows,
-            mask,
+            prompt,
             noise,
-            num_inference_steps=1,
-            guidance_scale=config.guidance_scale,
-            sampler="ddim",
+            Sampling(1, config.guidance_scale, "ddim"),
         )
     )
     deep = pipe.graph("keyframe_unet")(fed)[DEEP]

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from export.checkpoints.defaults import INTERPOLATION_1_1, KEYFRAMES_1_1
 from ffrt.media.image import fit_image
-from ffrt.sampling import Array, drain
+from ffrt.sampling import Array, Sampling, drain
 from ffrt.stages.decode import clip_frames, decode_chunks, encode_image, to_frames
 from ffrt.stages.first_frame import first_frame_steps
 from ffrt.stages.interpolate import interpolation_steps
-from ffrt.stages.keyframes import image_keyframe_steps
+from ffrt.stages.keyframes import ImageConditioning, image_keyframe_steps
 from ffrt.stages.text import Context
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -50,17 +50,14 @@ def run_released(
     """
     starts = iter(sequences(noise))
     scores = KEYFRAMES_1_1.image.motion_scores
-    rows, mask = context.rows()
+    rows, count = context.rows(), KEYFRAMES_1_1.num_inference_steps
     if image is None:
         made = first_frame_steps(
             graphs["image_unet"],
             KEYFRAMES_1_1,
             rows,
-            mask,
             iter(next(starts)),
-            sampler="ddpm",
-            num_inference_steps=KEYFRAMES_1_1.num_inference_steps,
-            guidance_scale=config["key_frame_guidance_scale"],
+            Sampling(count, config["key_frame_guidance_scale"], "ddpm"),
         )
         image = to_frames(graphs["image_decoder"]({"latent": drain(made)})["image"], rounded=False)[0]
     frame = encode_image(graphs["movq_encoder"], fit_image(image, config["height"], config["width"])[None])[0]
@@ -69,16 +66,15 @@ def run_released(
         graphs["keyframe_unet"],
         KEYFRAMES_1_1,
         rows,
-        mask,
         frame,
         uniform,
         iter(next(starts)),
-        sampler="ddpm",
-        num_inference_steps=KEYFRAMES_1_1.num_inference_steps,
-        guidance_scale=config["guidance_weight_prompt"],
-        image_guidance_scale=config["guidance_weight_image"],
-        noise_augmentation=config["noise_augmentation"],
-        motion_score=scores.get(config["motion"], scores["medium"]),  # as the release takes an unknown word
+        Sampling(count, config["guidance_weight_prompt"], "ddpm"),
+        ImageConditioning(
+            scores.get(config["motion"], scores["medium"]),  # as the release takes an unknown word
+            config["guidance_weight_image"],
+            config["noise_augmentation"],
+        ),
     )
     keyframes = latents = drain(steps)
     for one_pass in INTERPOLATION_1_1.passes:
@@ -89,11 +85,8 @@ def run_released(
                 one_pass,
                 latents,
                 iter(next(starts)),
-                method="group",
+                Sampling(INTERPOLATION_1_1.num_inference_steps, config["interpolation_guidance_scale"], "ddpm"),
                 prompt=context.interpolation_rows(),
-                sampler="ddpm",
-                num_inference_steps=INTERPOLATION_1_1.num_inference_steps,
-                guidance_scale=config["interpolation_guidance_scale"],
             )
             latents = drain(steps)
     frames = np.concatenate(list(decode_chunks(graphs["movq_decoder"], latents, clip_frames(len(latents)))))

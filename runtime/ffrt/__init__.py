@@ -26,23 +26,26 @@ the T-1 groups between keyframes, `B` guidance rows (conditional first), `h` and
 Every error is an `FfrtError` (tree in `ffrt.errors`).
 """
 
-__version__ = "0.1.0"
-
+from ffrt._version import __version__
 from ffrt.bundle import Bundle, open_bundle
+from ffrt.checkpoint import Checkpoint
 from ffrt.errors import (
     BundleError,
     Cancelled,
     EngineRebuilt,
     FfrtError,
     GraphInputError,
-    ImageTooSmall,
     OutOfMemoryError,
-    PromptTruncated,
     ProviderError,
     RequestError,
     VideoWriteError,
 )
+from ffrt.families import Stage
+from ffrt.generation import Generation
+from ffrt.notes import Note
 from ffrt.pipeline import Pipeline
+from ffrt.plan import Plan
+from ffrt.request import Request
 from ffrt.stages.text import Context
 from ffrt.step import Step
 from ffrt.video import Video
@@ -51,16 +54,20 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Cancelled",
+    "Checkpoint",
     "Context",
     "EngineRebuilt",
     "FfrtError",
+    "Generation",
     "GraphInputError",
-    "ImageTooSmall",
+    "Note",
     "OutOfMemoryError",
     "Pipeline",
-    "PromptTruncated",
+    "Plan",
     "ProviderError",
+    "Request",
     "RequestError",
+    "Stage",
     "Step",
     "Video",
     "VideoWriteError",

@@ -1,9 +1,9 @@
-"""Every error that ffrt raises on purpose, and its warnings.
+"""Every error that ffrt raises on purpose.
 
 ```
 FfrtError
 ├── BundleError        the bundle is missing, damaged, newer than this ffrt, or breaks its own manifest
-├── Cancelled          a call was ended by Pipeline.cancel(), perhaps in the middle of a step
+├── Cancelled          a request was ended by its cancel(), perhaps in the middle of a step
 ├── GraphInputError    a graph was given arrays that its contract does not allow, or could not run them
 ├── OutOfMemoryError   a request needs more memory than is free
 ├── ProviderError      the execution provider that was asked for cannot be had
@@ -24,7 +24,7 @@ class BundleError(FfrtError):
 
 
 class Cancelled(FfrtError):
-    """The call was ended by `Pipeline.cancel()`; the pipeline can be used again."""
+    """The request was ended by `Generation.cancel()` or `Pipeline.cancel()`; the pipeline can be used again."""
 
 
 class GraphInputError(FfrtError):
@@ -45,14 +45,6 @@ class RequestError(FfrtError, ValueError):
 
 class VideoWriteError(FfrtError):
     """A video could not be written; no partial file is left behind."""
-
-
-class PromptTruncated(UserWarning):
-    """The prompt has more tokens than the text encoder takes; the end of it was left out."""
-
-
-class ImageTooSmall(UserWarning):
-    """The picture given for the first frame is smaller than the video; black was put around it."""
 
 
 class EngineRebuilt(UserWarning):

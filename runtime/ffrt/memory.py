@@ -1,4 +1,4 @@
-"""How much memory a request needs at the least, how much is free, and what would fit."""
+"""How much memory a request needs at least, how much is free, and what would fit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ from ffrt.bundle import Bundle
 from ffrt.errors import OutOfMemoryError
 from ffrt.stages.decode import CHUNK_FRAMES
 from ffrt.stages.interpolate import WINDOW_GROUPS
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that requests must fit in: how sessions hold weights, on which device, and how much of it is free."""
+
+    memory: Memory
+    on_gpu: bool
+    free_bytes: int | None
+
+    @classmethod
+    def here(cls, memory: Memory = "fast", on_gpu: bool = False) -> Room:
+        """What is free now on this machine, or on its first GPU."""
+        return cls(memory, on_gpu, free_bytes(on_gpu))
 
 
 @dataclass(frozen=True)
@@ -40,10 +54,7 @@ def wanted_bytes(bundle: Bundle, need: Need) -> int:
     video = bundle.video
     pixels = need.height * need.width
     latent = pixels // video.downscale**2
-    largest = [bundle.keyframes.num_frames]
-    for one_pass in bundle.interpolation.passes:
-        if one_pass.fps <= need.fps:
-            largest.append(4 * largest[-1] - 3)
+    largest = [bundle.num_frames(fps) for fps in bundle.rates if fps <= need.fps]
     groups = min(largest[-2] - 1, WINDOW_GROUPS) if len(largest) > 1 else 0
     items = {
         "text_encoder": 0,
@@ -53,7 +64,7 @@ def wanted_bytes(bundle: Bundle, need: Need) -> int:
     }
     if len(largest) == 1:
         del items["interpolation_unet"]
-    parts = {name: _weight_bytes(bundle, name) for name in items}
+    parts = {name: weight_bytes(bundle, name) for name in items}
     weights = {name: sum(sizes) for name, sizes in parts.items()}
     share = 4 if need.on_gpu else 2
     activations = {name: int(math.sqrt(weights[name] / 4) * count / share) for name, count in items.items()}
@@ -132,8 +143,8 @@ def _smaller(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
         yield f"height={height}, width={width}", replace(need, height=height, width=width)
 
 
-def _weight_bytes(bundle: Bundle, name: str) -> list[int]:
-    """Of the parts of a graph in the order in which they run, or of the one that it is."""
+def weight_bytes(bundle: Bundle, name: str) -> list[int]:
+    """Bytes of the weights of a graph's parts in the order in which they run, or of its one file."""
     spec = bundle.graphs[name]
     files = [part.file for part in spec.parts] if spec.parts else [spec.file]
     own = [(file, f"{Path(file).stem}.safetensors") for file in files]

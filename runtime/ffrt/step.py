@@ -1,60 +1,52 @@
-"""One finished denoising step, as `Pipeline.generate` hands it out."""
+"""One finished step of a generation, from the text to the last written frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.errors import RequestError
-from ffrt.sampling import Array, Denoised
+from ffrt.families import Stage
+from ffrt.sampling import Array
 
 Decode = Callable[[Array], Iterator[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One finished denoising step of `Pipeline.generate`.
+    """One finished step of a `Generation`.
 
-    `stage` is "first frame", "keyframes" or, for example, "interpolation to 8 fps". `index` of `total` counts within
-    the stage, `overall_index` of `overall_total` within the video, both from 0. `latents` float32 [n, 4, h, w] is the
-    current clean estimate: what the stage would give if it ended now.
+    `stage` and `fps` say what is under way: a denoising step of keyframes or of the interpolation to `fps` frames per
+    second, or a frame that was decoded and written; `fps` is None for text and a first frame. `index` of `total` counts
+    within the stage, from 0; `done` of `of` within the whole, from 1. `elapsed_s` is the time worked on the request, in
+    seconds, and `remaining_s` an estimate of the rest, None until a denoising step was timed.
+
+    `latents` float32 [n, 4, h, w] is the current clean estimate: what the stage would give if it ended now. None for
+    text.
     """
 
-    stage: str
+    stage: Stage
+    fps: int | None
     index: int
     total: int
-    overall_index: int
-    overall_total: int
-    latents: Array = field(repr=False, compare=False)
-    _decode: Decode = field(repr=False, compare=False)
+    done: int
+    of: int
+    elapsed_s: float
+    remaining_s: float | None
+    latents: Array | None = field(default=None, repr=False, compare=False)
+    decode: Decode | None = field(default=None, repr=False, compare=False)
 
     def preview(self, frames: slice = slice(None)) -> NDArray[np.uint8]:
-        """The estimate, or the `frames` chosen of it, decoded to uint8 [n, H, W, 3]."""
+        """The estimate, or the `frames` chosen of it, decoded to uint8 [n, H, W, 3].
+
+        Raises RequestError for text, which has no picture, and if `frames` chooses none.
+        """
+        if self.latents is None or self.decode is None:
+            raise RequestError(f"preview: expected a step that has latents, got one of stage {str(self.stage)!r}")
         chosen = self.latents[frames]
         if len(chosen) == 0:
             raise RequestError(f"frames: {frames} chooses none of the {len(self.latents)} frames; try slice(0, 1)")
-        return np.concatenate(list(self._decode(chosen)))
-
-
-def report_steps(
-    name: str,
-    done: int,
-    overall: int,
-    stage: Generator[Denoised, None, Array],
-    estimate: Callable[[Array], Array],
-    decode: Decode,
-) -> Generator[Step, None, Array]:
-    """Run a stage, one Step a yield, after `done` of `overall` steps; returns what the stage returns.
-
-    `estimate` turns what the stage denoises into latents [n, 4, h, w].
-    """
-    while True:
-        try:
-            at = next(stage)
-        except StopIteration as end:
-            latents: Array = end.value
-            return latents
-        yield Step(name, at.index, at.total, done + at.index, overall, estimate(at.x0), decode)
+        return np.concatenate(list(self.decode(chosen)))

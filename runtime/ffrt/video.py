@@ -61,6 +61,10 @@ class Video:
             lambda: iter((frames,) if n else ()), num_frames=n, height=height, width=width, fps=fps, metadata=metadata
         )
 
+    def __reduce__(self) -> tuple[Callable[..., Video], tuple[object, ...]]:
+        """A copy or a pickle holds the decoded frames."""
+        return Video.from_frames, (self.frames, self.fps, dict(self.metadata))
+
     def __len__(self) -> int:
         return self.num_frames
 

@@ -307,7 +307,6 @@ def test_the_readme_is_not_stale() -> None:
     assert report.main(["--check"]) == 0
 
 
-@pytest.mark.filterwarnings("ignore::ffrt.PromptTruncated")
 def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place, picture, readme = tmp_path / "demo_quality.json", tmp_path / "sheet.png", tmp_path / "README.md"
     readme.write_text(f"{BEGIN}\n{END}\n")

@@ -340,7 +340,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(
 
 def micro(used: Bundle) -> subprocess.CompletedProcess[str]:
     """The micro-benchmarks, each run once and not timed; the tiny vocabulary cuts their prompt."""
-    options = ["-q", "--benchmark-disable", "-p", "no:cacheprovider", "-W", "ignore::ffrt.PromptTruncated"]
+    options = ["-q", "--benchmark-disable", "-p", "no:cacheprovider"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "bench", *options],
         cwd=ROOT,

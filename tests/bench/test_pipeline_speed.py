@@ -37,7 +37,6 @@ from ffrt.sampling import Array, Denoised
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "graphs" / "demo"
-pytestmark = pytest.mark.filterwarnings("ignore::ffrt.PromptTruncated")  # the tiny bundle keeps 8 tokens
 
 
 class Fake:

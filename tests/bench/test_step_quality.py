@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from bench.harness import run as harness
 from bench.step_quality import __main__ as step_quality
 from bench.step_quality import table as step_report
 from bench.step_quality.__main__ import Plan, Setting
-from ffrt import Bundle, Pipeline, PromptTruncated
+from ffrt import Bundle, Pipeline
 
 FLOPS = {"whole": 100, "shallow": 25}
 
@@ -28,9 +27,7 @@ def record(pipe: Pipeline) -> dict[str, Any]:
     keyframes = (Setting("ddpm", 4), Setting("dpm++", 2), Setting("ddim", 8))
     between = (Setting("ddpm", 4), Setting("ddim", 1))
     plan = Plan(keyframes, between, tuple(cases(2, "tune")), tuple(held_out(1)), references=1, reference_steps=8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PromptTruncated)
-        rows = step_quality.with_costs(step_quality.measure_keyframes(pipe, plan), FLOPS)
+    rows = step_quality.with_costs(step_quality.measure_keyframes(pipe, plan), FLOPS)
     filled = step_quality.with_costs(step_quality.measure_interpolation(pipe, plan), None)
     return {
         "bench": "step_quality",

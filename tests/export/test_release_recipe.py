@@ -18,7 +18,7 @@ from export.__main__ import main
 from export.golden.file import read_golden
 from export.golden.pipeline import sequences
 from export.onnx import release as release_bundle
-from ffrt import Bundle, ImageTooSmall, Pipeline, RequestError
+from ffrt import Bundle, Pipeline, RequestError, Stage
 from ffrt.cli import main as cli
 from ffrt.families import KANDINSKY_1_1
 from ffrt.stages.interpolate import WINDOW_GROUPS
@@ -148,8 +148,8 @@ def test_a_picture_may_be_a_file_an_array_or_an_image(kv11: Bundle, picture: Pat
         np.testing.assert_array_equal(keyframes(image), want)
     assert np.abs(keyframes(255 - np.asarray(opened)) - want).max() > 1e-3
     assert np.abs(keyframes(picture, seed=2) - want).max() > 1e-3
-    with pytest.warns(ImageTooSmall, match="20x20 is smaller than the video's 48x64"):
-        keyframes(np.zeros((20, 20, 3), np.uint8))
+    small = pipe.generate(PROMPT, image=np.zeros((20, 20, 3), np.uint8), height=48, width=64)
+    assert ["20x20 is smaller than the video's 48x64" in str(note) for note in small.notes] == [True]
     with pytest.raises(RequestError, match="context: expected what pipe.encode"):
         pipe.interpolate(want, fps=8)
 
@@ -158,9 +158,10 @@ def test_a_picture_may_be_a_file_an_array_or_an_image(kv11: Bundle, picture: Pat
 def test_steps_of_a_video_that_makes_its_first_frame(kv11: Bundle) -> None:
     pipe = Pipeline(kv11, provider="cpu", threads=1)
     steps = list(pipe.generate(PROMPT, fps=8, num_inference_steps=2, height=48, width=64))
-    assert [step.stage for step in steps] == ["first frame"] * 2 + ["keyframes"] * 2 + ["interpolation to 8 fps"] * 2
-    assert [step.overall_index for step in steps] == list(range(6)) and steps[0].overall_total == 6
-    assert steps[0].preview().shape == (1, 96, 128, 3) and steps[-1].preview(slice(1)).shape == (1, 48, 64, 3)
+    stages = [Stage.FIRST_FRAME, Stage.KEYFRAMES, Stage.INTERPOLATION]
+    assert [step.stage for step in steps] == [Stage.TEXT, *(stage for stage in stages for _ in range(2))]
+    assert [step.done for step in steps] == list(range(1, 8)) and steps[0].of == 7 + 17
+    assert steps[1].preview().shape == (1, 96, 128, 3) and steps[-1].preview(slice(1)).shape == (1, 48, 64, 3)
 
 
 def damaged(path: Path, change: Callable[[dict], None]) -> None:

@@ -59,6 +59,10 @@ CALLS: dict[str, tuple[Callable[[Pipeline], Any], type[Exception], list[str]]] =
     "sampler list": (lambda p: p(P, sampler=["ddim"]), RequestError, ["sampler", "list"]),
     "misspelt": (lambda p: p(P, guidence_scale=1), TypeError, ["guidence_scale"]),
     "positional": (lambda p: p(P, "blue"), TypeError, ["positional"]),
+    "cache interval": (lambda p: p(P, cache_interval=0), RequestError, ["cache_interval", "1 to 1000", "got 0"]),
+    "unknown preset": (lambda p: p(P, preset=3), RequestError, ["preset", "'fast'", "got 3"]),
+    "stage steps": (lambda p: p.keyframes(CONTEXT, num_inference_steps=0), RequestError, ["num_inference_steps", "0"]),
+    "stage sampler": (lambda p: p.keyframes(CONTEXT, sampler="euler"), RequestError, ["sampler", "'euler'"]),
     "generate checks at once": (lambda p: p.generate(P, fps=24), RequestError, ["fps", "24"]),
     "encode": (lambda p: p.encode(""), RequestError, ["prompt", "empty"]),
     "encode negative": (lambda p: p.encode(P, " "), RequestError, ["negative_prompt", "empty"]),
@@ -116,4 +120,4 @@ def test_bad_input_is_refused_before_anything_runs(tiny: Bundle, case: str) -> N
     for word in words:
         assert word in str(caught.value)
     assert kind is TypeError or isinstance(caught.value, FfrtError)
-    assert pipe._stages._graphs == {}
+    assert pipe.open_graphs == ()

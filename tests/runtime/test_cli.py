@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import pty
 import re
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 
 import ffrt
+from ffrt import Stage, Step
 from ffrt.bundle import Bundle
 from ffrt.cli import main as cli
+from ffrt.cli.progress import Progress
 from ffrt.media.video_file import read_metadata
 
 PROMPT = "a red circle moving right"
@@ -77,16 +80,16 @@ def test_quiet_prints_nothing(tiny: Bundle, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--fps", "7"], r"fps: expected one of \[2, 8, 30\]"),
-        (["--steps", "0"], "num_inference_steps"),
-        (["--steps", "-3"], "num_inference_steps"),
-        (["--seed", "-1"], "seed"),
-        (["--size", "65"], "height: expected a multiple of 16 pixels, got 65; the nearest are 64 and 80"),
-        (["--size", "64x0"], "width"),
-        (["--sampler", "euler"], "sampler"),
-        (["--threads", "0"], "threads"),
-        (["--negative-prompt", " "], "negative_prompt"),
-        (["--guidance", "nan"], "guidance_scale"),
+        (["--fps", "7"], r"--fps: expected one of \[2, 8, 30\]"),
+        (["--steps", "0"], "--steps: expected a whole number from 1 to 1000, got 0"),
+        (["--steps", "-3"], "--steps"),
+        (["--seed", "-1"], "--seed"),
+        (["--size", "65"], "--size .height.: expected a multiple of 16 pixels, got 65; the nearest are 64 and 80"),
+        (["--size", "64x0"], "--size .width."),
+        (["--sampler", "euler"], "--sampler"),
+        (["--threads", "0"], "--threads"),
+        (["--negative-prompt", " "], "--negative-prompt"),
+        (["--guidance", "nan"], "--guidance: expected"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_no_file(
@@ -150,7 +153,7 @@ def test_a_missing_or_changed_bundle(own_bundle: Bundle, tmp_path: Path, capsys:
 
 def test_a_processor_records_no_launches(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments(tiny, tmp_path / "a.mp4", "--provider", "cpu", "--cuda-graph")) == 1
-    assert "cuda_graph: expected a provider of ['cuda'" in capsys.readouterr().err
+    assert "--cuda-graph: expected a provider of ['cuda'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -221,7 +224,7 @@ def test_inspect_says_how_a_video_was_made(tiny: Bundle, tmp_path: Path, capsys:
 def test_doctor_names_versions_providers_and_the_next_step(
     tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffrt.cli.report.find_bundle", lambda name: tiny.folder)
+    monkeypatch.setattr("ffrt.cli.doctor.find_bundle", lambda name: tiny.folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     engine = tmp_path / "ffrt" / "engines" / "digest" / "tensorrt" / "graph.engine"
     engine.parent.mkdir(parents=True)
@@ -240,7 +243,7 @@ def test_doctor_fails_when_the_demo_is_damaged(
     own_bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (own_bundle.folder / "tokenizer.json").unlink()
-    monkeypatch.setattr("ffrt.cli.report.find_bundle", lambda name: own_bundle.folder)
+    monkeypatch.setattr("ffrt.cli.doctor.find_bundle", lambda name: own_bundle.folder)
     assert cli.main(["doctor"]) == 1
     assert "tokenizer.json is missing" in capsys.readouterr().out.splitlines()[-1]
 
@@ -292,24 +295,28 @@ class Terminal(io.StringIO):
         return True
 
 
+def step(stage: Stage, index: int, total: int, elapsed_s: float, remaining_s: float | None) -> Step:
+    return Step(stage, 8, index, total, index + 1, 99, elapsed_s, remaining_s)
+
+
 def test_the_bar_counts_down_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 2.0, 4.0, 100.0, 200.0])
-    monkeypatch.setattr("ffrt.cli.main.time.monotonic", lambda: next(clock))
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
-    progress = cli.Progress(terminal)
-    for done, total in ((1, 50), (2, 50), (3, 50), (50, 50)):
-        progress.update("keyframes", done, total)
-    first, second, third, last = terminal.getvalue().split("\r\x1b[K")[1:]
-    assert first == "keyframes                [........................] 1/50  1 min 38 s left"
-    assert "2/50  1 min 36 s left" in second
-    assert "\n" not in first + second + third
-    assert last == "keyframes                  50 steps    200.0 s\n"
-    assert all(len(line) < 80 for line in (first, second, third))
+    with Progress(terminal) as progress:
+        progress.update(step(Stage.KEYFRAMES, 0, 50, 2.0, None))
+        progress.update(step(Stage.KEYFRAMES, 1, 50, 4.0, 96.0))
+        progress.refresh()
+        progress.update(step(Stage.KEYFRAMES, 49, 50, 200.0, 0.0))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert re.search(r"keyframes +\S* +2/50 +1 min 36 s left", shown)
+    assert "keyframes                  50 steps    200.0 s\n" in shown
+    assert all(len(line) <= 80 for line in re.split(r"[\r\n]", shown))
 
 
-def test_a_narrow_terminal_cuts_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
-    terminal = Terminal()
-    cli.Progress(terminal).update("keyframes", 1, 50)
-    assert len(terminal.getvalue().removeprefix("\r\x1b[K")) == 29
+@pytest.mark.parametrize("terminal", [io.StringIO(), Terminal()])
+def test_a_warning_is_one_line(terminal: io.StringIO) -> None:
+    with Progress(terminal, quiet=True):
+        logging.getLogger("ffrt").warning("the prompt has %d tokens", 41)
+    logging.getLogger("ffrt").info("not shown")
+    assert terminal.getvalue() == "ffrt: warning: the prompt has 41 tokens\n"

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from export.checkpoints.defaults import INTERPOLATION_1_1, KEYFRAMES_1_1
-from ffrt import ImageTooSmall, RequestError, request
-from ffrt.media.image import fit_image, open_image
-from ffrt.sampling import add_noise, drain, zero_snr_alpha_bars
+from ffrt import RequestError
+from ffrt.media.image import fit_image, open_image, too_small
+from ffrt.plan import image_conditioning, sampling_of
+from ffrt.sampling import Sampling, add_noise, drain, zero_snr_alpha_bars
 from ffrt.stages.decode import clip_frames
 from ffrt.stages.first_frame import first_frame_steps, noise_shape
 from ffrt.stages.interpolate import interpolation_steps
-from ffrt.stages.keyframes import image_keyframe_steps
+from ffrt.stages.keyframes import ImageConditioning, image_keyframe_steps
 
 Feed = dict[str, np.ndarray]
 
@@ -49,16 +50,12 @@ def keyframes(guidance: float, image_guidance: float) -> tuple[Recorder, np.ndar
     steps = image_keyframe_steps(
         network,
         config,
-        *prompt(),
+        prompt(),
         frame,
         uniform,
         iter(noise),
-        num_inference_steps=2,
-        guidance_scale=guidance,
-        image_guidance_scale=image_guidance,
-        motion_score=50,
-        noise_augmentation=20,
-        sampler="ddpm",
+        Sampling(2, guidance, "ddpm"),
+        ImageConditioning(50, image_guidance, 20),
     )
     return network, frame, uniform, drain(steps)
 
@@ -91,11 +88,9 @@ def test_a_first_frame_is_made_with_nothing_given_and_twice_as_large() -> None:
     steps = first_frame_steps(
         network,
         KEYFRAMES_1_1,
-        *prompt(),
+        prompt(),
         iter(rng.standard_normal((2, *shape), dtype=np.float32)),
-        num_inference_steps=2,
-        guidance_scale=5.0,
-        sampler="ddpm",
+        Sampling(2, 5.0, "ddpm"),
     )
     assert drain(steps).shape == shape
     for feed in network.feeds:
@@ -119,11 +114,8 @@ def test_interpolation_that_sees_text_switches_its_temporal_layers_off_without()
                 INTERPOLATION_1_1.passes[0],
                 latents,
                 iter(rng.standard_normal((2, 2, 12, 2, 2), dtype=np.float32)),
-                method="group",
+                Sampling(2, scale, "ddpm"),
                 prompt=prompt(),
-                num_inference_steps=2,
-                guidance_scale=scale,
-                sampler="ddpm",
             )
         )
         for feed in network.feeds:
@@ -161,8 +153,9 @@ def test_a_picture_is_shrunk_and_cut_to_its_middle(height: int, width: int, to_h
 
 
 def test_a_small_picture_stands_in_black_and_says_so() -> None:
-    with pytest.warns(ImageTooSmall, match="2x4 is smaller than the video's 4x4"):
-        fitted = fit_image(np.full((2, 4, 3), 9, np.uint8), 4, 4)
+    picture = np.full((2, 4, 3), 9, np.uint8)
+    assert "2x4 is smaller than the video's 4x4" in str(too_small(picture, 4, 4)) and too_small(picture, 2, 4) is None
+    fitted = fit_image(picture, 4, 4)
     np.testing.assert_array_equal(fitted[..., 0].mean(1), [0, 9, 9, 0])
 
 
@@ -214,15 +207,15 @@ def test_bad_pictures_are_refused(tmp_path: Path) -> None:
 
 
 def test_how_to_follow_is_checked() -> None:
-    usual = request.follow_of(KEYFRAMES_1_1, None, None, None, None)
-    assert usual == request.Follow(motion_score=10, guidance_scale=2.0, noise_augmentation=20)
-    assert request.follow_of(KEYFRAMES_1_1, None, "extreme", 0, 0) == request.Follow(100, 0.0, 0)
-    assert request.follow_of(KEYFRAMES_1_1, None, 7, None, None).motion_score == 7
+    usual = image_conditioning(KEYFRAMES_1_1, None, None, None, None)
+    assert usual == ImageConditioning(motion_score=10, guidance_scale=2.0, noise_augmentation=20)
+    assert image_conditioning(KEYFRAMES_1_1, None, "extreme", 0, 0) == ImageConditioning(100, 0.0, 0)
+    assert image_conditioning(KEYFRAMES_1_1, None, 7, None, None).motion_score == 7
     plain = replace(KEYFRAMES_1_1, image=None)
-    assert request.follow_of(plain, None, None, None, None) is None
+    assert image_conditioning(plain, None, None, None, None) is None
     with pytest.raises(RequestError, match="num_inference_steps: expected 1 to 999"):
-        request.sampling_of(KEYFRAMES_1_1, 1000, None, None)
-    assert request.sampling_of(INTERPOLATION_1_1, 1000, None, None).steps == 1000
+        sampling_of(KEYFRAMES_1_1, 1000, None, None)
+    assert sampling_of(INTERPOLATION_1_1, 1000, None, None).num_inference_steps == 1000
     for given_value, words in (
         ((None, "wild", None, None), "motion: expected one of"),
         ((None, 1001, None, None), "motion: expected a whole number from 0 to 1000"),
@@ -231,4 +224,4 @@ def test_how_to_follow_is_checked() -> None:
         ((None, None, None, 1000), "noise_augmentation: expected a whole number from 0 to 999"),
     ):
         with pytest.raises(RequestError, match=words):
-            request.follow_of(KEYFRAMES_1_1, *given_value)
+            image_conditioning(KEYFRAMES_1_1, *given_value)

@@ -84,13 +84,13 @@ def test_what_fits_or_is_not_known_is_let_through(demo: Bundle) -> None:
 
 def test_a_request_is_refused_by_the_call_before_a_graph_is_open(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Pipeline(tiny, provider="cpu", threads=1)
-    monkeypatch.setattr("ffrt.stages.graphs.free_bytes", lambda on_gpu: 10_000)
+    monkeypatch.setattr("ffrt.memory.free_bytes", lambda on_gpu: 10_000)
     with pytest.raises(OutOfMemoryError, match="32x32 at 8 fps"):
         own.generate("a red circle")
-    assert own._stages._graphs == {}
-    monkeypatch.setattr("ffrt.stages.graphs.free_bytes", lambda on_gpu: 10**9)
+    assert own.open_graphs == ()
+    monkeypatch.setattr("ffrt.memory.free_bytes", lambda on_gpu: 10**9)
     assert own("a red circle", fps=2).num_frames == 3
-    monkeypatch.setattr("ffrt.stages.graphs.free_bytes", lambda on_gpu: 0)  # the pipeline itself may have taken it
+    monkeypatch.setattr("ffrt.memory.free_bytes", lambda on_gpu: 0)  # the pipeline itself may have taken it
     assert own("a red circle", fps=2).num_frames == 3
 
 

@@ -275,7 +275,7 @@ def test_releases_run(kv10: Bundle, kv11: Bundle, tmp_path: Path) -> None:
 def stages_of(bundle: Bundle, context: Context) -> list[Callable[[Pipeline], np.ndarray]]:
     """What a pipeline makes of a context: frames between, keyframes, and where those follow one a first frame."""
     given = np.random.default_rng(0).standard_normal((4, 4, 4, 4), dtype=np.float32)
-    follows = bundle.keyframes.image is not None
+    follows = bundle.family.follows_image
     picture = {"image": np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)} if follows else {}
     small = {"seed": 1, "num_inference_steps": 2, "height": 64, "width": 64}
     return [

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffrt import Bundle, Pipeline, RequestError, request
+from ffrt import Bundle, Pipeline, RequestError
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.cli import main as cli
+from ffrt.plan import sampling_of
 from ffrt.sampling import SOLVERS, Array, denoise, drain, noise_levels, normal_noise
-from ffrt.sampling.presets import PRESETS, Preset, Steps, preset_of
+from ffrt.sampling.presets import PRESETS, Preset, Steps
 from ffrt.sampling.schedule import SCHEDULES
 
 FAST = PRESETS["fast"]
@@ -36,11 +37,10 @@ BETWEEN = InterpolationConfig(
 ASKED: dict[str, Any] = {"height": 32, "width": 32}
 
 
-def settled(config: KeyframeConfig | InterpolationConfig, preset: Preset, **said: object) -> tuple[str, int]:
+def settled(config: KeyframeConfig | InterpolationConfig, preset: Preset, **said: Any) -> tuple[str, int]:
     few = preset.keyframes if isinstance(config, KeyframeConfig) else preset.interpolation
-    asked = (said.get("steps"), None, said.get("sampler"))
-    sampling = request.sampling_of(config, *asked, few=few)
-    return sampling.sampler, sampling.steps
+    sampling = sampling_of(config, said.get("steps"), None, said.get("sampler"), few=few)
+    return sampling.sampler, sampling.num_inference_steps
 
 
 @pytest.mark.skipif(not RECORD.exists(), reason="python -m bench.step_quality writes the record")
@@ -51,8 +51,8 @@ def test_fast_is_what_was_measured_to_be_as_good_as_the_default() -> None:
 
 
 def test_quality_is_the_bundles_own() -> None:
-    for name in (None, "quality"):
-        assert settled(KEYFRAMES, preset_of(name)) == ("ddpm", 50) == settled(BETWEEN, preset_of(name))
+    quality = PRESETS["quality"]
+    assert settled(KEYFRAMES, quality) == ("ddpm", 50) == settled(BETWEEN, quality)
 
 
 def test_fast_takes_fewer_steps_and_what_is_said_wins() -> None:
@@ -88,7 +88,7 @@ def test_a_video_tells_the_steps_of_its_preset(pipe: Pipeline) -> None:
     wanted = ["ddpm", "4", few.sampler, str(few.num_inference_steps)]
     assert [told["fast"][name] for name in names] == wanted, "the tiny bundle's keyframes have four steps as it is"
     steps = list(pipe.generate("a red circle", preset="fast", num_inference_steps=3, **ASKED))
-    assert [step.total for step in steps] == [3] * 6
+    assert [step.total for step in steps] == [1] + [3] * 6
 
 
 def test_the_command_line_takes_it(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_the_command_line_takes_it(tiny: Bundle, tmp_path: Path, capsys: pytest.
     assert cli.main([*line, "--preset", "nope"]) == 2
     assert "expected one of ['quality', 'fast'], got 'nope'" in capsys.readouterr().err
     assert cli.main([*line, "--cache-interval", "2"]) == 2
-    assert "graphs.deep_cache" in capsys.readouterr().err and not (tmp_path / "clip.gif").exists()
+    assert "graphs cache" in capsys.readouterr().err and not (tmp_path / "clip.gif").exists()
     assert cli.main([*line, "--preset", "fast", "--cache-interval", "1"]) == 0
     assert FAST.interpolation is not None
     assert f"interpolation to 8 fps      {FAST.interpolation.num_inference_steps} steps" in capsys.readouterr().err

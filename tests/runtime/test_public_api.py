@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 import ffrt
 from ffrt import errors
+from ffrt.request import Options, options
 
 
 def test_all_names_exist_are_sorted_and_documented() -> None:
@@ -30,33 +32,28 @@ def test_every_error_is_one_tree_and_is_exported() -> None:
         assert issubclass(error, Warning) or error.__name__ in (errors.__doc__ or "")
 
 
-@pytest.mark.parametrize("name", ["__call__", "generate"])
-def test_the_generator_form_takes_the_same_arguments(name: str) -> None:
-    signature = inspect.signature(getattr(ffrt.Pipeline, name))
-    assert list(signature.parameters)[1:] == [
-        "prompt",
-        "negative_prompt",
-        "image",
-        "motion",
-        "fps",
-        "num_inference_steps",
-        "guidance_scale",
-        "image_guidance_scale",
-        "interpolation_guidance_scale",
-        "seed",
-        "height",
-        "width",
-        "sampler",
-        "preset",
-        "cache_interval",
-    ]
-    kinds = {p.kind for p in list(signature.parameters.values())[2:]}
-    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+def test_the_keyword_arguments_are_the_fields_of_a_request() -> None:
+    fields = [one.name for one in dataclasses.fields(ffrt.Request)]
+    assert fields[0] == "prompt" and list(Options.__annotations__) == fields[1:] == list(options())[1:]
+    for one in dataclasses.fields(ffrt.Request)[1:]:
+        assert str(Options.__annotations__[one.name].__forward_arg__) == one.type and one.kw_only
+        assert options()[one.name].help
+
+
+def test_a_request_and_its_keywords_are_the_same(pipe: ffrt.Pipeline) -> None:
+    request = ffrt.Request("a red circle", fps=2, seed=3, num_inference_steps=2)
+    video = pipe("a red circle", fps=2, seed=3, num_inference_steps=2)
+    assert pipe.generate(request).plan == pipe.generate("a red circle", fps=2, seed=3, num_inference_steps=2).plan
+    assert (pipe(request).frames == video.frames).all()
+    with pytest.raises(ffrt.RequestError, match=r"beside the options \['seed'\], got a Request"):
+        pipe(request, seed=4)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.seed = 4  # type: ignore[misc]
 
 
 def test_the_package_is_typed_and_its_public_calls_have_docstrings() -> None:
     assert (Path(ffrt.__file__).parent / "py.typed").is_file()
-    for cls in (ffrt.Pipeline, ffrt.Step, ffrt.Video, ffrt.Bundle, ffrt.Context):
+    for cls in (ffrt.Pipeline, ffrt.Generation, ffrt.Plan, ffrt.Step, ffrt.Video, ffrt.Bundle, ffrt.Context):
         for name, member in inspect.getmembers(cls, inspect.isfunction):
             assert name.startswith("_") or member.__doc__, f"{cls.__name__}.{name}"
 
@@ -64,7 +61,7 @@ def test_the_package_is_typed_and_its_public_calls_have_docstrings() -> None:
 def test_the_import_loads_nothing_heavy() -> None:
     code = (
         "import sys, ffrt\n"
-        "heavy = {'torch', 'onnx', 'transformers', 'PIL', 'av', 'tokenizers', 'matplotlib'}\n"
+        "heavy = {'torch', 'onnx', 'transformers', 'PIL', 'av', 'tokenizers', 'matplotlib', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     path = str(Path(ffrt.__file__).parents[1])

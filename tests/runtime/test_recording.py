@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,8 @@ def test_videos_are_the_same(tiny: Bundle, fps: int) -> None:
     made = []
     for cuda_graph in (False, True):
         pipe = Pipeline(tiny, provider="cpu", threads=1)
-        pipe._stages._cuda_graph = cuda_graph
+        graphs = pipe.stages.graphs
+        graphs.settings = replace(graphs.settings, cuda_graph=cuda_graph)
         made.append(pipe("a red circle", fps=fps, num_inference_steps=3).frames)
         assert isinstance(pipe.graph("keyframe_unet").session, Recorded) == cuda_graph
         assert not isinstance(pipe.graph("movq_decoder").session, Recorded)

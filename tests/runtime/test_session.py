@@ -152,7 +152,7 @@ def test_low_memory_has_one_session_at_a_time(tiny: Bundle, memory: str, monkeyp
         own.cancel()
         with pytest.raises(Cancelled):
             next(steps)
-        assert own._stages._graphs == {}
+        assert own.open_graphs == ()
 
 
 class FakeSession:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ffrt import Bundle, BundleError, Pipeline, PromptTruncated, RequestError, open_bundle
+from ffrt import Bundle, BundleError, Pipeline, RequestError, open_bundle
+from ffrt.sampling import Sampling
 from ffrt.stages import decode, interpolate, text
 from ffrt.stages.keyframes import keyframe_steps, temporal_positions
 
@@ -50,10 +50,9 @@ def test_without_a_negative_prompt_the_second_row_is_the_null_embedding(pipe: Pi
 
 @pytest.mark.parametrize("negative", ["blue", "a blue square moving left on black"])
 def test_a_negative_prompt_is_padded_with_the_prompt_to_the_longer(pipe: Pipeline, negative: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        rows, mask = pipe.encode(RED, negative).rows()
-        alone = [pipe.encode(RED), pipe.encode(negative)]
+    rows, mask = pipe.encode(RED, negative).rows()
+    alone = [pipe.encode(RED), pipe.encode(negative)]
+    assert [one.notes for one in alone] == [(), ()]
     length = max(c.context.shape[1] for c in alone)
     assert rows.shape == (2, length, 4) and mask.shape == (2, length)
     for row, row_mask, one in zip(rows, mask, alone, strict=True):
@@ -69,18 +68,19 @@ def test_a_gpu_encodes_text_of_one_length_into_the_same_context(negative: str | 
     pipe = Pipeline(bundle, provider="cpu", threads=1)
     want = pipe.encode(RED, negative)
     encoder = Recorder(pipe.graph("text_encoder"))
-    pipe._stages._graphs["text_encoder"] = encoder
-    pipe._stages._on_gpu = True
-    found = pipe.encode(RED, negative)
+    found = text.encode(encoder, pipe.stages.tokenizer, bundle.text, RED, negative, fill=True)
     assert {feed["input_ids"].shape for feed in encoder.feeds} == {(1, bundle.text.max_tokens)}
     for rows, wanted in zip(found.rows(), want.rows(), strict=True):
         assert rows.shape == wanted.shape
         np.testing.assert_allclose(rows, wanted, atol=1e-5)
 
 
-def test_an_over_long_prompt_is_cut_with_a_warning_and_keeps_its_end(pipe: Pipeline) -> None:
-    with pytest.warns(PromptTruncated, match="the prompt has 13 tokens; 8 were kept"):
-        context = pipe.encode("a red circle " * 4)
+def test_an_over_long_prompt_is_cut_with_a_note_and_keeps_its_end(pipe: Pipeline) -> None:
+    context = pipe.encode("a red circle " * 4, "blue " * 9)
+    assert [(note.argument, str(note)) for note in context.notes] == [
+        ("prompt", "the prompt has 13 tokens; 8 were kept, the rest left out"),
+        ("negative_prompt", "the negative prompt has 10 tokens; 8 were kept, the rest left out"),
+    ]
     assert context.mask.all() and context.context.shape == (1, 8, 4)
     end = pipe.encode(RED).context[0, 3]
     np.testing.assert_array_equal(context.context[0, -1], end)
@@ -111,18 +111,9 @@ def test_positions_spread_over_the_range() -> None:
 
 def keyframes(pipe: Pipeline, scale: float) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
     recorder = Recorder(pipe.graph("keyframe_unet"))
-    rows, mask = pipe.encode(RED).rows()
+    prompt = pipe.encode(RED).rows()
     noise = iter(np.random.default_rng(0).standard_normal((4, 3, 4, 4, 4), dtype=np.float32))
-    steps = keyframe_steps(
-        recorder,  # type: ignore[arg-type]
-        pipe.bundle.keyframes,
-        rows,
-        mask,
-        noise,
-        num_inference_steps=4,
-        guidance_scale=scale,
-        sampler="ddpm",
-    )
+    steps = keyframe_steps(recorder, pipe.bundle.keyframes, prompt, noise, Sampling(4, scale, "ddpm"))
     return list(steps)[-1].x, recorder.feeds
 
 
@@ -179,16 +170,12 @@ def test_interpolation_runs_all_groups_in_one_batch(pipe: Pipeline, scale: float
     latents = rng.standard_normal((3, 4, 4, 4), dtype=np.float32)
     config = pipe.bundle.interpolation
     steps = interpolate.interpolation_steps(
-        recorder,  # type: ignore[arg-type]
+        recorder,
         config,
         config.passes[0],
         latents,
         iter(rng.standard_normal((4, 2, 12, 4, 4), dtype=np.float32)),
-        method="group",
-        prompt=None,
-        num_inference_steps=4,
-        guidance_scale=scale,
-        sampler="ddpm",
+        Sampling(4, scale, "ddpm"),
     )
     seen = []
     while True:
@@ -230,16 +217,13 @@ def test_masked_interpolation_shows_given_frames_and_where_they_are(
     latents = rng.standard_normal((3, 4, 4, 4), dtype=np.float32)
     noise = rng.standard_normal((1, windows, frames * 4, 4, 4), dtype=np.float32)
     steps = interpolate.interpolation_steps(
-        echo,  # type: ignore[arg-type]
+        echo,
         pipe.bundle.interpolation,
         pipe.bundle.interpolation.passes[0],
         latents,
         iter(noise),
+        Sampling(1, scale, "ddim"),
         method=method,
-        prompt=None,
-        num_inference_steps=1,
-        guidance_scale=scale,
-        sampler="ddim",
     )
     list(steps)
     (feed,) = echo.feeds
@@ -279,9 +263,7 @@ def test_a_gpu_decodes_chunks_of_one_size_into_the_same_frames(tiny: Bundle, cou
     frames = pipe.decode(latents, 8).frames
     assert len(frames) == count
     decoder = Recorder(pipe.graph("movq_decoder"))
-    pipe._stages._graphs["movq_decoder"] = decoder
-    pipe._stages._one_shape = True
-    np.testing.assert_array_equal(pipe.decode(latents, 8).frames, frames)
+    np.testing.assert_array_equal(np.concatenate(list(decode.decode_chunks(decoder, latents, fill=True))), frames)
     assert {len(feed["latent"]) for feed in decoder.feeds} == {min(count, 4)}
 
 

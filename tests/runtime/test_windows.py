@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ffrt import Pipeline, RequestError
 from ffrt.bundle import find_bundle, open_bundle
-from ffrt.sampling import drain, normal_noise
+from ffrt.sampling import Sampling, drain, normal_noise
 from ffrt.stages.interpolate import HALO_GROUPS, WINDOW_GROUPS, interpolation_steps, noise_shape, windows
 
 
@@ -48,11 +48,7 @@ def interpolate(pipe: Pipeline, latents: np.ndarray, window: int | None, halo: i
         config.passes[1],
         latents,
         normal_noise(7, 2, noise_shape("group", latents.shape)),
-        method="group",
-        prompt=None,
-        num_inference_steps=2,
-        guidance_scale=0.25,
-        sampler="ddim",
+        Sampling(2, 0.25, "ddim"),
         window=window,
         halo=halo,
     )

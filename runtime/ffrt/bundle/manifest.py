@@ -183,8 +183,20 @@ class Manifest:
         parts = [part.file for graph in self.graphs.values() for part in graph.parts]
         for file in [self.text.tokenizer, *(g.file for g in self.graphs.values()), *parts]:
             require(file in self.files, "files", f"an entry for {file!r}", sorted(self.files))
-        rates = [self.keyframes.fps, *(p.fps for p in self.interpolation.passes)]
-        require(rates == sorted(set(rates)), "passes", "frame rates above that of the keyframes", rates)
+        rates = self.rates
+        require(rates == tuple(sorted(set(rates))), "passes", "frame rates above that of the keyframes", list(rates))
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """The frame rates that this bundle can make, slowest first."""
+        return (self.keyframes.fps, *(one.fps for one in self.interpolation.passes))
+
+    def num_frames(self, fps: int) -> int:
+        """Frames of a video at `fps`, one of `rates`: a pass makes 4T-3 frames of T."""
+        count = self.keyframes.num_frames
+        for one_pass in self.interpolation.passes:
+            count = 4 * count - 3 if one_pass.fps <= fps else count
+        return count
 
     @property
     def contract(self) -> Contract:

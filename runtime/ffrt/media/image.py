@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.errors import ImageTooSmall, RequestError
+from ffrt.errors import RequestError
+from ffrt.notes import Note
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,22 +61,26 @@ def open_image(image: object) -> NDArray[np.uint8]:
 def fit_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """A picture shrunk until one side fits and cut to its middle: uint8 [H, W, 3] -> [height, width, 3].
 
-    As released, bicubic, and never enlarged: a smaller picture stands in black, of which ImageTooSmall warns.
+    As released, bicubic, and never enlarged: a smaller picture stands in black (`too_small`).
     """
     from PIL import Image
 
     picture = Image.fromarray(image)
     shrink = max(1, min(picture.width / width, picture.height / height))
     picture = picture.resize((round(picture.width / shrink), round(picture.height / shrink)), Image.Resampling.BICUBIC)
-    if picture.width < width or picture.height < height:
-        warnings.warn(
-            f"image: {image.shape[0]}x{image.shape[1]} is smaller than the video's {height}x{width} and stands in "
-            "black; enlarge it, or ask for a smaller video",
-            ImageTooSmall,
-            stacklevel=2,
-        )
     left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
     return np.asarray(picture.crop((left, top, left + width, top + height)))
+
+
+def too_small(image: NDArray[np.uint8], height: int, width: int) -> Note | None:
+    """A note if a picture uint8 [H, W, 3] is smaller than a video of `height` and `width`."""
+    if image.shape[0] >= height and image.shape[1] >= width:
+        return None
+    return Note(
+        "image",
+        f"image: {image.shape[0]}x{image.shape[1]} is smaller than the video's {height}x{width} and stands in black; "
+        "enlarge it, or ask for a smaller video",
+    )
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.backend.graph import Graph
 from ffrt.errors import RequestError
+from ffrt.stages.denoising import Network
 
 CHUNK_FRAMES = 4
 MAX_SIDE_PX = 4096
@@ -33,19 +33,20 @@ def check_side(name: str, size: object, multiple: int) -> int:
 
 
 def clip_frames(count: int) -> int:
-    """Frames that a temporal decoder sees at once out of `count`: as released, the least with which there are at most
-    `count // 4` clips, and all of fewer than four.
+    """Clip length for the temporal decoder: the smallest that splits `count` frames into at most `count // 4` clips.
+
+    As in the release; fewer than four frames are one clip.
     """
     return -(-count // max(1, count // CHUNK_FRAMES))
 
 
 def decode_chunks(
-    graph: Graph, latents: NDArray[np.float32], chunk_frames: int = CHUNK_FRAMES, fill: bool = False
+    graph: Network, latents: NDArray[np.float32], chunk_frames: int = CHUNK_FRAMES, fill: bool = False
 ) -> Iterator[NDArray[np.uint8]]:
     """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order, `chunk_frames` at a time.
 
     With `fill`, for decoders that see frames one by one, the last of several chunks repeats its last latent up to the
-    size of the others, and the frames of that are dropped: a GPU then meets one shape.
+    size of the others and drops the surplus frames, so that a GPU meets one shape.
     """
     for start in range(0, len(latents), chunk_frames):
         chunk = latents[start : start + chunk_frames]
@@ -80,7 +81,7 @@ def check_frames(frames: object, multiple: int) -> None:
     check_side("width", frames.shape[2], multiple)
 
 
-def encode_image(graph: Graph, frames: NDArray[np.uint8], chunk_frames: int = CHUNK_FRAMES) -> NDArray[np.float32]:
+def encode_image(graph: Network, frames: NDArray[np.uint8], chunk_frames: int = CHUNK_FRAMES) -> NDArray[np.float32]:
     """uint8 frames [N, H, W, 3] -> latents float32 [N, 4, h, w]."""
     chunks = range(0, len(frames), chunk_frames)
     return np.concatenate([graph({"image": to_image(frames[i : i + chunk_frames])})["latent"] for i in chunks])

@@ -1,71 +1,85 @@
-"""A network and what it sees beside the latent, denoised on the host or on the device."""
+"""The denoising loop around a conditioned network, on the host or on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.backend.arrays import DeviceArray
-from ffrt.backend.graph import Graph
+from ffrt.backend.arrays import DeviceArray, Feed
 from ffrt.backend.session import Session
-from ffrt.sampling import Array, Denoised, Parametrisation, denoise, guide_rows, updates
+from ffrt.sampling import Array, Denoised, Parametrisation, Sampling, denoise, guide_rows, updates
 from ffrt.stages.device_loop import denoise_on_device
-from ffrt.stages.step_cache import Network
 
-Told = Callable[[float], dict[str, NDArray[Any]]]
-"""The time -> every input of the network but `x`."""
+Network = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+"""A U-Net as the stages run it: named inputs -> named outputs, "prediction" among them."""
+Prompt = tuple[Array, NDArray[np.bool_]]
+"""Text context [B, L, D] and its mask [B, L], the conditional row first."""
+Conditioning = Callable[[float], dict[str, NDArray[Any]]]
+"""The time of a step -> every input of the network but `x`."""
+
+
+@runtime_checkable
+class DeviceNetwork(Protocol):
+    """A network that can leave its outputs on its device."""
+
+    def __call__(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """Run it; all outputs on the host."""
+
+    def on_device(self, feed: Feed) -> dict[str, DeviceArray]:
+        """Run it; outputs stay on the device."""
+
+    def precompute(self, feeds: Iterable[Feed]) -> None:
+        """Work out what depends on text or time alone for all steps, where that saves memory."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a network sees of items [n, c, h, w] for B rows of guidance.
+class ModelInput:
+    """How a network sees items [n, c, h, w] of the latent for B guidance rows.
 
-    Its input is `before`, the latent once for each row, `after` [B*n, .., h, w], joined along the channels (items may
-    be cut finer: as many as `before` has). `weights` [B] sums its predictions; `items` are those of the latent that it
-    sees, None for all, `core` those of `items` that it predicts for.
+    Its input is `before`, the latent once per row and `after` [B*n, .., h, w], joined along the channels (items may be
+    cut finer: as many as `before` has). `weights` [B] sums its predictions. `items` are those of the latent that it
+    sees, None for all; `core` those of `items` that it predicts for.
     """
 
     weights: NDArray[np.float32]
     before: Array
     after: Array
-    told: Told
+    conditioning: Conditioning
     items: slice | None = None
     core: slice | None = None
 
 
 def no_channels(items: int, latent: tuple[int, ...]) -> Array:
-    """Nothing to see for `items` of a latent [.., c, h, w]."""
+    """No additional channels for `items` of a latent [.., c, h, w]."""
     return np.zeros((items, 0, *latent[-2:]), np.float32)
 
 
 def denoise_network(
-    network: Network,
+    network: Network | DeviceNetwork,
     update: Session | None,
-    views: Sequence[Seen],
+    inputs: Sequence[ModelInput],
     noise: Iterator[Array],
     config: Parametrisation,
-    *,
-    steps: int,
-    sampler: str,
+    sampling: Sampling,
 ) -> Generator[Denoised, None, Array]:
-    """:func:`ffrt.sampling.denoise` of `network`, which sees the latent in one view or several, one after the
-    other.
+    """`ffrt.sampling.denoise` of `network`, which sees the latent through one input, or through several in turn.
 
-    With `update`, a session over `ffrt.stages.device_loop.UPDATE` on the same device, and a graph that sees all in
-    one view, nothing leaves the device between steps.
+    With `update`, a session over `ffrt.stages.device_loop.UPDATE` on the same device, and a network that sees the whole
+    latent through one input, nothing leaves the device between steps.
     """
-    if isinstance(network, Graph):
-        network.precompute(view.told(step.time) for step in updates(config, steps, sampler) for view in views)
-    whole = views[0]
-    if update is not None and isinstance(network, Graph) and len(views) == 1 and whole.items is None:
+    steps, sampler = sampling.num_inference_steps, sampling.sampler
+    if isinstance(network, DeviceNetwork):
+        network.precompute(one.conditioning(step.time) for step in updates(config, steps, sampler) for one in inputs)
+    whole = inputs[0]
+    if update is not None and isinstance(network, DeviceNetwork) and len(inputs) == 1 and whole.items is None:
         graph = network
 
         def on_device(x_in: DeviceArray, time: float) -> DeviceArray:
-            return graph.on_device({"x": x_in, **whole.told(time)})["prediction"]
+            return graph.on_device({"x": x_in, **whole.conditioning(time)})["prediction"]
 
         return (
             yield from denoise_on_device(
@@ -83,15 +97,15 @@ def denoise_network(
 
     def predict(x: Array, time: float) -> Array:
         parts = []
-        for view in views:
-            guided = _guided(network, view, x if view.items is None else x[view.items], time)
-            parts.append(guided if view.core is None else guided[view.core])
+        for one in inputs:
+            guided = _guided(network, one, x if one.items is None else x[one.items], time)
+            parts.append(guided if one.core is None else guided[one.core])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return (yield from denoise(predict, noise, config, steps=steps, sampler=sampler))
 
 
-def _guided(network: Network, view: Seen, x: Array, time: float) -> Array:
-    rows = np.concatenate([x] * len(view.weights)).reshape(len(view.before), -1, *x.shape[-2:])
-    feed = {"x": np.concatenate([view.before, rows, view.after], axis=1), **view.told(time)}
-    return guide_rows(network(feed)["prediction"], view.weights).reshape(x.shape)
+def _guided(network: Network | DeviceNetwork, one: ModelInput, x: Array, time: float) -> Array:
+    rows = np.concatenate([x] * len(one.weights)).reshape(len(one.before), -1, *x.shape[-2:])
+    feed = {"x": np.concatenate([one.before, rows, one.after], axis=1), **one.conditioning(time)}
+    return guide_rows(network(feed)["prediction"], one.weights).reshape(x.shape)

@@ -37,7 +37,7 @@ def denoise_on_device(
     before: Array,
     after: Array,
 ) -> Generator[Denoised, None, Array]:
-    """As :func:`ffrt.sampling.denoise`, one yield for each step; returns the latent [n, c, h, w].
+    """As `ffrt.sampling.denoise`, one yield for each step; returns the latent [n, c, h, w].
 
     `weights` [B] sums the guidance rows; `before` and `after` [B*n, .., h, w] is what the network sees beside the
     latent, with no channels for nothing. Raises RequestError for an unknown sampler or too few draws of noise.

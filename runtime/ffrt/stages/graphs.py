@@ -1,240 +1,180 @@
-"""Every stage of one bundle beside its graph: opened when it is first used, fed with the bundle's configuration.
-
-The pipeline says what runs and in which order; here is how each stage gets at its graph.
-"""
+"""The open graphs of one bundle: opened at first use, shared by all requests of a pipeline, one stage's at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import TypeVar
+import contextlib
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.backend.arrays import DeviceArray, Feed
 from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph, optimised_for
 from ffrt.backend.providers import ON_GPU, ONE_SHAPE
 from ffrt.backend.session import Memory, Session, check_provider
-from ffrt.bundle import Bundle, InterpolationPass
-from ffrt.errors import Cancelled, ProviderError
+from ffrt.bundle import Bundle
+from ffrt.errors import ProviderError, RequestError
 from ffrt.families import SHALLOW
-from ffrt.media.image import fit_image
-from ffrt.memory import Need, check_memory, free_bytes
-from ffrt.request import Follow, Sampling
-from ffrt.sampling import Array, Denoised
-from ffrt.stages.decode import CHUNK_FRAMES, clip_frames, decode_chunks, encode_image, to_frames
 from ffrt.stages.device_loop import UPDATE
-from ffrt.stages.first_frame import first_frame_steps
-from ffrt.stages.interpolate import GRAPHS, Method, Prompt, interpolation_steps
-from ffrt.stages.keyframes import image_keyframe_steps, keyframe_steps
-from ffrt.stages.step_cache import Network, StepCache
-from ffrt.stages.text import Context, encode, open_tokenizer
 
-Yielded = TypeVar("Yielded")
-Returned = TypeVar("Returned")
+POLL_S = 0.02
+"""How often a request that waits for another looks whether it was cancelled."""
 
 
-class Stages:
-    """The stages of a bundle as generators of denoising steps, each graph loaded once.
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a pipeline opens its graphs; fields as the arguments of `Pipeline.from_pretrained`."""
 
-    Raises ProviderError for a provider that is not there or cannot do `cuda_graph`, BundleError for a tokenizer that is
-    none.
+    provider: str = "auto"
+    threads: int | None = None
+    memory: Memory = "fast"
+    cuda_graph: bool = False
+
+
+@dataclass
+class OpenGraphs:
+    """The graphs of `bundle` that are open now.
+
+    With memory "fast" a graph stays open and requests run side by side. With "low" the graphs of one stage are open at
+    a time, and a graph is used by one request at a time: another one waits, and may find its graph closed.
+
+    Raises ProviderError for a provider that is not there or cannot do `cuda_graph`.
     """
 
-    def __init__(self, bundle: Bundle, provider: str, threads: int | None, memory: Memory, cuda_graph: bool) -> None:
-        word = check_provider(provider, optimised_for(bundle))
-        self._on_gpu, self._one_shape = word in ON_GPU, word in ONE_SHAPE
-        if cuda_graph and not self._on_gpu:
+    bundle: Bundle
+    settings: SessionSettings
+    _graphs: dict[str, Graph] = field(default_factory=dict)
+    _update: Session | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _closed: bool = False
+    _process: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        self.provider = check_provider(self.settings.provider, optimised_for(self.bundle))
+        if self.settings.cuda_graph and not self.on_gpu:
             raise ProviderError(
-                f"cuda_graph: expected a provider of {list(ON_GPU)}, got {word!r}; leave cuda_graph out"
+                f"cuda_graph: expected a provider of {list(ON_GPU)}, got {self.provider!r}; leave cuda_graph out"
             )
-        self.bundle = bundle
-        self._provider = provider
-        self._threads = threads
-        self._memory = memory
-        self._cuda_graph = cuda_graph
-        self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
-        self._cancellation = Cancellation()
-        self._under_way = 0
-        self._graphs: dict[str, Graph] = {}
-        self._update: Session | None = None
-        self._free: int | None = None
 
-    def graph(self, name: str) -> Graph:
-        """The graph `name` of the bundle, loaded at the first call; with memory "low" in place of the one before."""
-        if name not in self._graphs:
-            if self._memory == "low":
-                self._graphs.clear()
-            self._graphs[name] = Graph(
-                self.bundle,
-                name,
-                provider=self._provider,
-                threads=self._threads,
-                memory=self._memory,
-                cuda_graph=self._cuda_graph and "unet" in name,  # what runs step after step
-                cancellation=self._cancellation,
-            )
-        return self._graphs[name].bind(self._cancellation)
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the provider runs on a GPU."""
+        return self.provider in ON_GPU
 
-    def check_memory(self, shape: tuple[int, ...], fps: int, first: Sampling, then: Sampling) -> None:
-        """Raise OutOfMemoryError if a request for keyframes of `shape` [T, 4, h, w] cannot fit.
+    @property
+    def one_shape(self) -> bool:
+        """Whether the provider opens a network for one input shape at a time."""
+        return self.provider in ONE_SHAPE
 
-        What is free counts as it was when no graph was open, since what the pipeline holds it can use.
-        """
-        if not self._graphs:
-            self._free = free_bytes(self._on_gpu)
-        height, width = (side * self.bundle.video.downscale for side in shape[2:])
-        rows = (1 if first.guidance_scale == 0 else 2, 1 if then.guidance_scale == 0 else 2)
-        need = Need(height, width, fps, rows, self._memory, self._on_gpu)
-        check_memory(self.bundle, need, self._free)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The graphs that are open now."""
+        return tuple(self._graphs)
+
+    def graph(self, name: str, cancellation: Cancellation) -> Graph:
+        """The graph `name`, opened if need be; raises as `Graph`, Cancelled, or RequestError if all were closed."""
+        if self.settings.memory == "fast" and name in self._graphs:
+            return self._graphs[name]
+        with self._turn(cancellation, f"opening graph {name}"):
+            if self._closed:
+                raise RequestError("pipeline: expected an open one, got one that was closed; open it again")
+            if name not in self._graphs:
+                if self.settings.memory == "low":
+                    self._close_all_but(_stage_of(name))
+                self._graphs[name] = Graph(
+                    self.bundle,
+                    name,
+                    provider=self.settings.provider,
+                    threads=self.settings.threads,
+                    memory=self.settings.memory,
+                    cuda_graph=self.settings.cuda_graph and "unet" in name,  # the graphs that run step after step
+                    cancellation=cancellation,
+                )
+            return self._graphs[name]
+
+    @contextlib.contextmanager
+    def use(self, name: str, cancellation: Cancellation) -> Iterator[Graph]:
+        """The graph `name` for one run."""
+        if self.settings.memory == "fast":
+            yield self.graph(name, cancellation)
+            return
+        with self._turn(cancellation, f"graph {name}"):
+            yield self.graph(name, cancellation)
 
     def update(self) -> Session:
-        """What runs beside the networks on their device: :data:`ffrt.stages.device_loop.UPDATE`, a graph without
-        weights. On one thread: a second pool would spin on the cores that the networks need.
+        """The session over `UPDATE`, which runs between two runs of a network, on the same device.
+
+        It has one thread: a second pool would spin on the cores that the networks need.
         """
-        if self._update is None:
-            self._update = Session(
-                UPDATE,
-                "update",
-                provider=self._provider if self._on_gpu else "cpu",
-                threads=1,
-                cancellation=self._cancellation,
-                optimised_for=optimised_for(self.bundle),
-            )
-        return self._update
+        with self._lock:
+            if self._update is None:
+                self._update = Session(
+                    UPDATE,
+                    "update",
+                    provider=self.settings.provider if self.on_gpu else "cpu",
+                    threads=1,
+                    optimised_for=optimised_for(self.bundle),
+                )
+            return self._update
 
-    def during(self, steps: Generator[Yielded, None, Returned]) -> Generator[Yielded, None, Returned]:
-        """The same steps, which `cancel()` ends from the first to the last; with memory "low" no graph stays."""
-        self._under_way += 1
+    def clear(self) -> None:
+        """Close every graph; the next use opens it again."""
+        with self._lock:
+            self._graphs.clear()
+
+    def close(self) -> None:
+        """Close every graph for good."""
+        with self._lock:
+            self._graphs.clear()
+            self._update = None
+            self._closed = True
+
+    def _close_all_but(self, stage: str) -> None:
+        for name in [name for name in self._graphs if _stage_of(name) != stage]:
+            del self._graphs[name]
+
+    @contextlib.contextmanager
+    def _turn(self, cancellation: Cancellation, what: str) -> Iterator[None]:
+        """Hold the lock; raises Cancelled instead of waiting on. A forked process begins with a lock of its own."""
+        cancellation.check(what)
+        if self._process != os.getpid():
+            self._lock, self._process = threading.RLock(), os.getpid()
+        while not self._lock.acquire(timeout=POLL_S):
+            cancellation.check(what)
         try:
-            return (yield from steps)
-        except Cancelled:
-            self._cancellation = Cancellation()
-            if self._memory == "low":
-                self._graphs.clear()
-            raise
+            yield
         finally:
-            self._under_way -= 1
-            if self._under_way == 0 and self._cancellation.cancelled:
-                self._cancellation = Cancellation()
+            self._lock.release()
 
-    def cancel(self) -> None:
-        """End what is under way, in the middle of a step; with nothing under way this does nothing."""
-        cancellation = self._cancellation
-        if self._under_way == 0:
-            self._cancellation = Cancellation()
-        cancellation.cancel()
 
-    def unet(self, name: str, interval: int) -> Network:
-        """The U-Net `name` for one run of a stage that has its deep levels run in every `interval`-th step."""
-        whole = self.graph(name)
-        return whole if interval == 1 else StepCache(whole, self.graph(SHALLOW[name]), interval)
+def _stage_of(name: str) -> str:
+    """A U-Net and its shallow graph take turns within a stage, so both stay open."""
+    return next((unet for unet, shallow in SHALLOW.items() if shallow == name), name)
 
-    def text(self, prompt: str, negative_prompt: str | None) -> Context:
-        """Text context of a prompt and, if there is one, a negative prompt."""
-        graph = self.graph("text_encoder")
-        return encode(graph, self._tokenizer, self.bundle, prompt, negative_prompt, fill=self._on_gpu)
 
-    def first_frame(
-        self, context: Context, sampling: Sampling, noise: Iterator[Array]
-    ) -> Generator[Denoised, None, Array]:
-        rows, mask = context.rows()
-        steps = first_frame_steps(
-            self.graph("image_unet"),
-            self.bundle.keyframes,
-            rows,
-            mask,
-            noise,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            sampler=sampling.sampler,
-            update=self.update(),
-        )
-        return self.during(steps)
+@dataclass(frozen=True)
+class LiveGraph:
+    """A graph as one request sees it: opened by its first run, and ended with the request."""
 
-    def picture(self, latent: Array) -> NDArray[np.uint8]:
-        """The latent [1, 4, 2h, 2w] of a first frame as uint8 [2H, 2W, 3]."""
-        image = self.graph("image_decoder")({"latent": latent})["image"]
-        picture: NDArray[np.uint8] = to_frames(image, rounded=False)[0]
-        return picture
+    graphs: OpenGraphs
+    name: str
+    cancellation: Cancellation
 
-    def encode_picture(self, picture: NDArray[np.uint8], shape: tuple[int, ...]) -> Array:
-        """A picture as the latent [4, h, w] of a first frame."""
-        sides = (side * self.bundle.video.downscale for side in shape[2:])
-        latent: Array = encode_image(self.graph("movq_encoder"), fit_image(picture, *sides)[None])[0]
-        return latent
+    def __call__(self, feed: Mapping[str, NDArray[Any]] | Feed) -> dict[str, NDArray[Any]]:
+        """All outputs on the host; raises as `Graph`."""
+        with self.graphs.use(self.name, self.cancellation) as graph:
+            return graph(feed, self.cancellation)
 
-    def keyframes(
-        self, context: Context, sampling: Sampling, noise: Iterator[Array]
-    ) -> Generator[Denoised, None, Array]:
-        rows, mask = context.rows()
-        steps = keyframe_steps(
-            self.unet("keyframe_unet", sampling.cache_interval),
-            self.bundle.keyframes,
-            rows,
-            mask,
-            noise,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            sampler=sampling.sampler,
-            update=self.update(),
-        )
-        return self.during(steps)
+    def on_device(self, feed: Feed) -> dict[str, DeviceArray]:
+        """All outputs on the device; raises as `Graph`."""
+        with self.graphs.use(self.name, self.cancellation) as graph:
+            return graph.on_device(feed, self.cancellation)
 
-    def image_keyframes(
-        self,
-        context: Context,
-        sampling: Sampling,
-        follow: Follow,
-        frame: Array,
-        frame_noise: Array,
-        noise: Iterator[Array],
-    ) -> Generator[Denoised, None, Array]:
-        rows, mask = context.rows()
-        steps = image_keyframe_steps(
-            self.unet("keyframe_unet", sampling.cache_interval),
-            self.bundle.keyframes,
-            rows,
-            mask,
-            frame,
-            frame_noise,
-            noise,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            image_guidance_scale=follow.guidance_scale,
-            motion_score=follow.motion_score,
-            noise_augmentation=follow.noise_augmentation,
-            sampler=sampling.sampler,
-            update=self.update(),
-        )
-        return self.during(steps)
-
-    def interpolation(
-        self,
-        prompt: Prompt | None,
-        latents: Array,
-        one_pass: InterpolationPass,
-        sampling: Sampling,
-        noise: Iterator[Array],
-        method: Method,
-    ) -> Generator[Denoised, None, Array]:
-        steps = interpolation_steps(
-            self.unet(GRAPHS[method], sampling.cache_interval),
-            self.bundle.interpolation,
-            one_pass,
-            latents,
-            noise,
-            method=method,
-            prompt=prompt,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            sampler=sampling.sampler,
-            update=self.update(),
-        )
-        return self.during(steps)
-
-    def decode(self, latents: Array, graph: str = "movq_decoder") -> Iterator[NDArray[np.uint8]]:
-        """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order; "image_decoder" is the other graph that can."""
-        temporal = self.bundle.video.temporal_decoder and graph == "movq_decoder"
-        frames = clip_frames(len(latents)) if temporal else CHUNK_FRAMES
-        return decode_chunks(self.graph(graph), latents, frames, fill=self._one_shape and not temporal)
+    def precompute(self, feeds: Iterable[Feed]) -> None:
+        """As `Graph.precompute`."""
+        with self.graphs.use(self.name, self.cancellation) as graph:
+            graph.precompute(feeds, self.cancellation)

@@ -1,5 +1,7 @@
-"""Keyframes -> the frames between, T -> 4T-3: group interpolation (paper section 3.3), and the masked interpolation
-that it is measured against (section 10; Blattmann et al. 2023).
+"""Keyframes -> the frames between them, T -> 4T-3.
+
+Group interpolation (paper section 3.3), and the masked interpolation that it is measured against (section 10; Blattmann
+et al. 2023).
 """
 
 from __future__ import annotations
@@ -14,28 +16,23 @@ from numpy.typing import NDArray
 from ffrt.backend.session import Session
 from ffrt.bundle import InterpolationConfig, InterpolationPass
 from ffrt.errors import RequestError
-from ffrt.sampling import Array, Denoised, guidance_weights
-from ffrt.stages.denoising import Seen, denoise_network
-from ffrt.stages.step_cache import Network
+from ffrt.sampling import Array, Denoised, Sampling, guidance_weights
+from ffrt.stages.denoising import DeviceNetwork, ModelInput, Network, Prompt, denoise_network
 
 MIDDLE = 3
 """Frames that one pass puts between two neighbours."""
 
 WINDOW_GROUPS = 16
 HALO_GROUPS = 2
-"""Groups that the network sees at once, and how many of them on either side are at the least only context.
+"""Window size in groups, and the minimum number on each side that serve only as context.
 
-Layers over time cross groups, so a cut is felt. Measured on the demo, 61 -> 241 frames in 10 steps of "ddim", against
-all groups at once: halo 0 1.3e-5 (relative RMS of the new latents) and 86 dB (PSNR of the video), 2 1.1e-6 and 98 dB,
-4 1.6e-8 and 102 dB. On random weights, 73 M of them, one prediction differs by 2.8 %, 0.25 % and 0.011 %."""
+Layers over time cross groups, so a cut is felt. A halo of 2 groups keeps the relative RMS of the new latents of the
+demo near 1e-6 of what all groups at once give (`tests/runtime/test_windows.py` holds it below 1e-4)."""
 
 Method = Literal["group", "masked", "masked_sequence"]
 METHODS: tuple[Method, ...] = get_args(Method)
 """How the frames of a pass share forward passes of the network: three between two keyframes; windows of five, two of
 them given; or all frames, old and new, in one."""
-
-Prompt = tuple[Array, NDArray[np.bool_]]
-"""Text context [B, L, D] and its mask [B, L]."""
 
 GRAPHS: dict[Method, str] = {
     "group": "interpolation_unet",
@@ -45,7 +42,7 @@ GRAPHS: dict[Method, str] = {
 
 
 def method_of(value: object, graphs: Collection[str]) -> Method:
-    """A way to interpolate for which the bundle has the graph."""
+    """A method whose graph the bundle has."""
     if not isinstance(value, str) or value not in METHODS:
         raise RequestError(f"method: expected one of {list(METHODS)}, got {value!r:.200}")
     if GRAPHS[value] not in graphs:
@@ -100,37 +97,35 @@ def merge(method: Method, latents: Array, x: Array) -> Array:
 
 
 def interpolation_steps(
-    graph: Network,
+    network: Network | DeviceNetwork,
     config: InterpolationConfig,
     one_pass: InterpolationPass,
     latents: Array,
     noise: Iterator[Array],
+    sampling: Sampling,
     *,
-    method: Method,
-    prompt: Prompt | None,
-    num_inference_steps: int,
-    guidance_scale: float,
-    sampler: str,
+    method: Method = "group",
+    prompt: Prompt | None = None,
     window: int | None = WINDOW_GROUPS,
     halo: int = HALO_GROUPS,
     update: Session | None = None,
 ) -> Generator[Denoised, None, Array]:
     """Denoise the frames between latents [T, 4, h, w]; returns [4T-3, 4, h, w].
 
-    `noise` yields float32 of `noise_shape`, which is also what every yield holds. The unconditional row, left out with
-    guidance 0, sees zeros in place of the given frames. `prompt` is for a network that sees text: context [2, L, D] and
-    mask [2, L], the conditional row first; the other row then runs without its temporal layers, as released in 1.1.
+    `noise` yields float32 of `noise_shape`, which is also the shape of every yield. The unconditional row, left out
+    with guidance 0, sees zeros in place of the given frames. `prompt` is for a network that reads text: context
+    [2, L, D] and mask [2, L]; its unconditional row then runs without its temporal layers, as released in 1.1.
 
-    "group" sees at most `window` groups at a time (:func:`windows`; None: all), stitched in every step, so that memory
-    does not grow with the video. `update` as in :func:`ffrt.stages.denoising.denoise_network`.
+    "group" sees at most `window` groups at a time (`windows`; None: all), stitched in every step, so that memory does
+    not grow with the video. `update` as in `ffrt.stages.denoising.denoise_network`.
     """
-    weights = guidance_weights(guidance_scale)
+    weights = guidance_weights(sampling.guidance_scale)
     rows = len(weights)
     given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
-    told: dict[str, NDArray[np.generic]] = {}
+    text: dict[str, NDArray[np.generic]] = {}
     if prompt is not None:
         context, mask = prompt
-        told = {
+        text = {
             "context": context[:rows],
             "context_mask": mask[:rows],
             "temporal_mask": np.array([1, 0][:rows], np.float32),
@@ -138,27 +133,27 @@ def interpolation_steps(
 
     items = noise_shape(method, latents.shape)[0]
     cut = windows(items, window, halo) if method == "group" else [(slice(0, items), slice(0, items))]
-    views = []
+    inputs = []
     for seen, core in cut:
         frames = given[:, seen.start : seen.stop + 1] if method == "group" else given
         before, after, times, count = condition(method, frames)
-        feed = partial(_told, times, count, one_pass.skip_frames, told)
+        conditioning = partial(_conditioning, times, count, one_pass.skip_frames, text)
         inner = slice(core.start - seen.start, core.stop - seen.start)
         whole = len(cut) == 1 and len(before) == rows * items
-        views.append(Seen(weights, before, after, feed, *((None, None) if whole else (seen, inner))))
-    x = yield from denoise_network(graph, update, views, noise, config, steps=num_inference_steps, sampler=sampler)
+        inputs.append(ModelInput(weights, before, after, conditioning, *((None, None) if whole else (seen, inner))))
+    x = yield from denoise_network(network, update, inputs, noise, config, sampling)
     return merge(method, latents, x)
 
 
-def _told(
-    times: int, frames: int, skip_frames: int, more: Mapping[str, NDArray[Any]], time: float
+def _conditioning(
+    times: int, frames: int, skip_frames: int, text: Mapping[str, NDArray[Any]], time: float
 ) -> dict[str, NDArray[Any]]:
-    """The inputs of an interpolation network beside `x`, of `times` rows that have `frames` items each."""
+    """The inputs of an interpolation network besides `x`, for `times` rows of `frames` items each."""
     return {
         "time": np.full(times, time, np.float32),
         "skip_frames": np.full(frames, skip_frames, np.int64),
         "perturbation": np.zeros(frames, np.float32),
-        **more,
+        **text,
     }
 
 
@@ -175,7 +170,10 @@ def graph_feed(method: Method, given: Array, skip_frames: int) -> Feed:
 
     def feed(x: Array, time: float) -> dict[str, NDArray[np.generic]]:
         seen = x.reshape(len(before), -1, *given.shape[3:])
-        return {"x": np.concatenate([before, seen, after], axis=1), **_told(times, frames, skip_frames, {}, time)}
+        return {
+            "x": np.concatenate([before, seen, after], axis=1),
+            **_conditioning(times, frames, skip_frames, {}, time),
+        }
 
     return feed
 

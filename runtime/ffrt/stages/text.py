@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,26 +9,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.backend.graph import Graph
-from ffrt.bundle import Bundle
-from ffrt.errors import BundleError, PromptTruncated, RequestError
+from ffrt.bundle import TextConfig
+from ffrt.errors import BundleError, RequestError
+from ffrt.notes import Note
+from ffrt.stages.denoising import Network, Prompt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-MAX_PROMPT_CHARACTERS = 10_000
 MAX_TOKENIZER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the keyframe U-Net is told, conditional and unconditional.
+    """Text as the U-Nets read it, conditional and unconditional.
 
-    `context` float32 [1, L, D] with zero padding rows, `mask` bool [1, L] (true = a real token), `null_embedding`
+    `context` float32 [1, L, D] with zero padding rows, `mask` bool [1, L] (true is a real token), `null_embedding`
     float32 [D]. `negative_context` and `negative_mask`, of the same shapes, take the place of the unconditional row.
-    `interpolation_null_embedding` is there where the interpolation network sees text.
+    `interpolation_null_embedding` float32 [D] exists where the interpolation network reads text. `notes` says what was
+    left out of the prompts.
     """
 
     context: NDArray[np.float32]
@@ -38,14 +38,15 @@ class Context:
     negative_context: NDArray[np.float32] | None = None
     negative_mask: NDArray[np.bool_] | None = None
     interpolation_null_embedding: NDArray[np.float32] | None = None
+    notes: tuple[Note, ...] = ()
 
-    def interpolation_rows(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-        """What an interpolation network that sees text is told, as `rows`; None where it sees none."""
+    def interpolation_rows(self) -> Prompt | None:
+        """The guidance rows of an interpolation network that reads text, as `rows`; None if it reads none."""
         if self.interpolation_null_embedding is None:
             return None
         return replace(self, null_embedding=self.interpolation_null_embedding).rows()
 
-    def rows(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def rows(self) -> Prompt:
         """Both guidance rows, conditional first: context [2, L, D] and mask [2, L]."""
         if self.negative_context is not None and self.negative_mask is not None:
             other, other_mask = self.negative_context, self.negative_mask
@@ -54,21 +55,6 @@ class Context:
             other[0, 0] = self.null_embedding
             other_mask[0, 0] = True
         return np.concatenate([self.context, other]), np.concatenate([self.mask, other_mask])
-
-
-def check_prompt(name: str, prompt: object) -> str:
-    """`prompt` if it is text with something in it; raises RequestError naming the argument `name` otherwise."""
-    if not isinstance(prompt, str):
-        raise RequestError(f"{name}: expected a sentence (str), got {type(prompt).__name__}")
-    if not prompt.strip():
-        raise RequestError(f"{name}: expected a sentence, got {prompt[:20]!r}, which is empty")
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(f"{name}: expected at most {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}")
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError(f"{name}: expected text that UTF-8 can hold, got {prompt[:80]!a} ({error})") from None
-    return prompt
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
@@ -87,46 +73,55 @@ def open_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def tokenize(tokenizer: Tokenizer, prompt: str, max_tokens: int) -> list[int]:
-    """Token ids of `prompt`, at most `max_tokens` with the end token kept; warns with PromptTruncated if cut."""
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of a prompt: those that were kept, and how many there were before it was cut."""
+
+    ids: list[int]
+    whole: int
+
+
+def tokenize(tokenizer: Tokenizer, name: str, prompt: str, max_tokens: int) -> Tokens:
+    """Token ids of `prompt`, at most `max_tokens` of them, with the end token kept.
+
+    Raises RequestError, which calls the prompt `name`, if no token is left.
+    """
     ids = list(tokenizer.encode(prompt).ids)
     if not ids:
-        raise RequestError(f"prompt: {prompt[:80]!r} has no token in this bundle's vocabulary; use other words")
+        raise RequestError(f"{name}: {prompt[:80]!r} has no token in this bundle's vocabulary; use other words")
     if len(ids) <= max_tokens:
-        return ids
-    whole = len(ids)
-    tokenizer.enable_truncation(max_tokens)
-    try:
-        ids = list(tokenizer.encode(prompt).ids)
-    finally:
-        tokenizer.no_truncation()
-    warnings.warn(
-        f"the prompt has {whole} tokens; {len(ids)} were kept, the rest left out",
-        PromptTruncated,
-        stacklevel=2,
-    )
-    return ids
+        return Tokens(ids, len(ids))
+    cut = type(tokenizer).from_str(tokenizer.to_str())  # truncation is a setting, and other threads use this one
+    cut.enable_truncation(max_tokens)
+    return Tokens(list(cut.encode(prompt).ids), len(ids))
 
 
 def encode(
-    graph: Graph, tokenizer: Tokenizer, bundle: Bundle, prompt: str, negative_prompt: str | None, fill: bool = False
+    graph: Network,
+    tokenizer: Tokenizer,
+    config: TextConfig,
+    prompt: str,
+    negative_prompt: str | None,
+    *,
+    fill: bool = False,
 ) -> Context:
     """Encode a prompt and, if there is one, a negative prompt, both padded to the longer.
 
-    As released, one padded row is kept after the last token where `max_tokens` has room: the U-Net pools over all rows.
-    With `fill` the encoder sees `max_tokens` rows whatever the prompt, and those behind are dropped: a GPU meets one
-    shape.
+    As released, one padding row is kept after the last token where `max_tokens` has room: the U-Net pools over all
+    rows. With `fill` the encoder sees `max_tokens` rows whatever the prompt, so that a GPU meets one shape; the rest
+    are dropped.
     """
-    found, mask = _encode_one(graph, tokenize(tokenizer, prompt, bundle.text.max_tokens), bundle, fill)
+    found, mask, notes = _encode_one(graph, tokenizer, config, "prompt", prompt, fill)
     context = Context(
         found["context"],
         mask,
         found["null_embedding"],
         interpolation_null_embedding=found.get("interpolation_null_embedding"),
+        notes=notes,
     )
     if negative_prompt is None:
         return context
-    other, other_mask = _encode_one(graph, tokenize(tokenizer, negative_prompt, bundle.text.max_tokens), bundle, fill)
+    other, other_mask, more = _encode_one(graph, tokenizer, config, "negative_prompt", negative_prompt, fill)
     length = max(mask.shape[1], other_mask.shape[1])
     return replace(
         context,
@@ -134,20 +129,26 @@ def encode(
         mask=_pad(mask, length),
         negative_context=_pad(other["context"], length),
         negative_mask=_pad(other_mask, length),
+        notes=(*notes, *more),
     )
 
 
 def _encode_one(
-    graph: Graph, ids: list[int], bundle: Bundle, fill: bool
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
-    most = bundle.text.max_tokens
-    length = min(len(ids) + 1, most)
+    graph: Network, tokenizer: Tokenizer, config: TextConfig, name: str, prompt: str, fill: bool
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], tuple[Note, ...]]:
+    most = config.max_tokens
+    tokens = tokenize(tokenizer, name, prompt, most)
+    count = len(tokens.ids)
+    length = min(count + 1, most)
     rows = most if fill else length
     input_ids = np.zeros((1, rows), np.int64)
-    input_ids[0, : len(ids)] = ids
-    mask = np.arange(rows)[None] < len(ids)
+    input_ids[0, :count] = tokens.ids
+    mask = np.arange(rows)[None] < count
     found = graph({"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})
-    return {**found, "context": found["context"][:, :length]}, mask[:, :length]
+    spoken = name.replace("_", " ")
+    told = f"the {spoken} has {tokens.whole} tokens; {count} were kept, the rest left out"
+    notes = (Note(name, told),) if tokens.whole > count else ()
+    return {**found, "context": found["context"][:, :length]}, mask[:, :length], notes
 
 
 def _pad(rows: NDArray[Scalar], length: int) -> NDArray[Scalar]:

@@ -1,0 +1,142 @@
+"""A generation saved at the end of a stage, to be resumed later or elsewhere with the same frames to the bit.
+
+The file is an .npz archive: a JSON header and plain arrays. It comes from outside, so sizes are checked before memory
+is taken, and nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt.errors import RequestError
+from ffrt.families import Stage
+from ffrt.request import Request
+from ffrt.sampling import Array
+
+FORMAT = "ffrt-checkpoint-1"
+MAX_BYTES = 4 << 30
+MAX_HEADER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a request had come to when the stage `after` (at `fps`, for a pass of interpolation) was finished.
+
+    `latents` float32 [n, 4, h, w] are the stage's, `frame` uint8 [H, W, 3] a first frame; each is None before it
+    exists. `bundle_digest` and `provider` say what made them: another bundle is refused, and another provider's
+    frames may differ in their last digits.
+    """
+
+    request: Request
+    bundle_digest: str
+    provider: str
+    after: Stage
+    fps: int | None = None
+    frame: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    latents: Array | None = field(default=None, repr=False, compare=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the checkpoint in one rename. Raises RequestError if the file cannot be written."""
+        target = Path(path)
+        options = {f.name: getattr(self.request, f.name) for f in dataclasses.fields(Request) if f.name != "image"}
+        header = {
+            "format": FORMAT,
+            "request": options,
+            "bundle_digest": self.bundle_digest,
+            "provider": self.provider,
+            "after": str(self.after),
+            "fps": self.fps,
+        }
+        text = json.dumps(header, default=_number).encode()
+        arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(text, np.uint8)}
+        arrays |= {name: array for name, array in self._arrays().items() if array is not None}
+        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with open(beside, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, target)
+        except OSError as error:
+            raise RequestError(f"checkpoint: {target} cannot be written ({error}); give another path") from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read a checkpoint that `save` wrote. Raises RequestError for anything else."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+                if size > MAX_BYTES:
+                    raise ValueError(f"{size} bytes, expected at most {MAX_BYTES}")
+                arrays = {Path(name).stem: _read(archive, name) for name in archive.namelist()}
+            header = json.loads(bytes(arrays["header"][:MAX_HEADER_BYTES]))
+            if header["format"] != FORMAT:
+                raise ValueError(f"format {header['format']!r:.100}, expected {FORMAT!r}")
+            request = Request(**header["request"], image=arrays.get("image"))
+            stage, fps = Stage(header["after"]), header["fps"]
+            if not isinstance(fps, int | None):
+                raise ValueError(f"fps {fps!r:.100}, expected a number or null")
+            frame, latents = _typed(arrays, "frame", np.uint8, 3), _typed(arrays, "latents", np.float32, 4)
+            digest, provider = str(header["bundle_digest"]), str(header["provider"])
+        except RequestError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            raise RequestError(f"resume: {os.fspath(path)!r} is no checkpoint of ffrt ({error}); start anew") from error
+        return cls(request, digest, provider, stage, fps, frame, latents)
+
+    def check(self, request: Request, bundle_digest: str) -> None:
+        """Raise RequestError unless `request` with the bundle of that digest continues what was begun."""
+        if bundle_digest != self.bundle_digest:
+            raise RequestError(
+                f"resume: expected the bundle {self.bundle_digest[:12]} that the checkpoint was made with, got "
+                f"{bundle_digest[:12]}; open that bundle, or start anew"
+            )
+        if request != self.request:
+            names = [f.name for f in dataclasses.fields(Request) if f.compare]
+            other = [name for name in names if getattr(request, name) != getattr(self.request, name)]
+            raise RequestError(f"resume: expected the request of the checkpoint, got other values of {other}")
+
+    def _arrays(self) -> dict[str, NDArray[Any] | None]:
+        from ffrt.media.image import open_image
+
+        image = None if self.request.image is None else open_image(self.request.image)
+        return {"image": image, "frame": self.frame, "latents": self.latents}
+
+
+def _number(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a number")
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """One .npy member, never of objects; its header's size is held to the member's before memory is taken."""
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize > archive.getinfo(name).file_size:
+            raise ValueError(f"{name} claims {dtype} {list(shape)}")
+    raw = archive.read(name)
+    array: NDArray[Any] = np.load(io.BytesIO(raw), allow_pickle=False)
+    return array
+
+
+def _typed(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic], rank: int) -> NDArray[Any] | None:
+    array = arrays.get(name)
+    if array is not None and (array.dtype != dtype or array.ndim != rank or array.size == 0):
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} of {rank} axes")
+    return array

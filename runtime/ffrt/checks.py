@@ -1,0 +1,100 @@
+"""Checks of single values that a caller gives. Each returns the value to use or raises RequestError.
+
+Nothing is rounded or converted but NumPy's numbers to Python's.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt.errors import RequestError
+
+MAX_PROMPT_CHARACTERS = 10_000
+Chosen = TypeVar("Chosen", bound=str)
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """An integer in [low, high]; bools, floats and strings are rejected."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high:
+        return operator.index(value)
+    raise RequestError(f"{name}: expected a whole number from {low} to {high}, got {describe(value)}")
+
+
+def guidance(name: str, value: object) -> float:
+    """A guidance scale: finite, from 0 (no guidance) to 1e6."""
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and 0 <= value <= 1e6:
+        return float(value)
+    raise RequestError(f"{name}: expected a number from 0 (no guidance) to 1e6, got {describe(value)}")
+
+
+def choice(name: str, value: object, choices: Collection[Chosen]) -> Chosen:
+    """One of `choices`."""
+    for known in choices:
+        if isinstance(value, str) and value == known:
+            return known
+    raise RequestError(f"{name}: expected one of {list(choices)}, got {describe(value)}")
+
+
+def rate(value: object, rates: Collection[int]) -> int:
+    """A frame rate that the bundle can make."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value in rates:
+        return operator.index(value)
+    raise RequestError(f"fps: expected one of {list(rates)}, the rates of this bundle, got {describe(value)}")
+
+
+def prompt(name: str, value: object) -> str:
+    """Text with something in it, of at most 10,000 characters, that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise RequestError(f"{name}: expected a sentence (str), got {type(value).__name__}")
+    if not value.strip():
+        raise RequestError(f"{name}: expected a sentence, got {value[:20]!r}, which is empty")
+    if len(value) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(f"{name}: expected at most {MAX_PROMPT_CHARACTERS} characters, got {len(value)}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{name}: expected text that UTF-8 can hold, got {value[:80]!a} ({error})") from None
+    return value
+
+
+def noise(value: object, draws: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Noise of the caller: float32 [K, *shape] with K >= draws, the start first, then one draw per noisy step."""
+    if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.shape[1:] == shape and len(value) >= draws:
+        return value
+    wanted = f"float32 [at least {draws}, {', '.join(map(str, shape))}]"
+    raise RequestError(f"noise: expected {wanted}, got {describe(value)}")
+
+
+def frame_noise(value: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Uniform noise for the latent of a first frame: float32 of `shape`."""
+    if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.shape == shape:
+        return value
+    raise RequestError(f"frame_noise: expected float32 {list(shape)}, got {describe(value)}")
+
+
+def latents(value: object, channels: int, least: int) -> NDArray[np.float32]:
+    """Latents float32 [N, channels, h, w] with N >= least."""
+    if (
+        isinstance(value, np.ndarray)
+        and value.dtype == np.float32
+        and value.ndim == 4
+        and len(value) >= least
+        and value.shape[1] == channels
+        and value.size
+    ):
+        return value
+    raise RequestError(f"latents: expected float32 [at least {least}, {channels}, h, w], got {describe(value)}")
+
+
+def describe(value: Any) -> str:
+    """What came, as an error says it: never more than a line, whatever it is."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    return f"{value!r:.200}" if isinstance(value, (int, float, str, np.number, type(None))) else type(value).__name__

@@ -1,0 +1,81 @@
+"""`ffrt doctor`: what is installed, what works, and what to type next."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ffrt._version import __version__
+from ffrt.backend.graph import Graph
+from ffrt.backend.openvino import multiplies_bfloat16
+from ffrt.backend.providers import PLUGINS, engines_folder, files_below, packaged, plugged_in
+from ffrt.backend.session import available_providers, check_provider, runtime_version
+from ffrt.bundle import Bundle, find_bundle, open_bundle
+from ffrt.cli.table import columns, readable, size_of
+from ffrt.errors import BundleError, FfrtError
+from ffrt.memory import free_bytes
+
+TRY = 'ffrt generate "a red circle moving right on a black background" --seed 7 -o circle.mp4'
+
+
+def doctor() -> tuple[str, int]:
+    """Versions, providers and the demo bundle; the status is 0 if a video can be made here, else 1."""
+    rows: list[Sequence[str]] = [
+        ("ffrt", __version__, str(Path(__file__).parents[1])),
+        ("python", platform.python_version(), f"{platform.system()} {platform.machine()}"),
+        ("numpy", importlib.metadata.version("numpy"), ""),
+        ("tokenizers", importlib.metadata.version("tokenizers"), ""),
+        ("av", importlib.metadata.version("av"), "writes mp4, webm and gif"),
+        ("onnxruntime", runtime_version(), f"has the providers {', '.join(map(_provided, available_providers()))}"),
+        *_machine_rows(),
+    ]
+    try:
+        bundle = open_bundle(find_bundle("demo"))
+    except BundleError as error:
+        rows += [("demo bundle", "no", "see below"), ("cuda", "?", "tried with the demo bundle")]
+        rows += [("auto", check_provider("auto"), "unless it does not start")]
+        return f"{columns(rows)}\n\nnext: {error}", 1
+    cuda, why = _cuda(bundle)
+    rows += [
+        ("demo bundle", "ok", f"{bundle.folder}, {readable(size_of(bundle))}, every digest verified"),
+        ("cuda", cuda, why),
+        ("auto", "cuda" if cuda == "ok" else "cpu", "the provider of a request that names none"),
+    ]
+    return f"{columns(rows)}\n\nnext: {TRY}", 0
+
+
+def _provided(word: str) -> str:
+    if packaged(word):
+        return f"{word} ({importlib.metadata.version(word)}, {'with' if multiplies_bfloat16() else 'without'} bfloat16)"
+    return f"{word} (plugged in by {PLUGINS[word]})" if plugged_in(word) else word
+
+
+def _machine_rows() -> list[Sequence[str]]:
+    """Processors, free memory, and what is kept in the cache folder."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    folder = engines_folder()
+    engines = files_below(folder)
+    told = str(folder) if engines else f"{folder} is empty; TensorRT keeps its engines there"
+    rows: list[Sequence[str]] = [("threads", str(cores), "processors here; ONNX Runtime takes a thread for each core")]
+    for name, free in (("memory", free_bytes(on_gpu=False)), ("gpu memory", free_bytes(on_gpu=True))):
+        if free is not None:
+            rows.append((name, f"{free / 1e9:.1f} GB", "free"))
+    return [*rows, ("engines", readable(sum(file.stat().st_size for file in engines)), told)]
+
+
+def _cuda(bundle: Bundle) -> tuple[str, str]:
+    """Whether a session really runs on CUDA, and why or what to install."""
+    driver = shutil.which("nvidia-smi") is not None
+    if "cuda" not in available_providers():
+        if driver:
+            return "no", 'there is an NVIDIA driver: pip uninstall onnxruntime, then pip install "ffrt[cuda]"'
+        return "no", "no NVIDIA driver here; the CPU is used"
+    try:
+        Graph(bundle, "text_encoder", provider="cuda")
+    except FfrtError as error:
+        return "no", str(error) if driver else f"no NVIDIA driver here ({error})"
+    return "ok", "a session really ran on it"

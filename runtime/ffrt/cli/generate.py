@@ -1,0 +1,126 @@
+"""`ffrt generate`: its flags are the fields of `Request`, and a signal cancels the request in mid-operator."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ffrt.cli.progress import Progress
+from ffrt.errors import RequestError, VideoWriteError
+from ffrt.request import Request, options
+
+TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
+
+
+def add_generate(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `ffrt generate`."""
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help="what the video shows")
+    add("-o", "--output", required=True, metavar="FILE", help="file to write: .mp4, .webm, .gif or .png")
+    add("--bundle", metavar="DIR", help="folder of a bundle (default: the demo)")
+    types = {one.name: str(one.type).split(" ")[0] for one in dataclasses.fields(Request)}
+    defaults = {one.name: one.default for one in dataclasses.fields(Request)}
+    for name, option in options().items():
+        if option.flag is not None:
+            add(
+                _flag(name),
+                dest=name,
+                type=_motion if name == "motion" else TYPES.get(types[name], str),
+                default=defaults[name],
+                metavar=option.metavar,
+                help=option.help,
+            )
+    add("--size", type=_size, default=(None, None), metavar="HxW", help="height x width in pixels, or one number")
+    add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda or another of ffrt doctor (default: auto)")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime chooses)")
+    add("--memory", default="fast", metavar="NAME", help="fast, or low for networks larger than memory (default: fast)")
+    add("--cuda-graph", action="store_true", help="record the launches of a step on a GPU, for small networks")
+    add("-q", "--quiet", action="store_true", help="print only warnings and errors")
+
+
+def flags() -> dict[str, str]:
+    """The arguments of the library that have another name on the command line, and that name."""
+    named = {name: _flag(name) for name, option in options().items() if option.flag is not None}
+    sizes = {"height": "--size (height)", "width": "--size (width)"}
+    return {**named, **sizes, "threads": "--threads", "memory": "--memory", "cuda_graph": "--cuda-graph"}
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Make the video and return the exit status 0; raises FfrtError."""
+    from ffrt.media.video_file import check_target
+    from ffrt.pipeline import Pipeline
+
+    try:
+        check_target(args.output)
+    except VideoWriteError as error:
+        raise RequestError(str(error)) from error
+    started_s = time.monotonic()
+    height, width = args.size
+    given = {name: getattr(args, name) for name in options() if name not in ("height", "width")}
+    request = Request(**given, height=height, width=width)
+    with (
+        Progress(sys.stderr, quiet=args.quiet) as progress,
+        Pipeline.from_pretrained(
+            args.bundle, provider=args.provider, threads=args.threads, memory=args.memory, cuda_graph=args.cuda_graph
+        ) as pipe,
+    ):
+        generation = pipe.generate(request)
+        with _cancelled_by_signals(generation.cancel):
+            video = generation.save(args.output, on_step=progress.update)
+    if not args.quiet:
+        took_s = time.monotonic() - started_s
+        print(
+            f"{args.output}: {len(video)} frames, {video.height}x{video.width}, {video.fps} fps, "
+            f"{video.duration_s:.1f} s long, made in {took_s:.1f} s"
+        )
+    return 0
+
+
+def _flag(name: str) -> str:
+    flag = options()[name].flag
+    return f"--{flag if flag else name.replace('_', '-')}"
+
+
+def _motion(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+def _size(text: str) -> tuple[int, int]:
+    """'128' -> (128, 128), '96x160' -> height 96, width 160."""
+    match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 96x160, or one number, got {text!r}")
+    height, width = match.groups()
+    return int(height), int(height if width is None else width)
+
+
+@contextlib.contextmanager
+def _cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
+    """Call `cancel` on Ctrl-C or SIGTERM: Python's own handlers wait until a graph has run to its end."""
+    ours, signals = socket.socketpair()
+    signals.setblocking(False)
+    before = signal.set_wakeup_fd(signals.fileno(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while number := ours.recv(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                cancel()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        signals.close()  # the thread then reads an end
+        thread.join()
+        ours.close()

@@ -1,0 +1,232 @@
+"""Every stage called by itself: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt import checks
+from ffrt._version import __version__
+from ffrt.backend.cancel import Cancellation
+from ffrt.bundle import Bundle, InterpolationConfig, KeyframeConfig
+from ffrt.errors import RequestError
+from ffrt.media.image import open_image
+from ffrt.plan import (
+    FIRST_FRAME_STREAM,
+    FRAME_NOISE_STREAM,
+    KEYFRAME_STREAM,
+    first_frame_sampling,
+    image_conditioning,
+    keyframe_shape,
+    sampling_of,
+)
+from ffrt.request import MAX_SEED
+from ffrt.sampling import MAX_STEPS, SOLVERS, Array, Sampling, drain, normal_noise, uniform_noise
+from ffrt.stages import decode, first_frame, interpolate
+from ffrt.stages.run import Stages
+from ffrt.stages.step_cache import cache_interval_of
+from ffrt.stages.text import Context
+from ffrt.video import Video
+
+if TYPE_CHECKING:
+    from ffrt.media.image import Picture
+
+
+class StageCalls:
+    """The stages of an open bundle, one public method each; `Pipeline` adds whole requests.
+
+    `stages` has the same stages as generators of denoising steps.
+    """
+
+    bundle: Bundle
+    stages: Stages
+
+    def encode(self, prompt: str, negative_prompt: str | None = None) -> Context:
+        """Text context of a prompt and, if given, a negative one. Its `notes` say if one was too long and was cut."""
+        checks.prompt("prompt", prompt)
+        if negative_prompt is not None:
+            checks.prompt("negative_prompt", negative_prompt)
+        stages = self._stages_of_a_call()
+        with stages.request():
+            return stages.text(prompt, negative_prompt)
+
+    def first_frame(
+        self,
+        context: Context,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+        noise: Array | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        sampler: str | None = None,
+    ) -> NDArray[np.uint8]:
+        """The first frame of a context, for `keyframes`: uint8 [2H, 2W, 3] for a video of `height` and `width`.
+
+        `noise` float32 [K, 1, 4, 2h, 2w] takes the place of the seed, as in `keyframes`.
+        """
+        _check_context(context)
+        image_conditioning(self.bundle.keyframes, "first_frame", None, None)
+        config = self.bundle.keyframes
+        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler)
+        if guidance_scale is None:
+            sampling = first_frame_sampling(config, sampling)
+        shape = first_frame.noise_shape(keyframe_shape(self.bundle, height, width))
+        draws = _draws(noise, seed, FIRST_FRAME_STREAM, sampling, shape)
+        stages = self._stages_of_a_call()
+        with stages.request():
+            return stages.picture(drain(stages.first_frame(context.rows(), sampling, draws)))
+
+    def keyframes(
+        self,
+        context: Context,
+        *,
+        image: Picture | None = None,
+        motion: str | int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        noise_augmentation: int | None = None,
+        seed: int = 0,
+        noise: Array | None = None,
+        frame_noise: Array | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        sampler: str | None = None,
+        cache_interval: int | None = None,
+    ) -> Array:
+        """Keyframe latents float32 [T, 4, h, w] of a context.
+
+        `noise` float32 [K, T, 4, h, w] takes the place of the seed: the start, then for "ddpm" one draw per step but
+        the last. Where keyframes follow a first frame (Kandinsky Video 1.1), `image` is that frame, or `first_frame`
+        makes it with the seed; it is noised up to level `noise_augmentation` (0 to 999) with `frame_noise` [4, h, w] or
+        a uniform draw. Other options as in `Request`.
+        """
+        _check_context(context)
+        config = self.bundle.keyframes
+        interval = cache_interval_of(cache_interval, ["keyframe_unet"], self.bundle.graphs)
+        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
+        conditioning = image_conditioning(config, image, motion, image_guidance_scale, noise_augmentation)
+        shape = keyframe_shape(self.bundle, height, width)
+        draws = _draws(noise, seed, KEYFRAME_STREAM, sampling, shape)
+        stages = self._stages_of_a_call()
+        with stages.request():
+            if conditioning is None:
+                return drain(stages.keyframes(context.rows(), sampling, draws))
+            if frame_noise is not None:
+                checks.frame_noise(frame_noise, shape[1:])
+            if image is None:
+                made = first_frame_sampling(config, sampling)
+                start = normal_noise(seed, FIRST_FRAME_STREAM, first_frame.noise_shape(shape))
+                picture = stages.picture(drain(stages.first_frame(context.rows(), made, start)))
+            else:
+                picture = open_image(image)
+            frame = stages.encode_picture(picture, shape)
+            uniform = uniform_noise(seed, FRAME_NOISE_STREAM, frame.shape) if frame_noise is None else frame_noise
+            return drain(stages.image_keyframes(context.rows(), sampling, conditioning, frame, uniform, draws))
+
+    def interpolate(
+        self,
+        latents: Array,
+        context: Context | None = None,
+        *,
+        fps: int,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+        noise: Array | None = None,
+        sampler: str | None = None,
+        method: str = "group",
+        cache_interval: int | None = None,
+    ) -> Array:
+        """One pass: latents float32 [T, 4, h, w] -> [4T-3, 4, h, w] at the rate `fps` of one of the bundle's passes.
+
+        `method` is "group" (three frames between two keyframes in one run of the network), or one of the baselines, if
+        the bundle has their graph: "masked" (windows of five frames) and "masked_sequence" (all in one). `noise`
+        float32 [K, T-1, 12, h, w] takes the place of the seed, as in `keyframes` ("masked": [K, T-1, 20, h, w],
+        "masked_sequence": [K, 1, (4T-3)*4, h, w]). `context` is needed if the network reads text, as in 1.1.
+        """
+        passes = self.bundle.interpolation.passes
+        rates = [one.fps for one in passes]
+        index = rates.index(checks.rate(fps, rates))
+        chosen = interpolate.method_of(method, self.bundle.graphs)
+        interval = cache_interval_of(cache_interval, [interpolate.GRAPHS[chosen]], self.bundle.graphs)
+        config = self.bundle.interpolation
+        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
+        latents = self._latents(latents, least=2)
+        rows = None
+        if self.bundle.family.interpolation_reads_text and chosen == "group":
+            rows = _check_context(context).interpolation_rows()
+        draws = _draws(noise, seed, 1 + index, sampling, interpolate.noise_shape(chosen, latents.shape))
+        stages = self._stages_of_a_call()
+        with stages.request():
+            return drain(stages.interpolation(rows, latents, passes[index], sampling, draws, chosen))
+
+    def decode(self, latents: Array, fps: int) -> Video:
+        """A video of latents float32 [N, 4, h, w] played at `fps` frames per second, decoded when it is used."""
+        latents = self._latents(latents, least=1)
+        rate = checks.whole("fps", fps, 1, 240)
+        downscale = self.bundle.video.downscale
+        return Video(
+            lambda: self._stages_of_a_call().decode(latents),
+            num_frames=len(latents),
+            height=latents.shape[2] * downscale,
+            width=latents.shape[3] * downscale,
+            fps=rate,
+            metadata=self._facts(),
+        )
+
+    def encode_frames(self, frames: NDArray[np.uint8]) -> Array:
+        """Latents float32 [N, 4, h, w] of frames uint8 [N, H, W, 3]."""
+        decode.check_frames(frames, self.bundle.video.size_multiple)
+        stages = self._stages_of_a_call()
+        with stages.request():
+            return stages.encode_frames(frames)
+
+    def _stages_of_a_call(self) -> Stages:
+        return self.stages.of(Cancellation())
+
+    def _facts(self) -> dict[str, str]:
+        """The part of a video's metadata that does not depend on the request."""
+        return {"bundle": self.bundle.name, "bundle_digest": self.bundle.digest, "ffrt_version": __version__}
+
+    def _latents(self, latents: Array, least: int) -> Array:
+        video = self.bundle.video
+        latents = checks.latents(latents, video.latent_channels, least)
+        decode.check_side("height of the latents", latents.shape[2] * video.downscale, video.size_multiple)
+        decode.check_side("width of the latents", latents.shape[3] * video.downscale, video.size_multiple)
+        return latents
+
+
+def _sampling(
+    config: KeyframeConfig | InterpolationConfig,
+    steps: int | None,
+    scale: float | None,
+    sampler: str | None,
+    interval: int = 1,
+) -> Sampling:
+    """A stage's sampling, checked as `Request` checks it."""
+    if steps is not None:
+        checks.whole("num_inference_steps", steps, 1, MAX_STEPS)
+    if scale is not None:
+        checks.guidance("guidance_scale", scale)
+    if sampler is not None:
+        checks.choice("sampler", sampler, SOLVERS)
+    return sampling_of(config, steps, scale, sampler, cache_interval=interval)
+
+
+def _check_context(context: object) -> Context:
+    if not isinstance(context, Context):
+        raise RequestError(f"context: expected what pipe.encode(prompt) gives, got {type(context).__name__}")
+    return context
+
+
+def _draws(noise: Array | None, seed: int, stream: int, sampling: Sampling, shape: tuple[int, ...]) -> Iterator[Array]:
+    seed = checks.whole("seed", seed, 0, MAX_SEED)
+    if noise is None:
+        return normal_noise(seed, stream, shape)
+    return iter(checks.noise(noise, sampling.draws, shape))
