@@ -45,7 +45,7 @@ def write_release(folder: Path, small: bool, report: Callable[[str], None]) -> d
     """Random files of the 1.0 layout in ``folder``; returns the number of parameters by network."""
     import torch
 
-    from export.checkpoints.released_names import released_movq, released_unet
+    from export.checkpoints.names import released_movq_key, released_unet_key
     from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, UNetConfig
     from export.models.interpolation import InterpolationUNet
     from export.models.keyframes import KeyframeUNet
@@ -80,9 +80,9 @@ def write_release(folder: Path, small: bool, report: Callable[[str], None]) -> d
     weights.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         networks = {
-            "kandinsky_video": (KeyframeUNet(keyframes), released_unet),
-            "kandinsky_video_interpolation": (InterpolationUNet(between), released_unet),
-            "movq": (MoVQ(movq), released_movq(len(movq.ch_mult))),
+            "kandinsky_video": (KeyframeUNet(keyframes), released_unet_key),
+            "kandinsky_video_interpolation": (InterpolationUNet(between), released_unet_key),
+            "movq": (MoVQ(movq), released_movq_key(len(movq.ch_mult))),
         }
         null = torch.empty(keyframes.context_dim)
         projection = {

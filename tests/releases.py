@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoints.configs import interpolation_config, keyframe_config, movq_config
-from export.checkpoints.names import Rename
-from export.checkpoints.released_names import released_movq, released_unet
+from export.checkpoints.names import Rename, released_movq_key, released_unet_key
 from export.models.interpolation import InterpolationUNet
 from export.models.keyframes import KeyframeUNet
 from export.models.movq import MoVQ
@@ -79,14 +78,14 @@ def write_1_0(folder: Path) -> Path:
     weights.mkdir(parents=True)
     keyframes = {**SMALL_UNET, "num_channels": 4, "out_channels": 4, "num_frames": 5}
     between = {**SMALL_UNET, "num_channels": 20, "out_channels": 12, "interpolation": True}
-    unet = _random(KeyframeUNet(keyframe_config(keyframes)), released_unet, 0)
-    inner = _random(InterpolationUNet(interpolation_config(between)), released_unet, 1)
+    unet = _random(KeyframeUNet(keyframe_config(keyframes)), released_unet_key, 0)
+    inner = _random(InterpolationUNet(interpolation_config(between)), released_unet_key, 1)
     _, text = _read("v1_1_text")
     projections = {f"t5.{key}": value for key, value in _part(text, "projection_base/").items()}
     null = torch.full((24,), 0.1)
     torch.save({"unet": unet, "projections": projections, "null_embedding": null}, weights / "kandinsky_video.pt")
     torch.save({"unet": inner, "null_embedding": null[None]}, weights / "kandinsky_video_interpolation.pt")
-    torch.save(_random(MoVQ(movq_config(SMALL_MOVQ)), released_movq(4), 2), weights / "movq.pt")
+    torch.save(_random(MoVQ(movq_config(SMALL_MOVQ)), released_movq_key(4), 2), weights / "movq.pt")
     configs = {"t2v": keyframes, "interpolation": between, "image_movq": SMALL_MOVQ}
     (folder / "configs.json").write_text(json.dumps(configs))
     write_text_encoder(folder / "text_encoder")

@@ -21,13 +21,14 @@ from torch import nn
 
 from bench.contenders.work import Scale, Stage
 from export.checkpoints.defaults import INTERPOLATION_1_0, KEYFRAMES_1_0
-from export.checkpoints.stream import header_of
+from export.checkpoints.safetensors import header_of
 from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, T5Config, UNetConfig
 from export.models.keyframes import KeyframeUNet
+from export.models.limits import Limits
 from export.models.movq import MoVQDecoder
 from export.models.t5 import TextEncoder
 from export.onnx.demo import untexted
-from export.onnx.inputs import Limits, draw_inputs, multiples_of
+from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED
 from export.onnx.trace import Traced, point_to, trace
 from ffrt.bundle import Bundle, GraphSpec, list_files, open_bundle, write_manifest

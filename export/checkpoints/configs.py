@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from export.errors import ConfigError
 from export.models.configs import MoVQConfig, T5Config, UNetConfig
 
 _REQUIRED = ("model_channels", "time_embed_dim", "context_dim")
@@ -39,13 +40,13 @@ _SWITCHES = {  # 1.1 interpolation: what we build, which is what each argument i
 def keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
     """The 1.0 keyframe U-Net. T is an input of ours, so ``num_frames`` only has to be there.
 
-    Raises ValueError naming an argument that is missing, unknown or not built.
+    Raises ConfigError naming an argument that is missing, unknown or not built.
     """
     given = _filled(released, {"num_frames": None, "interpolation": False})
     frames, interpolation = given.pop("num_frames"), given.pop("interpolation")
     if frames is None or interpolation:
-        raise ValueError(
-            "wanted the arguments of a keyframe U-Net (num_frames a number, interpolation false), got "
+        raise ConfigError(
+            "expected the arguments of a keyframe U-Net (num_frames a number, interpolation false), got "
             f"num_frames {frames!r}, interpolation {interpolation!r}; is this another network's configuration?"
         )
     return UNetConfig(**given)
@@ -54,19 +55,19 @@ def keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
 def interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
     """The 1.0 interpolation U-Net, which ignores ``num_frames``.
 
-    Raises ValueError naming an argument that is missing, unknown or not built.
+    Raises ConfigError naming an argument that is missing, unknown or not built.
     """
     given = _filled(released, {"num_frames": None, "interpolation": False})
     del given["num_frames"]
     if not given.pop("interpolation"):
-        raise ValueError("interpolation: wanted true, got false; is this another network's configuration?")
+        raise ConfigError("interpolation: expected true, got false; is this another network's configuration?")
     return UNetConfig(**given)
 
 
 def image_keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
     """The 1.1 keyframe U-Net, whose ``out_channels`` are ``num_channels`` where they are not given.
 
-    Raises ValueError naming an argument that is missing or unknown.
+    Raises ConfigError naming an argument that is missing or unknown.
     """
     given = _filled(released, {"out_channels": None, "noise_augmentation": False, "motion_score": False})
     return UNetConfig(**{**given, "out_channels": given["out_channels"] or given["num_channels"]})
@@ -75,7 +76,7 @@ def image_keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
 def texted_interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
     """The 1.1 interpolation U-Net; ``add_temporal_attention`` is true where it is not given.
 
-    Raises ValueError naming an argument that is missing, unknown or not built.
+    Raises ConfigError naming an argument that is missing, unknown or not built.
     """
     check_released_interpolation(released)
     extra = {"add_new_temporal_params": False, "add_temporal_attention": True}
@@ -86,17 +87,17 @@ def texted_interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
 def check_released_interpolation(released: Mapping[str, Any]) -> None:
     """Refuse what the 1.1 interpolation U-Net offers and ours has not; ``temporal_type`` changes nothing in it.
 
-    Raises ValueError naming the argument, what we build and what was asked for.
+    Raises ConfigError naming the argument, what we build and what was asked for.
     """
     if any(released.get("time_downsample", ())):
-        raise ValueError(
-            f"time_downsample: wanted false at every level, got {list(released['time_downsample'])}; halving the "
+        raise ConfigError(
+            f"time_downsample: expected false at every level, got {list(released['time_downsample'])}; halving the "
             "number of groups on the way down is not built here"
         )
     for name, built in _SWITCHES.items():
         if released.get(name, built) is not built:
-            raise ValueError(
-                f"{name}: wanted {built}, got {released[name]!r}; the other networks of the released interpolation "
+            raise ConfigError(
+                f"{name}: expected {built}, got {released[name]!r}; the other networks of the released interpolation "
                 "class are not built here"
             )
 
@@ -107,7 +108,7 @@ def _filled(released: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, A
     missing = [name for name in _REQUIRED if released.get(name) is None]
     unknown = sorted(released.keys() - defaults.keys() - set(_REQUIRED))
     if missing or unknown:
-        raise ValueError(
+        raise ConfigError(
             f"the arguments do not fit this released class: missing {missing}, unknown {unknown}; it takes "
             f"{sorted({*_REQUIRED, *defaults})}"
         )
@@ -121,7 +122,7 @@ def _filled(released: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, A
 def movq_config(released: Mapping[str, Any]) -> MoVQConfig:
     """MoVQ of either release; arguments that change no number (``dropout``) or no decoder (``give_pre_end``) are left.
 
-    Raises TypeError for one that is missing, ValueError for a kernel that does not fit.
+    Raises TypeError for one that is missing, ConfigError for a kernel that does not fit.
     """
     return MoVQConfig(**known_fields(MoVQConfig, released))
 

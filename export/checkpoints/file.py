@@ -23,20 +23,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from export.errors import CheckpointError, MissingKeyError
+
 SHOWN = 8
 """Names that a message lists at most."""
 PICKLED = (".pt", ".pth", ".bin")
 DONTNEED, POPULATE_READ = 4, 22  # madvise(2) on Linux
-
-
-class CheckpointError(ValueError):
-    """A weight file is missing, damaged, unsafe or not the wanted one; the message names file, key, wanted and got."""
-
-
-class MissingKeyError(CheckpointError, KeyError):
-    """The file has no such key."""
-
-    __str__ = Exception.__str__  # a KeyError shows its message in quotes
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -59,15 +51,15 @@ class Checkpoint(Mapping[str, Tensor]):
         value = self._entry(key)
         if isinstance(value, Mapping):
             raise CheckpointError(
-                f"{self.name}: {key!r}: wanted a tensor, got a section of {len(value)} entries; open it with "
+                f"{self.name}: {key!r}: expected a tensor, got a section of {len(value)} entries; open it with "
                 f".section({key!r})"
             )
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
             got = f"{value.layout} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
-            raise CheckpointError(f"{self.name}: {key!r}: wanted a dense tensor, got {got}; save tensors only")
+            raise CheckpointError(f"{self.name}: {key!r}: expected a dense tensor, got {got}; save tensors only")
         if value.is_quantized or value.numel() * value.element_size() > self.size:
             raise CheckpointError(
-                f"{self.name}: {key!r}: wanted a dense tensor inside the file of {self.size} bytes, got "
+                f"{self.name}: {key!r}: expected a dense tensor inside the file of {self.size} bytes, got "
                 f"{value.dtype} {list(value.shape)}; get the file again"
             )
         return value.detach()
@@ -85,7 +77,7 @@ class Checkpoint(Mapping[str, Tensor]):
             entries = found._entry(name)
             if not isinstance(entries, Mapping):
                 raise CheckpointError(
-                    f"{found.name}: {name!r}: wanted a section of named tensors, got {type(entries).__name__}"
+                    f"{found.name}: {name!r}: expected a section of named tensors, got {type(entries).__name__}"
                 )
             found = Checkpoint(self.path, named(found.name, entries), (*found._sections, name))
         return found
@@ -138,7 +130,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         except (SafetensorError, OSError) as error:
             raise damaged(path, f"safetensors: {error}") from error
     if path.suffix not in PICKLED:
-        raise CheckpointError(f"{path}: wanted a file ending in {', '.join((*PICKLED, '.safetensors'))}")
+        raise CheckpointError(f"{path}: expected a file ending in {', '.join((*PICKLED, '.safetensors'))}")
     check_archive(path, start)
     return Checkpoint(path, named(path.name, load_pickled(path)))
 
@@ -147,7 +139,7 @@ def check_archive(path: Path, start: bytes) -> None:
     """Refuse a PyTorch file that cannot be mapped; sizes in its directory are compared with the file's own."""
     if start.startswith(b"\x80"):
         raise CheckpointError(
-            f"{path}: wanted PyTorch's zip format, got the one from before PyTorch 1.6, which cannot be mapped; "
+            f"{path}: expected PyTorch's zip format, got the one from before PyTorch 1.6, which cannot be mapped; "
             "convert it, which reads it into memory once: "
             "torch.save(torch.load(OLD, weights_only=True, map_location='cpu'), NEW)"
         )
@@ -182,8 +174,8 @@ def load_pickled(path: Path) -> Any:
         wants = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error)) if "Weights only" in str(error) else None
         if wants is not None:
             raise CheckpointError(
-                f"{path}: its pickle wants to run {wants[1]}; wanted tensors and nothing else, so nothing was run; get "
-                "the file from its release, or let its author save a plain state dict"
+                f"{path}: expected tensors and nothing else, got a pickle that wants to run {wants[1]}; it was not "
+                "run; get the file from its release, or let its author save a plain state dict"
             ) from None
         first = (str(error).splitlines() or [""])[0]
         raise damaged(path, f"{type(error).__name__}: {first}") from error
@@ -191,10 +183,10 @@ def load_pickled(path: Path) -> Any:
 
 def named(name: str, entries: Any) -> Mapping[str, Any]:
     if not isinstance(entries, Mapping):
-        raise CheckpointError(f"{name}: wanted a dictionary of tensors, got {type(entries).__name__}")
+        raise CheckpointError(f"{name}: expected a dictionary of tensors, got {type(entries).__name__}")
     for key in entries:
         if not isinstance(key, str):
-            raise CheckpointError(f"{name}: wanted names as keys, got {key!r} ({type(key).__name__})")
+            raise CheckpointError(f"{name}: expected names as keys, got {key!r} ({type(key).__name__})")
     return entries
 
 
@@ -265,14 +257,14 @@ def unchanged_mappings(path: Path) -> list[tuple[int, int]]:
 
 
 def madvise(begin: int, end: int, advice: int) -> int:
-    """madvise(2); returns 0 or the error number."""
+    """Advise the system about addresses, as madvise(2) does; returns 0 or the error number."""
     libc = ctypes.CDLL(None, use_errno=True)
     done = libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_int(advice))
     return 0 if done == 0 else ctypes.get_errno()
 
 
 def advise(tensor: Tensor, advice: int) -> int:
-    """madvise(2) on the pages under a tensor if they are pages of a file; returns 0 or the error number."""
+    """Advise the system about the pages under a tensor if they are those of a file; returns 0 or the error number."""
     if tensor.numel() == 0 or sys.platform != "linux":
         return 0
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

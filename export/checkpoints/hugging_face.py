@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.checkpoints.file import CheckpointError, listed, open_checkpoint
+from export.checkpoints.file import listed, open_checkpoint
 from export.checkpoints.names import clip_key, hugging_face_key, projection_key, t5_key
+from export.errors import CheckpointError
 from export.models.clip import ClipTextEncoder
 from export.models.configs import CLIPTextConfig, T5Config
 from export.models.t5 import ACTIVATIONS, TextEncoder
@@ -39,16 +40,16 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 def read_json(path: Path, limit: int) -> dict[str, Any]:
     """The object in a JSON file. Raises CheckpointError if it is missing, larger than ``limit`` or no object."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: wanted a Hugging Face model folder, got none of this file; check the folder")
+        raise CheckpointError(f"{path}: expected a Hugging Face model folder, got none of this file; check the folder")
     size = path.stat().st_size
     if size > limit:
-        raise CheckpointError(f"{path}: wanted at most {limit} bytes, got {size}; is this the model's own file?")
+        raise CheckpointError(f"{path}: expected at most {limit} bytes, got {size}; is this the model's own file?")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: wanted JSON, got {error}; fetch the file again") from None
+        raise CheckpointError(f"{path}: expected JSON, got {error}; fetch the file again") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: wanted a JSON object, got {type(value).__name__}; fetch the file again")
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}; fetch the file again")
     return value
 
 
@@ -62,7 +63,9 @@ def read_config(folder: Path, context_dim: int | None = None) -> T5Config | CLIP
     values = read_json(path, MAX_CONFIG_BYTES)
     kind = values.get("model_type")
     if kind not in T5_TYPES + CLIP_TYPES:
-        raise CheckpointError(f"{path}: model_type: wanted one of {', '.join(T5_TYPES + CLIP_TYPES)}, got {kind!r:.80}")
+        raise CheckpointError(
+            f"{path}: model_type: expected one of {', '.join(T5_TYPES + CLIP_TYPES)}, got {kind!r:.80}"
+        )
     if kind in T5_TYPES:
         return _t5_config(path, values, kind, context_dim)
     if kind == "clip":
@@ -70,7 +73,7 @@ def read_config(folder: Path, context_dim: int | None = None) -> T5Config | CLIP
         key = "text_config" if values.get("text_config_dict") is None else "text_config_dict"
         values = values.get(key, {})
         if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: {key}: wanted an object, got {values!r:.80}")
+            raise CheckpointError(f"{path}: {key}: expected an object, got {values!r:.80}")
     return _clip_config(path, values, context_dim)
 
 
@@ -81,7 +84,7 @@ def _t5_config(path: Path, values: dict[str, Any], kind: str, context_dim: int |
     act = _choice(path, values, "dense_act_fn", "gelu_new" if feed == "gated-gelu" else name, tuple(ACTIVATIONS))
     is_gated = values.get("is_gated_act", gated)
     if not isinstance(is_gated, bool):
-        raise CheckpointError(f"{path}: is_gated_act: wanted true or false, got {is_gated!r:.80}")
+        raise CheckpointError(f"{path}: is_gated_act: expected true or false, got {is_gated!r:.80}")
     width = _size(path, values, "d_model")
     buckets = _size(path, values, "relative_attention_num_buckets", 32, low=4, high=DEEPEST)
     return T5Config(
@@ -108,7 +111,7 @@ def _clip_config(path: Path, values: dict[str, Any], context_dim: int | None) ->
     width = _size(path, values, "hidden_size", 512)
     heads = _size(path, values, "num_attention_heads", 8, high=DEEPEST)
     if width % heads:
-        raise CheckpointError(f"{path}: hidden_size: wanted a multiple of num_attention_heads {heads}, got {width}")
+        raise CheckpointError(f"{path}: hidden_size: expected a multiple of num_attention_heads {heads}, got {width}")
     return CLIPTextConfig(
         vocab_size=_size(path, values, "vocab_size", 49408),
         hidden_size=width,
@@ -129,7 +132,7 @@ _FEEDS = tuple(gate + name for gate in ("", "gated-") for name in ACTIVATIONS)
 def _choice(path: Path, values: dict[str, Any], key: str, default: str, allowed: tuple[str, ...]) -> str:
     value = values.get(key, default)
     if value not in allowed:
-        raise CheckpointError(f"{path}: {key}: wanted one of {', '.join(allowed)}, got {value!r:.80}")
+        raise CheckpointError(f"{path}: {key}: expected one of {', '.join(allowed)}, got {value!r:.80}")
     return str(value)
 
 
@@ -138,14 +141,14 @@ def _size(
 ) -> int:
     value = values.get(key, default)
     if type(value) is not int or not low <= value <= high:
-        raise CheckpointError(f"{path}: {key}: wanted a whole number from {low} to {high}, got {value!r:.80}")
+        raise CheckpointError(f"{path}: {key}: expected a whole number from {low} to {high}, got {value!r:.80}")
     return value
 
 
 def _epsilon(path: Path, values: dict[str, Any], key: str, default: float) -> float:
     value = values.get(key, default)
     if type(value) not in (int, float) or not 0 < value < 1:
-        raise CheckpointError(f"{path}: {key}: wanted a number between 0 and 1, got {value!r:.80}")
+        raise CheckpointError(f"{path}: {key}: expected a number between 0 and 1, got {value!r:.80}")
     return float(value)
 
 
@@ -192,20 +195,21 @@ def open_weights(folder: Path) -> Mapping[str, Tensor]:
                 continue
             if key in places and key != "shared.weight":
                 raise CheckpointError(
-                    f"{path}: {name}: wanted each weight once, {files[key].name} has {places[key][1]} too"
+                    f"{path}: {name}: expected each weight once, {files[key].name} has {places[key][1]} too"
                 )
             if key not in places or name == key:  # T5 may keep its tied embedding under both names
                 places[key], files[key] = (opened, name), path
     missing, left = sorted(shapes.keys() - places.keys()), sorted(places.keys() - shapes.keys())
     if missing or left:
         raise CheckpointError(
-            f"{folder}: wanted the {len(shapes)} weights that config.json describes; missing {listed(missing)}, "
+            f"{folder}: expected the {len(shapes)} weights that config.json describes; missing {listed(missing)}, "
             f"left over {listed(left)}; is config.json of the same model?"
         )
     for key, (opened, name) in places.items():
         if opened[name].shape != shapes[key]:
             raise CheckpointError(
-                f"{files[key]}: {name}: wanted shape {list(shapes[key])} by config.json, got {list(opened[name].shape)}"
+                f"{files[key]}: {name}: expected shape {list(shapes[key])} by config.json, got "
+                f"{list(opened[name].shape)}"
             )
     return Places(places)
 
@@ -237,12 +241,12 @@ def encoder_state(
         wanted = make_encoder(config, interpolation_null_embedding is not None).state_dict()
     missing, left = sorted(wanted.keys() - places.keys()), sorted(places.keys() - wanted.keys())
     if missing or left:
-        raise CheckpointError(f"text encoder: missing {listed(missing)}, left over {listed(left)}; wanted {config}")
+        raise CheckpointError(f"text encoder: missing {listed(missing)}, left over {listed(left)}; expected {config}")
     state = Places(places)
     for key, value in wanted.items():
         if state[key].shape != value.shape:
             raise CheckpointError(
-                f"text encoder: {places[key][1]}: wanted shape {list(value.shape)}, got {list(state[key].shape)}"
+                f"text encoder: {places[key][1]}: expected shape {list(value.shape)}, got {list(state[key].shape)}"
             )
     return state
 
@@ -263,20 +267,20 @@ def _files(folder: Path, of_t5: bool) -> list[Path]:
         if index.is_file():
             return _shards(index, of_t5)
     wanted = ", ".join(name + ending for name in _WEIGHTS for ending in ("", ".index.json"))
-    raise CheckpointError(f"{folder}: wanted one of {wanted}, got none of them; fetch the weights of the model")
+    raise CheckpointError(f"{folder}: expected one of {wanted}, got none of them; fetch the weights of the model")
 
 
 def _shards(index: Path, of_t5: bool) -> list[Path]:
     places = read_json(index, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(places, dict):
-        raise CheckpointError(f"{index}: weight_map: wanted an object, got {places!r:.80}; fetch the file again")
+        raise CheckpointError(f"{index}: weight_map: expected an object, got {places!r:.80}; fetch the file again")
     names = [name for key, name in places.items() if _full_name(key, of_t5) is not None]
     for name in names:
         # A plain name; the file itself may be a link, as in the cache of huggingface_hub.
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-            raise CheckpointError(f"{index}: wanted the plain name of a file in the same folder, got {name!r:.80}")
+            raise CheckpointError(f"{index}: expected the plain name of a file in the same folder, got {name!r:.80}")
         if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index}: wanted the shard {name} beside it, got no such file; fetch it")
+            raise CheckpointError(f"{index}: expected the shard {name} beside it, got no such file; fetch it")
     return [index.parent / name for name in sorted(set(names))]
 
 

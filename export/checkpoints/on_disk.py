@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.checkpoints.file import CheckpointError, bring_in, give_back, listed, open_checkpoint
+from export.checkpoints.file import bring_in, give_back, listed, open_checkpoint
 from export.checkpoints.stream import chunks
+from export.errors import CheckpointError
 
 SMALL = 1 << 20
 """Bytes of a float32 tensor that is kept in memory: a merge factor, a null embedding, the scale of a norm. These are
@@ -40,7 +41,7 @@ def on_disk(module: nn.Module, weights: Path, small: int = SMALL) -> nn.Module:
                 continue
             if stored[key].shape != tensor.shape:
                 raise CheckpointError(
-                    f"{weights.name}: {key}: wanted shape {list(tensor.shape)}, got {list(stored[key].shape)}"
+                    f"{weights.name}: {key}: expected shape {list(tensor.shape)}, got {list(stored[key].shape)}"
                 )
             if tensor.numel() * torch.float32.itemsize <= small:
                 place(owner, name, in_memory(stored[key]))

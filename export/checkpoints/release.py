@@ -22,7 +22,7 @@ from export.checkpoints.configs import (
     texted_interpolation_config,
 )
 from export.checkpoints.defaults import INTERPOLATION_1_0, INTERPOLATION_1_1, KEYFRAMES_1_0, KEYFRAMES_1_1
-from export.checkpoints.file import Checkpoint, CheckpointError, open_checkpoint
+from export.checkpoints.file import Checkpoint, open_checkpoint
 from export.checkpoints.hugging_face import (
     MAX_CONFIG_BYTES,
     Places,
@@ -34,12 +34,13 @@ from export.checkpoints.hugging_face import (
 )
 from export.checkpoints.names import Rename, movq_key, unet_key
 from export.checkpoints.stream import planned
+from export.errors import CheckpointError
 from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, UNetConfig
 from export.models.image_keyframes import FirstFrameUNet, ImageKeyframeUNet
 from export.models.interpolation import InterpolationUNet, TextedInterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
+from export.models.limits import Limits
 from export.models.movq import MoVQ
-from export.onnx.inputs import Limits
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.families import KANDINSKY_1_0, KANDINSKY_1_1, Family
 
@@ -186,7 +187,7 @@ def _configured(folder: Path, name: str, build: Callable[[Mapping[str, Any]], Co
     if isinstance(given, dict) and isinstance(given.get("configs"), dict):
         given = given["configs"]
     if not isinstance(given, dict):
-        raise CheckpointError(f"{path}: {name}: wanted the arguments of a network, got {given!r:.80}")
+        raise CheckpointError(f"{path}: {name}: expected the arguments of a network, got {given!r:.80}")
     try:
         return build(given)
     except (ValueError, TypeError, KeyError) as error:

@@ -14,43 +14,26 @@ import json
 import math
 import os
 import shutil
-import struct
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from export.checkpoints.file import Checkpoint, CheckpointError, bring_in, give_back, listed
+from export.checkpoints.file import Checkpoint, bring_in, give_back, listed
 from export.checkpoints.names import Rename
+from export.checkpoints.safetensors import CODES, ITEM_SIZES, header_of
+from export.errors import BusyError, CheckpointError, DiskFullError
 
 CHUNK = 1 << 22
 """Numbers that are in memory at a time: 16 MB of float32 and their float16."""
 SETTLE = 1 << 26
 """Bytes after which what is written is brought to the disk and leaves the page cache, which would take all free memory
 otherwise; that is faster, too, than one large sync at the end."""
-CODES = {
-    torch.float16: "F16",
-    torch.float32: "F32",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-ITEM_SIZES = {code: dtype.itemsize for dtype, code in CODES.items()}
-SECONDS_A_LINE = 2.0
 Report = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
-
-
-class DiskFullError(OSError):
-    """The disk has no room for the weights. What was written stays: the same export goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +67,7 @@ def stream_weights(
     Checkpoint, and without one every run starts anew.
 
     Raises CheckpointError, before anything is written, where keys are missing, left over or double or shapes differ,
-    and where a value does not fit ``dtype``; DiskFullError where the disk is full and BlockingIOError where another
+    and where a value does not fit ``dtype``; DiskFullError where the disk is full and BusyError where another
     process writes the same file. After a full disk, Ctrl-C or a kill the part stays.
     """
     origin = source.name if isinstance(source, Checkpoint) else f"the source of {out.stem}"
@@ -128,7 +111,6 @@ def stream_weights(
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFullError(
-                    error.errno,
                     f"the disk is full after {done} of {total} bytes of {part}; make room and start the same export "
                     "again: it goes on from there",
                 ) from error
@@ -146,11 +128,11 @@ def planned(
         ours, tensor = rename(released, source[released])
         if ours in found:
             raise CheckpointError(
-                f"{origin}: {found[ours].released!r} and {released!r} both become {ours!r}; wanted one of them"
+                f"{origin}: {found[ours].released!r} and {released!r} both become {ours!r}; expected one of them"
             )
         kept = dtype if tensor.is_floating_point() else tensor.dtype
         if kept not in CODES:
-            raise CheckpointError(f"{origin}: {released!r}: wanted real numbers, got {tensor.dtype}")
+            raise CheckpointError(f"{origin}: {released!r}: expected real numbers, got {tensor.dtype}")
         found[ours] = Entry(ours, released, CODES[kept], tuple(tensor.shape))
     missing = [key for key in wanted if key not in found]
     left = [entry.released for key, entry in found.items() if key not in wanted]
@@ -163,27 +145,12 @@ def planned(
         entry = found[key]
         if entry.shape != tuple(tensor.shape):
             raise CheckpointError(
-                f"{origin}: {entry.released!r} ({key}): wanted shape {list(tensor.shape)}, got {list(entry.shape)}; "
+                f"{origin}: {entry.released!r} ({key}): expected shape {list(tensor.shape)}, got {list(entry.shape)}; "
                 "is the configuration that of this file?"
             )
         if tensor.is_floating_point() != entry.code.startswith("F"):
-            raise CheckpointError(f"{origin}: {entry.released!r} ({key}): wanted {tensor.dtype}, got {entry.code}")
+            raise CheckpointError(f"{origin}: {entry.released!r} ({key}): expected {tensor.dtype}, got {entry.code}")
     return sorted((found[key] for key in wanted), key=lambda entry: -ITEM_SIZES[entry.code])
-
-
-def header_of(
-    tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str], length: int | None = None
-) -> bytes:
-    """The head of a safetensors file whose tensors (dtype, shape) follow in this order, padded to ``length``."""
-    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
-    for key, (code, shape) in tensors.items():
-        end = offset + math.prod(shape) * ITEM_SIZES[code]
-        table[key] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(table).encode()
-    text += b" " * (-len(text) % 8 if length is None else length - 8 - len(text))
-    return struct.pack("<Q", len(text)) + text
 
 
 def whole_tensors(file: io.FileIO, header: bytes, entries: Sequence[Entry]) -> int:
@@ -235,7 +202,7 @@ def unfit(tensor: Tensor, dtype: torch.dtype) -> str:
         give_back(chunk)
     return (
         f"{str(dtype).removeprefix('torch.')} holds at most {torch.finfo(dtype).max:.6g}, the largest value is "
-        f"{largest:.6g}; export with --dtype float32"
+        f"{largest:.6g}; export with --dtype fp32"
     )
 
 
@@ -252,61 +219,19 @@ def settle(file: io.FileIO) -> None:
 
 
 def lock(file: io.FileIO, part: Path) -> None:
-    """Raises BlockingIOError where another process has the part, or has just finished it."""
+    """Raises BusyError where another process has the part, or has just finished it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         mine = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
     except BlockingIOError:
         mine = False
     if not mine:
-        raise BlockingIOError(errno.EAGAIN, f"another export is writing {part}; wait for it, or end it")
+        raise BusyError(f"another export is writing {part}; wait for it, or end it")
 
 
-def check_space(out: Path, wanted: int) -> None:
+def check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out.parent).free
-    if wanted > free:
+    if needed > free:
         raise DiskFullError(
-            errno.ENOSPC, f"no room for {out}: {wanted} bytes wanted, {free} free; make room or choose another --out"
+            f"{out}: expected {needed} bytes of free disk, got {free}; make room or choose another --out"
         )
-
-
-class Progress:
-    """A ``report`` for people: "unet 3.2 of 8.3 GB, 41 s left", rewritten in place on a terminal, elsewhere a line for
-    every tenth that took seconds.
-    """
-
-    def __init__(self, label: str, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
-        self._label, self._stream, self._clock = label, stream, clock
-        self._first: tuple[float, int] | None = None  # when, and the bytes of an earlier part: they took no time
-        self._said: tuple[float, int] | None = None  # when, and at which tenth
-
-    def __call__(self, done: int, total: int) -> None:
-        now = self._clock()
-        if self._first is None:
-            self._first = (now, done)
-        tenth = 10 * done // total if total else 10
-        terminal = self._stream.isatty()
-        if self._said is not None and done < total:
-            if (
-                now - self._said[0] < 0.1
-                if terminal
-                else tenth == self._said[1] or now - self._said[0] < SECONDS_A_LINE
-            ):
-                return
-        self._said = (now, tenth)
-        began, before = self._first
-        seconds = (total - done) * (now - began) / (done - before) if done > before else None
-        line = progress_line(self._label, done, total, seconds)
-        end = "\n" if done >= total or not terminal else ""
-        self._stream.write(f"\r\x1b[K{line}{end}" if terminal else f"{line}{end}")
-        self._stream.flush()
-
-
-def progress_line(label: str, done: int, total: int, seconds_left: float | None) -> str:
-    """``seconds_left`` is None where nothing is known yet."""
-    unit, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
-    line = f"{label} {done / unit:.1f} of {total / unit:.1f} {name}"
-    if seconds_left is None or done >= total:
-        return line
-    seconds = math.ceil(seconds_left)
-    return f"{line}, {seconds} s left" if seconds < 120 else f"{line}, {math.ceil(seconds / 60)} min left"

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.checkpoints.file import CheckpointError
 from export.checkpoints.hugging_face import MAX_CONFIG_BYTES, read_config, read_json
+from export.errors import CheckpointError, PackageError
 from export.models.configs import CLIPTextConfig, T5Config
 from ffrt.errors import BundleError
 from ffrt.stages.text import MAX_TOKENIZER_BYTES, open_tokenizer
@@ -24,9 +24,9 @@ def write_tokenizer(folder: Path, out: Path) -> None:
     """Write the tokenizer of ``folder`` to the file ``out``, without padding and truncation of its own.
 
     tokenizer.json is taken as it is where there is one; spiece.model (T5) and vocab.json with merges.txt (CLIP) are
-    converted as transformers does it. Raises ImportError naming the command where a package is missing, CheckpointError
-    where there is none of them or one is damaged, does not end a prompt as the encoder's family does, or has more
-    tokens than the encoder. ``out`` appears only when all is well.
+    converted as transformers does it. `out` appears only when all is well. Raises PackageError naming the command where
+    a package is missing, CheckpointError where there is none of these files or one is damaged, does not end a prompt as
+    the encoder's family does, or has more tokens than the encoder.
     """
     config = read_config(folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -42,7 +42,7 @@ def write_tokenizer(folder: Path, out: Path) -> None:
         try:
             tokenizer = open_tokenizer(made)
         except BundleError as error:
-            raise CheckpointError(f"{source}: wanted a tokenizer, got {error.__cause__}; fetch it again") from None
+            raise CheckpointError(f"{source}: expected a tokenizer, got {error.__cause__}; fetch it again") from None
         _check(source, tokenizer, config)
         raw = read_json(made, MAX_TOKENIZER_BYTES)
         if raw.get("padding") is not None or raw.get("truncation") is not None:
@@ -55,21 +55,21 @@ def _source(folder: Path, config: T5Config | CLIPTextConfig) -> Path:
     for name in ("tokenizer.json", other):
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder}: wanted tokenizer.json or {other}, got neither; fetch the model's tokenizer")
+    raise CheckpointError(f"{folder}: expected tokenizer.json or {other}, got neither; fetch the model's tokenizer")
 
 
 def _sized(path: Path) -> None:
     if not path.is_file():
-        raise CheckpointError(f"{path}: wanted beside vocab.json, got no such file; fetch the model's tokenizer")
+        raise CheckpointError(f"{path}: expected beside vocab.json, got no such file; fetch the model's tokenizer")
     if path.stat().st_size > MAX_TOKENIZER_BYTES:
-        raise CheckpointError(f"{path}: wanted at most {MAX_TOKENIZER_BYTES} bytes, got {path.stat().st_size}")
+        raise CheckpointError(f"{path}: expected at most {MAX_TOKENIZER_BYTES} bytes, got {path.stat().st_size}")
 
 
 def _from_spiece(folder: Path, spiece: Path) -> Tokenizer:
     missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
     if missing:
-        raise ImportError(
-            f"{spiece}: wanted the packages that convert it, got no {' and no '.join(missing)}; install them: "
+        raise PackageError(
+            f"{spiece}: expected the packages that convert it, got no {' and no '.join(missing)}; install them: "
             "pip install sentencepiece protobuf, or put the model's tokenizer.json beside it"
         )
     from transformers import T5TokenizerFast
@@ -78,7 +78,7 @@ def _from_spiece(folder: Path, spiece: Path) -> Tokenizer:
     extra: Any = read_json(settings, MAX_CONFIG_BYTES).get("extra_ids", 100) if settings.is_file() else 100
     if type(extra) is not int or not 0 <= extra <= MAX_EXTRA_IDS:
         raise CheckpointError(
-            f"{settings}: extra_ids: wanted a whole number from 0 to {MAX_EXTRA_IDS}, got {extra!r:.80}"
+            f"{settings}: extra_ids: expected a whole number from 0 to {MAX_EXTRA_IDS}, got {extra!r:.80}"
         )
     try:
         # Left out, add_prefix_space counts as false, and the first word of every prompt loses its beginning.
@@ -86,7 +86,7 @@ def _from_spiece(folder: Path, spiece: Path) -> Tokenizer:
         return fast.backend_tokenizer
     except Exception as error:
         raise CheckpointError(
-            f"{spiece}: wanted a SentencePiece model, got {error!r:.300}; fetch the file again"
+            f"{spiece}: expected a SentencePiece model, got {error!r:.300}; fetch the file again"
         ) from error
 
 
@@ -99,7 +99,7 @@ def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
         return fast.backend_tokenizer
     except Exception as error:
         raise CheckpointError(
-            f"{vocabulary}, {merges.name}: wanted CLIP's vocabulary and merges, got {error!r:.300}; fetch both again"
+            f"{vocabulary}, {merges.name}: expected CLIP's vocabulary and merges, got {error!r:.300}; fetch both again"
         ) from error
 
 
@@ -115,12 +115,12 @@ def _check(source: Path, tokenizer: Tokenizer, config: T5Config | CLIPTextConfig
     empty = tokenizer.encode("").tokens
     if empty != around:
         raise CheckpointError(
-            f"{source}: wanted {' '.join(around)} around a prompt, as {type(config).__name__.removesuffix('Config')} "
+            f"{source}: expected {' '.join(around)} around a prompt, as {type(config).__name__.removesuffix('Config')} "
             f"was trained, got {' '.join(empty) if empty else 'nothing'}; use the tokenizer that belongs to the model"
         )
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if largest >= config.vocab_size:
         raise CheckpointError(
-            f"{source}: wanted token ids below the encoder's vocab_size {config.vocab_size}, got {largest}; "
+            f"{source}: expected token ids below the encoder's vocab_size {config.vocab_size}, got {largest}; "
             "use the tokenizer that belongs to the model"
         )

@@ -10,15 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from export.errors import CheckpointError
+
 WEIGHTS = Path("runs/weights")
 
 
 def save_half(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a state dict as float16, beside and renamed. Raises ValueError on a value float16 cannot hold."""
+    """Write a state dict as float16, beside and renamed. Raises CheckpointError on a value float16 cannot hold."""
     half = {}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.half()).all()):
-            raise ValueError(f"{name} does not fit float16; largest value {float(tensor.abs().max()):.3g}")
+            raise CheckpointError(f"{name} does not fit float16; largest value {float(tensor.abs().max()):.3g}")
         half[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
     beside = path.with_suffix(".writing")
     save_file(half, beside)
@@ -29,10 +31,13 @@ def save_half(state: Mapping[str, Tensor], path: Path) -> None:
 def load_half(module: nn.Module, path: Path) -> nn.Module:
     """Fill a module, strictly, with the float32 values of a float16 file; returns it in evaluation mode.
 
-    Raises FileNotFoundError with the command that trains the file, RuntimeError where keys or shapes differ.
+    Raises CheckpointError with the command that trains the file where it is missing, and where keys or shapes differ.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; train them: python -m export.training {path.stem}")
+        raise CheckpointError(f"{path}: no such file; train it: python -m export.training {path.stem}")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
-    module.load_state_dict(state, strict=True)
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {error}; is this the file of this model?") from error
     return module.eval()

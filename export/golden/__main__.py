@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.golden.cases import check_file
+from export.golden.check import check_file
 from export.golden.file import Row
 
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     files = sorted(asked.folder.glob("*.npz")) if asked.folder.is_dir() else []
     if not files:
-        print(f"{asked.folder}: wanted a folder of .npz files, found none", file=sys.stderr)
+        print(f"{asked.folder}: expected a folder of .npz files, found none", file=sys.stderr)
         return 2
     status, began = 0, time.monotonic()
     print(f"{'file':34}  {'output':26}  {'':11}  {'largest':>9}  relative RMS")

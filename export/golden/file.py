@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.checkpoints.file import CheckpointError
+from export.errors import CheckpointError
 
 LIMIT = 2e-3
 """Relative RMS error at which a model counts as the released one; float32 itself is off float64 by up to 2e-4."""
@@ -58,7 +58,7 @@ def read_golden(path: Path) -> Golden:
             arrays = {name: file[name] for name in file.files}
         config = json.loads(bytes(arrays["config"])) if "config" in arrays else {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: wanted an .npz of arrays with a JSON config, got {error}") from error
+        raise CheckpointError(f"{path}: expected an .npz of arrays with a JSON config, got {error}") from error
 
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

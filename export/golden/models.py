@@ -26,7 +26,7 @@ from export.models.t5 import TextEncoder
 
 
 def keyframe_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> KeyframeUNet:
-    """1.0. This and all below raise ValueError where parameters and configuration do not fit."""
+    """1.0. This and all below raise ExportError where parameters and configuration do not fit."""
     return load_released(KeyframeUNet(keyframe_config(config)), parameters, unet_key)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from export.errors import ConfigError
+
 TemporalConditioning = Literal["Conv1dAttn1dLayers", "Conv1dAttn1dBlocks", "Conv1dAttn3dBlocks", "Conv3dAttn1dBlocks"]
 """How the keyframe U-Net looks along time (paper section 4.1, Table 1); both releases are the second."""
 
@@ -60,8 +62,8 @@ class CLIPTextConfig:
     def __post_init__(self) -> None:
         _check_context(self.projection, self.context_dim, self.hidden_size)
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"wanted a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
+            raise ConfigError(
+                f"expected a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
                 f"{self.num_attention_heads}"
             )
 
@@ -73,7 +75,9 @@ class CLIPTextConfig:
 
 def _check_context(projection: bool, context_dim: int, width: int) -> None:
     if not projection and context_dim != width:
-        raise ValueError(f"without a projection context_dim is the encoder's width: wanted {width}, got {context_dim}")
+        raise ConfigError(
+            f"without a projection context_dim is the encoder's width: expected {width}, got {context_dim}"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,11 @@ class UNetConfig:
     def __post_init__(self) -> None:
         levels = {len(self.dim_mult), len(self.num_blocks), len(self.add_cross_attention), len(self.add_self_attention)}
         if len(levels) != 1:
-            raise ValueError(f"wanted one entry per level in all four tuples, got lengths {sorted(levels)}")
+            raise ConfigError(f"expected one entry per level in all four tuples, got lengths {sorted(levels)}")
         if min(self.num_blocks) < 2:
-            raise ValueError(f"wanted at least 2 blocks per level (the way up needs them), got {self.num_blocks}")
+            raise ConfigError(f"expected at least 2 blocks per level (the way up needs them), got {self.num_blocks}")
         if self.temporal not in get_args(TemporalConditioning):
-            raise ValueError(f"temporal: wanted one of {get_args(TemporalConditioning)}, got {self.temporal!r}")
+            raise ConfigError(f"temporal: expected one of {get_args(TemporalConditioning)}, got {self.temporal!r}")
 
     @property
     def size_multiple(self) -> int:
@@ -151,8 +155,8 @@ class MoVQConfig:
         kernel, padding = self.temporal_kernel_size, self.temporal_conv_padding
         fits = len(kernel) == len(padding) == 3 and all(k == 2 * p + 1 for k, p in zip(kernel, padding, strict=True))
         if self.temporal and not fits:
-            raise ValueError(
-                f"wanted three odd sizes in temporal_kernel_size and their halves in temporal_conv_padding, such as "
+            raise ConfigError(
+                f"expected three odd sizes in temporal_kernel_size and their halves in temporal_conv_padding, such as "
                 f"(3, 1, 1) and (1, 0, 0), so that the clip keeps its shape; got {kernel} and {padding}"
             )
 

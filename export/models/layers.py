@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.errors import ConfigError
 from export.models.group_norm import group_norm
 
 NORM_EPS = 1e-5
@@ -68,7 +69,7 @@ class Attention(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, context_dim: int, head_dim: int) -> None:
         super().__init__()
         if out_channels % head_dim != 0:
-            raise ValueError(f"wanted channels that are a multiple of head_dim {head_dim}, got {out_channels}")
+            raise ConfigError(f"expected channels that are a multiple of head_dim {head_dim}, got {out_channels}")
         self.head_dim = head_dim
         self.query = nn.Linear(in_channels, out_channels, bias=False)
         self.key = nn.Linear(context_dim, out_channels, bias=False)

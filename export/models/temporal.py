@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.errors import ConfigError
 from export.models.layers import Attention, ConditionalGroupNorm, FeedForward, conv_over_time, merged
 
 LINEAR_DOWN = 4
@@ -102,12 +103,12 @@ def attend_over_time(attention: Attention, x: Tensor, frames: int) -> Tensor:
 
 
 def windows(x: Tensor, frames: int, size: int) -> Tensor:
-    """``[B*T, C, h, w]`` -> ``[B, h/size, w/size, T*size*size, C]``; raises ValueError where that does not go up."""
+    """``[B*T, C, h, w]`` -> ``[B, h/size, w/size, T*size*size, C]``; raises ConfigError where that does not go up."""
     height, width = x.shape[2:]
     if height % size or width % size:
-        raise ValueError(
-            f"wanted h and w that are multiples of {size} wherever time is attended to in {size} x {size} windows, got "
-            f"{height} x {width} there; make the latent a multiple of UNetConfig.size_multiple"
+        raise ConfigError(
+            f"expected h and w that are multiples of {size} wherever time is attended to in {size} x {size} windows, "
+            f"got {height} x {width}; make the latent a multiple of UNetConfig.size_multiple"
         )
     cells = x.unflatten(3, (-1, size)).unflatten(2, (-1, size)).unflatten(0, (-1, frames))  # [B, T, C, y, 2, x, 2]
     return cells.permute(0, 3, 5, 1, 4, 6, 2).flatten(3, 5)

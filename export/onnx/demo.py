@@ -17,9 +17,10 @@ from export.checkpoints.weights import load_half
 from export.models.configs import ModelConfig, UNetConfig
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
+from export.models.limits import Limits
 from export.models.movq import MoVQDecoder, MoVQEncoder
 from export.models.t5 import TextEncoder
-from export.onnx.inputs import Limits, draw_inputs, multiples_of
+from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED, compare
 from export.onnx.trace import Traced, point_to, trace
 from ffrt.backend.graph import Graph

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from export.models.limits import Limits
 from ffrt.families import Signature, TensorSpec
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What inputs of a model may be: latent sides are multiples of ``cell``, pixels of ``downscale`` times that;
-    ``context_dim`` is D; token ids are below ``vocab_size``; temporal positions below ``position_range``.
-    """
-
-    cell: int
-    downscale: int
-    context_dim: int
-    vocab_size: int
-    position_range: int
 
 
 def sizes_of(limits: Limits, number: int) -> dict[str, int]:
@@ -66,29 +53,30 @@ def draw(
 
     match spec.name:
         case "input_ids":
-            return whole(0, limits.vocab_size)
+            drawn = whole(0, limits.vocab_size)
         case "attention_mask" | "context_mask":  # real tokens first, at least one
             kept = torch.randint(1, shape[1] + 1, shape[:1], generator=generator)
             mask = torch.arange(shape[1])[None, :] < kept[:, None]
-            return mask if spec.dtype == "bool" else mask.long()
+            drawn = mask if spec.dtype == "bool" else mask.long()
         case "time":
-            return torch.randint(0, 1000, (1,), generator=generator).float().expand(shape)
+            drawn = torch.randint(0, 1000, (1,), generator=generator).float().expand(shape)
         case "temporal_positions":
-            return torch.arange(shape[0]) * (limits.position_range // shape[0])
+            drawn = torch.arange(shape[0]) * (limits.position_range // shape[0])
         case "skip_frames":
-            return torch.randint(1, 13, (1,), generator=generator).expand(shape)
+            drawn = torch.randint(1, 13, (1,), generator=generator).expand(shape)
         case "perturbation":
-            return torch.zeros(shape)
+            drawn = torch.zeros(shape)
         case "temporal_mask":  # the conditional row first, as guidance has it
-            return torch.tensor([1.0, 0.0])[: shape[0]] if shape[0] <= 2 else torch.ones(shape)
+            drawn = torch.tensor([1.0, 0.0])[: shape[0]] if shape[0] <= 2 else torch.ones(shape)
         case "noise_augmentation":
-            return whole(0, 250)
+            drawn = whole(0, 250)
         case "motion_score":
-            return whole(0, 101)
+            drawn = whole(0, 101)
         case "image" | "latent":
-            return torch.rand(shape, generator=generator) * 2 - 1
+            drawn = torch.rand(shape, generator=generator) * 2 - 1
         case _:
-            return torch.randn(shape, generator=generator)
+            drawn = torch.randn(shape, generator=generator)
+    return drawn
 
 
 def multiples_of(signature: Signature, limits: Limits) -> dict[str, int]:

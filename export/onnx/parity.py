@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.errors import ParityError
 from ffrt.backend.graph import Graph
 from ffrt.bundle import Parity
 
@@ -18,14 +19,10 @@ FLOOR = 1e-3
 """Largest relative RMS error at which a graph is accepted (float32 against float32)."""
 
 
-class ParityError(Exception):
-    """A graph differs from its PyTorch module by more than the floor; no bundle was written."""
-
-
 def compare(
     name: str, module: nn.Module, graph: Graph, draw: Callable[[int], tuple[Tensor, ...]], rounds: int
 ) -> Parity:
-    """Run both on ``rounds`` random inputs of different sizes; raises :class:`ParityError` above :data:`FLOOR`."""
+    """Run both on ``rounds`` random inputs of different sizes; raises ParityError above `FLOOR`."""
     worst_abs, worst_relative = 0.0, 0.0
     for number in range(rounds):
         inputs = draw(number)
@@ -39,7 +36,7 @@ def compare(
             if not relative <= FLOOR:
                 shapes = [list(tensor.shape) for tensor in inputs]
                 raise ParityError(
-                    f"{name}.{output}: wanted a relative RMS error of at most {FLOOR} against PyTorch, got "
+                    f"{name}.{output}: expected a relative RMS error of at most {FLOOR} against PyTorch, got "
                     f"{relative:.3g} (largest difference {largest:.3g}) on inputs {shapes}; nothing was written"
                 )
     return Parity(max_abs=worst_abs, relative_rms=worst_relative, floor=FLOOR)

@@ -16,11 +16,12 @@ import onnx
 import torch
 from torch import nn
 
-from export.checkpoints.stream import header_of
+from export.checkpoints.safetensors import header_of
 from export.models.configs import UNetConfig
 from export.models.keyframes import KeyframeUNet
+from export.models.limits import Limits
 from export.onnx.demo import untexted
-from export.onnx.inputs import Limits, draw_inputs, multiples_of
+from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED
 from export.onnx.trace import Traced, point_to, trace
 from ffrt.bundle import Bundle, GraphSpec, list_files, open_bundle, write_manifest

@@ -19,11 +19,13 @@ import onnx
 import torch
 
 import ffrt
-from export.checkpoints.file import CheckpointError, given_back
+from export.checkpoints.file import given_back
 from export.checkpoints.on_disk import on_disk
+from export.checkpoints.progress import Progress
 from export.checkpoints.release import Part, Release
-from export.checkpoints.stream import Progress, check_space, stream_weights
+from export.checkpoints.stream import check_space, stream_weights
 from export.checkpoints.tokenizer import write_tokenizer
+from export.errors import MemoryShortError
 from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED, compare
 from export.onnx.trace import Traced, point_to, trace
@@ -133,17 +135,17 @@ def _write(release: Release, folder: Path, graphs: dict[str, GraphSpec], known: 
 
 
 def _check_room(parts: Mapping[str, Part], folder: Path, dtype: Dtype) -> None:
-    """Raise DiskFullError or CheckpointError where the disk or the memory is too small, before anything is written."""
+    """Raise DiskFullError or MemoryShortError where the disk or the memory is too small, before anything is written."""
     counts = [sum(value.numel() for value in part.module.state_dict().values()) for part in parts.values()]
     begun = folder.glob("*.part") if folder.is_dir() else ()
     around = next(parent for parent in folder.parents if parent.is_dir())
     written = sum(path.stat().st_size for path in begun)
     check_space(around / folder.name, sum(counts) * getattr(torch, dtype).itemsize - written)
-    wanted = LEAST_MEMORY + min(MORE_MEMORY, 4 * max(counts, default=0))
+    needed = LEAST_MEMORY + min(MORE_MEMORY, 4 * max(counts, default=0))
     free = _free_memory()
-    if free is not None and free < wanted:
-        raise CheckpointError(
-            f"memory: wanted {wanted / 1e9:.1f} GB free, got {free / 1e9:.1f}; end other programs and start again"
+    if free is not None and free < needed:
+        raise MemoryShortError(
+            f"memory: expected {needed / 1e9:.1f} GB free, got {free / 1e9:.1f}; end other programs and start again"
         )
 
 

@@ -7,8 +7,6 @@ loads. So a bundle keeps every weight once, readable for PyTorch and for ONNX Ru
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
+from export.checkpoints.safetensors import places_in
+from export.errors import MissingKeyError
 from ffrt.backend.graph import bind_axes
 from ffrt.families import KANDINSKY_1_0, Signature, TensorSpec
 
@@ -215,25 +215,26 @@ def name_axes(model: onnx.ModelProto, signature: Signature) -> None:
 def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     """Let every initialiser that ``weights`` (safetensors) has by name be read from there; returns the same model.
 
-    Raises KeyError where the file lacks a large initialiser, or one without values: a graph file carries no weights.
+    Raises MissingKeyError where the file lacks a large initialiser, or one without values: a graph file carries no
+    weights.
     """
-    with weights.open("rb") as file:
-        (header_bytes,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(header_bytes))
+    stored_at = places_in(weights)
     casts = []
     for initializer in model.graph.initializer:
-        entry = header.get(initializer.name.removeprefix(JOINED))
-        if entry is None:
+        place = stored_at.get(initializer.name.removeprefix(JOINED))
+        if place is None:
             if len(initializer.raw_data) > LARGEST_CONSTANT or initializer.external_data:
-                raise KeyError(f"{initializer.name} {list(initializer.dims)} is not in {weights.name}")
+                raise MissingKeyError(
+                    f"{weights.name}: no {initializer.name!r} {list(initializer.dims)}, which the graph reads; "
+                    "a graph file carries no weights of its own"
+                )
             continue
-        begin, end = entry["data_offsets"]
         wanted = initializer.data_type
         initializer.ClearField("raw_data")
         initializer.ClearField("external_data")
-        initializer.data_type = TYPES[entry["dtype"]]
+        initializer.data_type = TYPES[place.code]
         initializer.data_location = TensorProto.EXTERNAL
-        places = {"location": weights.name, "offset": 8 + header_bytes + begin, "length": end - begin}
+        places = {"location": weights.name, "offset": place.offset, "length": place.length}
         initializer.external_data.extend(
             onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in places.items()
         )

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.checkpoints.file import CheckpointError, MissingKeyError, bring_in, give_back, lies_in_file, open_checkpoint
+from export.checkpoints.file import bring_in, give_back, lies_in_file, open_checkpoint
+from export.errors import CheckpointError, MissingKeyError
 
 ROOT = Path(__file__).parents[2]
 NESTED = {"unet": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).half()}, "null_embedding": torch.ones(3)}
@@ -98,7 +99,10 @@ class Runs:
 
 def test_a_pickle_that_wants_to_run_code_runs_nothing(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1), "b": Runs(tmp_path / "ran")}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match=r"evil\.pt: its pickle wants to run posix\.system; wanted tensors"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"evil\.pt: expected tensors and nothing else, got a pickle that wants to run posix\.system",
+    ):
         open_checkpoint(tmp_path / "evil.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
     with pytest.raises(CheckpointError, match="cannot be mapped; convert it"):
@@ -197,7 +201,7 @@ def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
     torch.save({**odd, "endless": torch.ones(1).expand(10**9, 10**9)}, tmp_path / "odd.pt")
     checkpoint = open_checkpoint(tmp_path / "odd.pt")
     for key, words in {
-        "step": r"odd\.pt: 'step': wanted a dense tensor, got int",
+        "step": r"odd\.pt: 'step': expected a dense tensor, got int",
         "sparse": r"got torch\.sparse_coo",
         "meta": "on meta",
         "endless": "inside the file of",
@@ -205,11 +209,11 @@ def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(CheckpointError, match=words):
             checkpoint[key]
-    with pytest.raises(CheckpointError, match="'step': wanted a section of named tensors, got int"):
+    with pytest.raises(CheckpointError, match="'step': expected a section of named tensors, got int"):
         checkpoint.section("step")
     for value, words in (
-        ([torch.ones(1)], "wanted a dictionary of tensors, got list"),
-        ({1: 2}, "wanted names as keys"),
+        ([torch.ones(1)], "expected a dictionary of tensors, got list"),
+        ({1: 2}, "expected names as keys"),
     ):
         torch.save(value, tmp_path / "other.pt")
         with pytest.raises(CheckpointError, match=words):
@@ -220,7 +224,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     for name, text, words in (
         ("a.pt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         ("b.pt", "<!DOCTYPE html><html>", "starts with b'<!DOCTYP' and is no PyTorch file"),
-        ("c.ckpt", "", r"wanted a file ending in \.pt, \.pth, \.bin, \.safetensors"),
+        ("c.ckpt", "", r"expected a file ending in \.pt, \.pth, \.bin, \.safetensors"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(CheckpointError, match=words):

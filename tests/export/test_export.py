@@ -12,6 +12,7 @@ import torch
 
 from export.checkpoints.weights import load_half, save_half
 from export.datasets.captions import train_tokenizer
+from export.errors import CheckpointError, MissingKeyError, ParityError
 from export.models.configs import PRESETS, ModelConfig, MoVQConfig, T5Config, UNetConfig
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
@@ -141,7 +142,7 @@ def test_below_the_floor_nothing_is_written(exported: Path, tmp_path: Path, monk
     out = tmp_path / "bundle"
     out.mkdir()
     (out / "kept.txt").write_text("what was there before")
-    with pytest.raises(parity.ParityError, match="relative RMS error of at most 1e-12.*nothing was written"):
+    with pytest.raises(ParityError, match="relative RMS error of at most 1e-12.*nothing was written"):
         demo.write_bundle(SMALL, exported / "weights", out, lambda line: None)
     assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "kept.txt"]
 
@@ -150,7 +151,7 @@ def test_below_the_floor_nothing_is_written(exported: Path, tmp_path: Path, monk
 def test_a_wrong_graph_is_caught(exported: Path) -> None:
     graph = Graph(open_bundle(exported / "bundle"), "movq_decoder", provider="cpu", threads=1)
     other = MoVQ(SMALL.movq).decoder
-    with pytest.raises(parity.ParityError, match="movq_decoder.image"):
+    with pytest.raises(ParityError, match="movq_decoder.image"):
         parity.compare("movq_decoder", other, graph, draws(SMALL, "movq_decoder"), 1)
 
 
@@ -169,15 +170,15 @@ def test_the_demo_bundle_is_light() -> None:
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
-    with pytest.raises(FileNotFoundError, match="python -m export.train"):
+    with pytest.raises(CheckpointError, match="python -m export.train"):
         load_half(module, tmp_path / "none.safetensors")
     with torch.no_grad():
         module.weight[0, 0] = 1e6
-    with pytest.raises(ValueError, match="weight does not fit float16"):
+    with pytest.raises(CheckpointError, match="weight does not fit float16"):
         save_half(module.state_dict(), tmp_path / "big.safetensors")
     assert list(tmp_path.iterdir()) == []
     save_half(torch.nn.Linear(3, 2).state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(CheckpointError, match="size mismatch"):
         load_half(module, tmp_path / "other.safetensors")
 
 
@@ -189,7 +190,7 @@ def test_a_large_constant_outside_the_weights_is_refused(tmp_path: Path) -> None
         if 4 * numbers <= LARGEST_CONSTANT:
             assert point_to(model, tmp_path / "w.safetensors").graph.initializer[0].raw_data
             continue
-        with pytest.raises(KeyError, match="stranger"):
+        with pytest.raises(MissingKeyError, match="stranger"):
             point_to(model, tmp_path / "w.safetensors")
 
 

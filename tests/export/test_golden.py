@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from export.checkpoints.configs import keyframe_config
-from export.checkpoints.names import load_released, unet_key
-from export.checkpoints.released_names import released_unet
+from export.checkpoints.names import load_released, released_unet_key, unet_key
 from export.golden import file as golden
 from export.golden import models as golden_models
 from export.golden.__main__ import main
@@ -94,7 +93,7 @@ def test_a_checkpoint_that_does_not_fit_is_named() -> None:
         load_released(unet, without, unet_key)
     with pytest.raises(ValueError, match="left over.*stranger"):
         load_released(unet, {**file.parameters, "stranger": torch.zeros(1)}, unet_key)
-    with pytest.raises(ValueError, match=r"body.in_conv.bias: wanted shape \[16\], got \[1\]"):
+    with pytest.raises(ValueError, match=r"body.in_conv.bias: expected shape \[16\], got \[1\]"):
         load_released(unet, {**file.parameters, "in_layer.bias": torch.zeros(1)}, unet_key)
 
 
@@ -138,8 +137,8 @@ def test_the_checker_finds_what_is_too_far_or_cannot_be_run(tmp_path: Path, caps
     rows = {line[:8]: line for line in told.splitlines() if "TOO FAR" in line or "could not be run" in line}
     assert rows["a_far.np"].endswith("TOO FAR") and told.count("TOO FAR") == 1
     assert "missing" in rows["b_lacks."] and "embedding.weight" in rows["b_lacks."]
-    assert "wanted a U-Net" in rows["c_strang"] and "depth" in rows["c_strang"]
-    assert "wanted an .npz" in rows["d_none.n"] and "wanted an .npz" in rows["e_pickle"]
+    assert "expected a U-Net" in rows["c_strang"] and "depth" in rows["c_strang"]
+    assert "expected an .npz" in rows["d_none.n"] and "expected an .npz" in rows["e_pickle"]
 
 
 def test_the_checker_wants_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +181,7 @@ def test_the_checker_builds_other_configurations(
     }
     with torch.no_grad():
         y = unet(*list(given.values())[:4], given["temporal_positions"][:3]).numpy()
-    released = dict(released_unet(key, value) for key, value in state.items())
+    released = dict(released_unet_key(key, value) for key, value in state.items())
     np.savez(
         tmp_path / "other.npz",
         config=np.frombuffer(json.dumps(config).encode(), np.uint8),

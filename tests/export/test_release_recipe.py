@@ -248,7 +248,7 @@ def test_too_small_a_machine_is_told_before_anything_is_written(
     arguments = ["kandinsky-video-1.0", "--weights", str(folder), "--out", str(tmp_path / "new" / "bundle")]
     assert main(arguments) == 1
     told = capsys.readouterr().err
-    assert "1000 free" in told if short == "disk" else "memory: wanted 1.0 GB free, got 0.0" in told
+    assert "of free disk, got 1000" in told if short == "disk" else "memory: expected 1.0 GB free, got 0.0" in told
     assert {path.name for path in tmp_path.iterdir()} == {"files"}
 
 

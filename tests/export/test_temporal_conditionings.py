@@ -133,5 +133,5 @@ def test_windows_ask_for_a_doubled_size() -> None:
 
 
 def test_a_stranger_is_named() -> None:
-    with pytest.raises(ValueError, match="temporal: wanted one of .*Conv1dAttn1dLayers.*, got True"):
+    with pytest.raises(ValueError, match="temporal: expected one of .*Conv1dAttn1dLayers.*, got True"):
         replace(SMALL, temporal=True)

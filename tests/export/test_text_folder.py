@@ -26,10 +26,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from export.checkpoints.file import CheckpointError
 from export.checkpoints.hugging_face import encoder_state, make_encoder, open_weights, read_config
 from export.checkpoints.names import clip_key, hugging_face_key, t5_key
 from export.checkpoints.tokenizer import write_tokenizer
+from export.errors import CheckpointError
 from export.golden import file as golden
 from export.golden import models as golden_models
 from export.models.clip import ClipTextEncoder
@@ -354,7 +354,7 @@ def test_an_older_nested_configuration_of_clip(tmp_path: Path) -> None:
     path.write_text(json.dumps({**values, "text_config_dict": {"num_hidden_layers": 3}}))
     assert read_config(tmp_path) == CLIPTextConfig(49408, 512, 2048, 3, 8, 512, projection=False)
     path.write_text(json.dumps({**values, "text_config": 7}))
-    with pytest.raises(CheckpointError, match="config.json: text_config: wanted an object, got 7"):
+    with pytest.raises(CheckpointError, match="config.json: text_config: expected an object, got 7"):
         read_config(tmp_path)
 
 
@@ -368,7 +368,7 @@ def test_without_a_projection_the_context_is_the_hidden_state(tmp_path: Path) ->
     with torch.no_grad():
         wanted = model(input_ids=ids, attention_mask=mask).last_hidden_state
         assert errors(wanted.numpy(), encoder(ids, mask)[0].numpy())[1] < LIMIT
-    with pytest.raises(ValueError, match="context_dim is the encoder's width: wanted 32, got 8"):
+    with pytest.raises(ValueError, match="context_dim is the encoder's width: expected 32, got 8"):
         replace(config, context_dim=8)
 
 
@@ -483,19 +483,19 @@ def void(_: object) -> None:
 
 UNDERIVED = {"dense_act_fn": None, "is_gated_act": None}
 BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
-    "no config": (lambda f: (f / "config.json").unlink(), ["config.json", "wanted a Hugging Face model folder"]),
-    "no JSON": (text_file("config.json", "{"), ["config.json: wanted JSON"]),
-    "deep JSON": (text_file("config.json", "[" * 100_000), ["config.json: wanted JSON"]),
-    "a list": (text_file("config.json", "[]"), ["config.json: wanted a JSON object, got list"]),
+    "no config": (lambda f: (f / "config.json").unlink(), ["config.json", "expected a Hugging Face model folder"]),
+    "no JSON": (text_file("config.json", "{"), ["config.json: expected JSON"]),
+    "deep JSON": (text_file("config.json", "[" * 100_000), ["config.json: expected JSON"]),
+    "a list": (text_file("config.json", "[]"), ["config.json: expected a JSON object, got list"]),
     "endless JSON": (text_file("config.json", " " * (1 << 20) + "{}"), ["config.json", "at most 1048576", "1048578"]),
-    "family": (edit_config(model_type="bert"), ["model_type: wanted one of t5, mt5, umt5, clip", "'bert'"]),
+    "family": (edit_config(model_type="bert"), ["model_type: expected one of t5, mt5, umt5, clip", "'bert'"]),
     "no family": (edit_config(model_type=None), ["model_type", "got None"]),
     "activation": (
         edit_config(feed_forward_proj="gated-mish", **UNDERIVED),
-        ["feed_forward_proj: wanted one of relu", "gated-gelu", "got 'gated-mish'"],
+        ["feed_forward_proj: expected one of relu", "gated-gelu", "got 'gated-mish'"],
     ),
-    "derived": (edit_config(dense_act_fn="tanh"), ["dense_act_fn: wanted one of relu, gelu", "got 'tanh'"]),
-    "no width": (edit_config(d_model=None), ["d_model: wanted a whole number from 1 to 1048576, got None"]),
+    "derived": (edit_config(dense_act_fn="tanh"), ["dense_act_fn: expected one of relu, gelu", "got 'tanh'"]),
+    "no width": (edit_config(d_model=None), ["d_model: expected a whole number from 1 to 1048576, got None"]),
     "width of text": (edit_config(d_model="32"), ["d_model", "got '32'"]),
     "layers": (edit_config(num_layers=10**9), ["num_layers", "1 to 1024", "1000000000"]),
     "distance": (edit_config(relative_attention_max_distance=8), ["max_distance", "from 9", "got 8"]),
@@ -510,19 +510,19 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     ),
     "shape": (
         edit_weights(lambda state: state.update({"shared.weight": torch.zeros(64, 32)})),
-        ["model.safetensors: shared.weight: wanted shape [128, 32]", "got [64, 32]"],
+        ["model.safetensors: shared.weight: expected shape [128, 32]", "got [64, 32]"],
     ),
     "twice": (
         edit_weights(lambda state: state.update({"final_layer_norm.weight": torch.zeros(32)})),
-        ["final_layer_norm.weight: wanted each weight once"],
+        ["final_layer_norm.weight: expected each weight once"],
     ),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), ["wanted one of model.safetensors", "got none"]),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), ["expected one of model.safetensors", "got none"]),
     "cut short": (cut("model.safetensors"), ["model.safetensors", "cut short or damaged"]),
     "wants to run code": (hostile, ["pytorch_model.bin", "wants to run", "mkdir"]),
     "shard outside": (shard("../inside.safetensors"), ["index.json", "plain name", "got '../inside.safetensors'"]),
     "shard absolute": (shard("/etc/passwd"), ["index.json", "plain name", "got '/etc/passwd'"]),
     "shard list": (shard(["inside.safetensors"]), ["index.json", "plain name", "['inside.safetensors']"]),
-    "no shard": (shard("model-00001-of-00002.safetensors"), ["index.json", "wanted the shard model-00001"]),
+    "no shard": (shard("model-00001-of-00002.safetensors"), ["index.json", "expected the shard model-00001"]),
 }
 
 
@@ -556,8 +556,8 @@ def test_projections_and_null_embeddings_must_fit(sound: Path) -> None:
     for parts, nulls, words in [
         ({}, null, "missing projection.weight, projection_norm.bias, projection_norm.weight, left over nothing"),
         ({**bare, "2.weight": null}, null, "left over 2.weight"),
-        ({**bare, "0.weight": torch.zeros(DIM, 31)}, null, r"0.weight: wanted shape \[24, 32\], got \[24, 31\]"),
-        (bare, torch.zeros(7), r"null_embedding: wanted shape \[24\], got \[7\]"),
+        ({**bare, "0.weight": torch.zeros(DIM, 31)}, null, r"0.weight: expected shape \[24, 32\], got \[24, 31\]"),
+        (bare, torch.zeros(7), r"null_embedding: expected shape \[24\], got \[7\]"),
     ]:
         with pytest.raises(CheckpointError, match=words):
             encoder_state(config, weights, parts, nulls)
@@ -571,8 +571,12 @@ def no_end(folder: Path) -> None:
 
 BAD_TOKENIZERS: dict[str, tuple[Callable[[Path], None], type[Exception], list[str]]] = {
     "none": (lambda f: (f / "tokenizer.json").unlink(), CheckpointError, ["tokenizer.json or spiece.model", "neither"]),
-    "not one": (text_file("tokenizer.json", "{}"), CheckpointError, ["tokenizer.json: wanted a tokenizer", "missing"]),
-    "no end token": (no_end, CheckpointError, ["tokenizer.json: wanted </s> around a prompt", "got nothing"]),
+    "not one": (
+        text_file("tokenizer.json", "{}"),
+        CheckpointError,
+        ["tokenizer.json: expected a tokenizer", "missing"],
+    ),
+    "no end token": (no_end, CheckpointError, ["tokenizer.json: expected </s> around a prompt", "got nothing"]),
     "too many": (edit_config(vocab_size=20), CheckpointError, ["tokenizer.json", "vocab_size 20", "use the tokenizer"]),
 }
 

@@ -14,7 +14,8 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from export.onnx.inputs import Limits, draw_inputs
+from export.models.limits import Limits
+from export.onnx.inputs import draw_inputs
 from ffrt import Bundle, BundleError, Pipeline, RequestError, bundle
 from ffrt.backend.graph import Graph
 from ffrt.bundle import open_bundle

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from bench.harness.flops import count_flops
 from export.models.layers import AttentionBlock, GroupConv, row_an_image
+from export.models.limits import Limits
 from export.models.temporal import GroupAttentionBlock
-from export.onnx.inputs import Limits, draw_inputs, multiples_of
+from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.trace import Traced, trace
 from ffrt.families import KANDINSKY_1_1
 from graphs.passes.guidance_rows import masked_temporal, sole_token

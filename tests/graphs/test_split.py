@@ -17,8 +17,9 @@ from export.checkpoints.defaults import INTERPOLATION_1_1
 from export.models.configs import UNetConfig
 from export.models.interpolation import TextedInterpolationUNet
 from export.models.layers import AttentionBlock, GroupConv
+from export.models.limits import Limits
 from export.models.unet import Conditioning
-from export.onnx.inputs import Limits, draw_inputs, multiples_of
+from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.trace import Traced, trace
 from ffrt.backend.parts import Parts
 from ffrt.backend.session import Session
