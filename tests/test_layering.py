@@ -40,9 +40,9 @@ PARTS_OF_ONE = {"graphs/compare.py": {"ffrt.pipeline"}, "graphs/optimise.py": {"
 ONLY = {
     "onnxruntime": {"session"},
     "openvino": {"openvino"},
-    "tokenizers": {"text"},
+    "tokenizers": {"text", "run"},
     "av": {"writers", "video_file"},
-    "PIL": {"image"},
+    "PIL": {"image", "writers"},
     "rich": {"progress"},
 }
 

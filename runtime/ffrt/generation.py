@@ -21,6 +21,7 @@ from ffrt.families import Stage
 from ffrt.media.video_file import check_target
 from ffrt.notes import Note
 from ffrt.plan import FRAME_NOISE_STREAM, Plan, StageRun
+from ffrt.progress import Progress
 from ffrt.sampling import Array, Denoised, normal_noise, uniform_noise
 from ffrt.stages import first_frame, interpolate
 from ffrt.stages.run import Stages
@@ -62,7 +63,7 @@ class Generation(Iterator[Step]):
         self._stages = stages.of(self._cancellation)
         self._facts = facts
         self._resume = resume
-        self._progress = _Progress(plan, clock)
+        self._progress = Progress(plan.stages, clock)
         self._notes = list(plan.notes)
         self._checkpoint: Checkpoint | None = resume
         self._video: Video | None = None
@@ -260,49 +261,3 @@ class Generation(Iterator[Step]):
 
 def _unchanged(x0: Array) -> Array:
     return x0
-
-
-class _Progress:
-    """Counts steps and the time worked on them; a loop that pauses between steps is not counted."""
-
-    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
-        self._plan, self._clock = plan, clock
-        self._done = 0
-        self._worked_s, self._resumed_s = 0.0, clock()
-        self._stage: StageRun | None = None
-        self._first_s = 0.0
-        self._s_per_cost: float | None = None
-
-    def resume(self) -> None:
-        self._resumed_s = self._clock()
-
-    def pause(self) -> None:
-        self._worked_s += self._clock() - self._resumed_s
-
-    def skip(self, runs: tuple[StageRun, ...]) -> None:
-        """Steps that a checkpoint holds already."""
-        self._done += sum(run.steps for run in runs)
-
-    def step(self, run: StageRun, index: int, latents: Array | None = None, decode: Decode | None = None) -> Step:
-        """One more step is finished: `index` of `run`."""
-        self._done += 1
-        elapsed_s = self._worked_s + self._clock() - self._resumed_s
-        if run is not self._stage:
-            self._stage, self._first_s = run, elapsed_s
-        elif run.cost > 0:  # the first step of a stage also opened its graph
-            self._s_per_cost = (elapsed_s - self._first_s) / index / run.cost
-        left = run.cost * (run.steps - index - 1)
-        left += sum(later.cost * later.steps for later in self._plan.stages[self._plan.stages.index(run) + 1 :])
-        remaining_s = None if self._s_per_cost is None else left * self._s_per_cost
-        return Step(
-            run.stage,
-            run.fps,
-            index,
-            run.steps,
-            self._done,
-            self._plan.total_steps,
-            elapsed_s,
-            remaining_s,
-            latents,
-            decode,
-        )

@@ -76,7 +76,7 @@ def wanted_bytes(bundle: Bundle, need: Need) -> int:
 
 
 def check_memory(bundle: Bundle, need: Need, free: int | None) -> None:
-    """Raise OutOfMemoryError, which says what would fit, where a request wants more than is `free`; None is unknown."""
+    """Raise OutOfMemoryError, which says what would fit, if a request needs more than is `free`; None is unknown."""
     wanted = wanted_bytes(bundle, need)
     if free is None or wanted <= free:
         return
@@ -92,9 +92,7 @@ def check_memory(bundle: Bundle, need: Need, free: int | None) -> None:
 
 
 def free_bytes(on_gpu: bool) -> int | None:
-    """Memory free on the first GPU in use, as its driver says, or available on this machine; None where that is not
-    known.
-    """
+    """Bytes free on the first GPU in use, as its driver says, or on this machine; None if that is not known."""
     if on_gpu:
         return _gpu_free_bytes()
     try:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
-import signal
-import subprocess
-import sys
 import textwrap
 import weakref
 from collections.abc import Iterator
@@ -20,35 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ffrt.errors import FfrtError, RequestError, VideoWriteError
+from ffrt.errors import RequestError, VideoWriteError
 from ffrt.media.video_file import SUFFIXES, check_target, read_metadata
 from ffrt.video import Video
-
-METADATA = {"prompt": 'a "red" circle, Größe 1 \\ красный 圆', "seed": "0", "ffrt": "0.1.0", "empty": ""}
-
-
-def circle(n: int, height: int = 64, width: int = 96) -> NDArray[np.uint8]:
-    """A red disc that moves right over near-black: uint8 [n, height, width, 3]."""
-    frames = np.empty((n, height, width, 3), np.uint8)
-    y, x = np.mgrid[:height, :width]
-    for i in range(n):
-        disc = (y - height // 2) ** 2 + (x - 12 - 3 * i) ** 2 < 100
-        frames[i] = np.where(disc[..., None], (220, 40, 40), (15, 15, 20))
-    return frames
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    error = np.mean((a.astype(np.float64) - b) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-def saved_files(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+from tests.runtime.clips import METADATA, circle, decode, psnr, run_python, saved_files
 
 
 @pytest.mark.parametrize("fps", [2, 8, 30])
@@ -248,7 +219,7 @@ def test_bad_targets_are_named_before_the_first_chunk(tmp_path: Path) -> None:
         ("x" * 300 + ".mp4", "too long"),
         ("a\0.mp4", "is no file name"),
     ]:
-        for attempt in (lambda p: check_target(p), lambda p: source.video().save(p)):
+        for attempt in (check_target, lambda p: source.video().save(p)):
             with pytest.raises(VideoWriteError, match=words):
                 attempt(tmp_path / name)
     assert source.made == 0
@@ -292,108 +263,6 @@ def test_a_link_is_followed_and_the_old_file_replaced(tmp_path: Path) -> None:
     assert np.array_equal(decode(tmp_path / "real.png"), circle(1))
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt(), RequestError("no")])
-def test_an_error_on_the_way_keeps_the_old_file_and_leaves_nothing(
-    tmp_path: Path, suffix: str, error: BaseException
-) -> None:
-    def chunks() -> Iterator[NDArray[np.uint8]]:
-        yield circle(2)
-        raise error
-
-    path = tmp_path / f"a{suffix}"
-    path.write_text("the old file")
-    with pytest.raises(type(error)) as caught:
-        Video(chunks, num_frames=4, height=64, width=96, fps=8, metadata={}).save(path)
-    assert caught.value is error
-    assert path.read_text() == "the old file"
-    assert saved_files(tmp_path) == [path.name]
-
-
-def test_on_frame_counts_and_may_stop_the_writing(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    Video.from_frames(circle(3), 8).save(tmp_path / "a.webm", on_frame=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "limit"),
-    [(suffix, limit) for suffix in SUFFIXES for limit in (100, 6000, 60_000) if (suffix, limit) != (".png", 60_000)],
-)
-def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, suffix: str, limit: int) -> None:
-    """A limit on the file size stands for the disk: the same failing write(2), without the rights to mount one."""
-    program = textwrap.dedent(
-        """
-        import resource, signal, sys
-        import numpy as np
-        from ffrt.errors import VideoWriteError
-        from ffrt.video import Video
-        frames = np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), np.uint8)
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-        try:
-            Video.from_frames(frames, 8).save(sys.argv[1])
-        except VideoWriteError as error:
-            print("refused:", error)
-        """
-    )
-    path = tmp_path / f"a{suffix}"
-    assert "refused:" in run_python(program, str(path), str(limit))
-    assert saved_files(tmp_path) == []
-
-
-def test_no_space_left_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(VideoWriteError, match="the disk of .* is full; free some space") as caught:
-        Video.from_frames(circle(2), 8).save(tmp_path / "a.png")
-    assert isinstance(caught.value, FfrtError)
-    assert saved_files(tmp_path) == []
-
-
-SLOW_WRITER = textwrap.dedent(
-    """
-    import sys, time
-    import numpy as np
-    from ffrt.video import Video
-    def chunks():
-        for i in range(200):
-            yield np.full((1, 64, 64, 3), i, np.uint8)
-            if i == 5:
-                print("writing", flush=True)
-            if i > 5:
-                time.sleep(0.05)
-    Video(chunks, num_frames=200, height=64, width=64, fps=8, metadata={}).save(sys.argv[1])
-    """
-)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("suffix", [".mp4", ".png"])
-def test_a_killed_writer_leaves_the_old_file(tmp_path: Path, suffix: str, number: signal.Signals) -> None:
-    path = tmp_path / f"a{suffix}"
-    path.write_text("the old file")
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_WRITER, str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == b"writing\n"
-        process.send_signal(number)
-    assert process.wait(timeout=60) != 0
-    assert path.read_text() == "the old file"
-    left = [name for name in saved_files(tmp_path) if name != path.name]
-    if number == signal.SIGINT:
-        assert left == []
-    else:  # nothing can run after SIGKILL: one hidden folder, and nothing that looks like a video
-        assert all(name.startswith(".ffrt-") and name.endswith(".part") for name in left)
-
-
 def test_metadata_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("not a video")
     (tmp_path / "a.png").write_text("not a picture")
@@ -401,16 +270,3 @@ def test_metadata_of_other_files(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.png", "short.png", "missing.gif"):
         with pytest.raises(RequestError, match="cannot be read as a video"):
             read_metadata(tmp_path / name)
-
-
-def environment() -> dict[str, str]:
-    runtime = Path(__file__).parents[2] / "runtime"
-    return {**os.environ, "PYTHONPATH": str(runtime)}
-
-
-def run_python(program: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment(), timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -1,4 +1,4 @@
-"""How a video becomes a file: formats, metadata, and a target that is either the old file or the whole new one.
+"""How a video becomes a file: formats, metadata, and a target that is the old file or the whole new one.
 
 The suffix decides the format:
 
@@ -19,7 +19,6 @@ import errno
 import json
 import os
 import re
-import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -117,7 +116,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
                     for _ in container.demux():
                         pass
                 comment = {key.lower(): value for key, value in container.metadata.items()}.get("comment", "")
-    except (OSError, av.FFmpegError, struct.error) as error:
+    except (OSError, ValueError, SyntaxError, av.FFmpegError) as error:
         raise RequestError(f"{os.fspath(path)!r} cannot be read as a video: {error}") from error
     try:
         value = json.loads(comment)

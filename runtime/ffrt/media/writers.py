@@ -5,11 +5,10 @@ A writer takes uint8 frames [H, W, 3] one at a time and returns the files it mad
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-import struct
-import zlib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -28,17 +27,19 @@ CODECS: Mapping[str, tuple[str, dict[str, str], dict[str, str]]] = {  # codec, i
     ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}, {}),
     ".gif": ("gif", {}, {"loop": "0"}),
 }
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Writer(Protocol):
     """`add` every frame, then `finish`; or `abort`, after which the files are worthless."""
 
-    def add(self, frame: NDArray[np.uint8]) -> None: ...
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Encode a frame [H, W, 3]."""
 
-    def finish(self) -> list[Path]: ...
+    def finish(self) -> list[Path]:
+        """End the video; gives its files. Raises OSError if not every frame reached the disk."""
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """Give up."""
 
 
 class AvWriter:
@@ -78,6 +79,7 @@ class AvWriter:
             self.container.metadata["title"] = metadata["prompt"]
 
     def add(self, frame: NDArray[np.uint8]) -> None:
+        """Encode a frame [H, W, 3]."""
         from av import VideoFrame
         from av.video.reformatter import ColorRange, Colorspace
 
@@ -109,6 +111,7 @@ class AvWriter:
             self.container.mux(self.stream.encode(None))
 
     def finish(self) -> list[Path]:
+        """Close the file and count its packets."""
         import av
 
         self._push(None)
@@ -122,16 +125,15 @@ class AvWriter:
         return [self.part]
 
     def abort(self) -> None:
+        """Close the file; it will be deleted, and the first error is the one to show."""
         import av
 
-        try:
+        with contextlib.suppress(OSError, av.FFmpegError):
             self.container.close()
-        except (OSError, av.FFmpegError):  # the part is deleted and the first error is the one to show
-            pass
 
 
 class PngWriter:
-    """One png per frame, without a library: filter `up`, zlib, and a text chunk."""
+    """One PNG per frame, written by Pillow, with the metadata in a text chunk."""
 
     def __init__(self, folder: Path, metadata: Mapping[str, str]) -> None:
         self.folder = folder
@@ -139,23 +141,19 @@ class PngWriter:
         self.parts: list[Path] = []
 
     def add(self, frame: NDArray[np.uint8]) -> None:
-        height, width, _ = frame.shape
-        rows = frame.reshape(height, width * 3)
-        lines = np.full((height, 1 + width * 3), 2, np.uint8)  # each line starts with its filter: 2 = up
-        lines[0, 1:] = rows[0]
-        np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+        """Write one frame."""
+        from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add(b"sRGB", b"\0")
+        info.add_text("Comment", self.comment)
         part = self.folder / f"{len(self.parts):05d}.png"
-        part.write_bytes(
-            PNG_SIGNATURE
-            + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-            + _png_chunk(b"sRGB", b"\0")
-            + _png_chunk(b"tEXt", b"Comment\0" + self.comment.encode("ascii"))
-            + _png_chunk(b"IDAT", zlib.compress(lines.tobytes()))
-            + _png_chunk(b"IEND", b"")
-        )
+        Image.fromarray(np.ascontiguousarray(frame)).save(part, pnginfo=info)
         self.parts.append(part)
 
     def finish(self) -> list[Path]:
+        """The files, in order."""
         return self.parts
 
     def abort(self) -> None:
@@ -190,18 +188,10 @@ def _add_gif_comment(part: Path, comment: str) -> None:
         file.write(b"\x21\xfe" + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0\x3b")
 
 
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def read_png_comment(path: Path) -> str:
-    with open(path, "rb") as file:
-        if file.read(8) != PNG_SIGNATURE:
-            raise OSError(errno.EINVAL, "not a png file")
-        while True:
-            size, kind = struct.unpack(">I4s", file.read(8))
-            if kind == b"tEXt" and size < 1 << 20 and (data := file.read(size)).startswith(b"Comment\0"):
-                return data.removeprefix(b"Comment\0").decode("latin-1")
-            if kind in (b"IDAT", b"IEND"):
-                return ""
-            file.seek(size + 4, os.SEEK_CUR)
+    """The `Comment` text chunk of a PNG, empty if there is none. Raises OSError or ValueError for other files."""
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG",)) as image:
+        comment = image.info.get("Comment", "")
+        return comment if isinstance(comment, str) else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -64,7 +65,7 @@ def windows(groups: int, window: int | None, halo: int) -> list[tuple[slice, sli
         return [(slice(0, groups), slice(0, groups))]
     count = -(-(groups - 2 * halo) // (window - 2 * halo))
     starts = [i * (groups - window) // (count - 1) for i in range(count)]
-    edges = [(before + window + after) // 2 for before, after in zip(starts, starts[1:], strict=False)]
+    edges = [(before + window + after) // 2 for before, after in pairwise(starts)]
     cores = zip([0, *edges], [*edges, groups], strict=True)
     return [(slice(start, start + window), slice(*core)) for start, core in zip(starts, cores, strict=True)]
 

@@ -27,7 +27,7 @@ from ffrt.stages.step_cache import StepCache
 from ffrt.stages.text import Context, encode
 
 if TYPE_CHECKING:
-    from ffrt.stages.text import Tokenizer
+    from tokenizers import Tokenizer
 
 Denoising = Generator[Denoised, None, Array]
 """A stage under way: yields every denoising step, returns the latents."""

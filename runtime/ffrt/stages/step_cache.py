@@ -58,6 +58,7 @@ class StepCache:
         self._deep: list[NDArray[Any]] = []
 
     def __call__(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The outputs of the whole network, or of the shallow one with the last deep features."""
         time = float(feed["time"][0])
         if time == self._time:
             self._call += 1

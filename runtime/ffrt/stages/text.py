@@ -15,7 +15,7 @@ from ffrt.notes import Note
 from ffrt.stages.denoising import Network, Prompt
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer as Tokenizer
+    from tokenizers import Tokenizer
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -59,7 +59,7 @@ class Context:
 
 def open_tokenizer(path: Path) -> Tokenizer:
     """The `tokenizers` file at `path`, without its own padding and truncation. Raises BundleError if it is not one."""
-    from tokenizers import Tokenizer as Tokenizer
+    from tokenizers import Tokenizer
 
     size = path.stat().st_size
     if size > MAX_TOKENIZER_BYTES:
