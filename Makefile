@@ -14,11 +14,11 @@ demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
 
 test: lint
-	.venv/bin/python -m pytest -q -m "not slow"
-	.venv/bin/python -m pytest -q -m slow
+	.venv/bin/python -m pytest -q -m "not slow" --durations=15
+	.venv/bin/python -m pytest -q -m slow --durations=15
 
 fast: lint
-	.venv/bin/python -m pytest -q -m "not slow"
+	.venv/bin/python -m pytest -q -m "not slow" --durations=15
 
 lint: .venv/ready
 	.venv/bin/ruff format --check .

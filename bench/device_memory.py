@@ -6,23 +6,29 @@ stand-ins for CUDA's libraries (`bench.cuda.stand_ins`), which count what it all
 counted: scratch memory of cuDNN's convolutions, and CUDA's own for its context.
 """
 
-import argparse
+from __future__ import annotations
+
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.contenders.full_size import BUILD, SHAPES
 from bench.contenders.work import PROMPT
 from bench.cuda.stand_ins import counts
 from bench.cuda.wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
-from bench.cuda_run import BUILD, SCALES
-from bench.harness.run import ROOT, child, environment, keep
-from ffrt import Context, FfrtError, Pipeline, open_bundle
+from bench.harness import program
+from bench.harness.program import Program, Result, target
+from bench.harness.record import ROOT
+from bench.harness.run import child, say
+from bench.harness.words import markdown, verdict
+from ffrt import Context, Pipeline, open_bundle
 from ffrt.backend.session import Memory
 from ffrt.sampling import Sampling, drain, normal_noise
 from ffrt.stages.interpolate import noise_shape
@@ -33,14 +39,12 @@ PARTS = {"text": "text", "keyframes": "keyframes", "interpolation": "interpolati
 TARGET_BYTES = 12e9
 STEPS = 3
 TOKENS, FRAMES = 77, 8
-MEASURE = "from bench.device_memory import measure\nresult['found'] = measure(argument)\n"
+MEASURE = "from bench.device_memory import measure_parts\nresult['found'] = measure_parts(argument)\n"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    line = argparse.ArgumentParser(prog="python -m bench.device_memory", description=__doc__.splitlines()[0])
-    line.add_argument("--scale", choices=SCALES, default="full", help="released size or tiny networks (full)")
-    line.add_argument("--bundle", type=Path, default=ROOT / "graphs" / "demo", help="the demo's folder (graphs/demo)")
+def arguments(line: ArgumentParser) -> None:
+    """The arguments of this bench alone."""
+    line.add_argument("--scale", choices=SHAPES, default="full", help="released size or tiny networks (full)")
     line.add_argument("--ort", type=Path, help=f"an unpacked {WHEEL} wheel for this Python (fetched once otherwise)")
     line.add_argument(
         "--models",
@@ -48,11 +52,9 @@ def parser() -> argparse.ArgumentParser:
         default=ROOT / "graphs" / "bundles",
         help="bundles are kept below it and used again; 60 GB at the full scale (graphs/bundles)",
     )
-    line.add_argument("--json", type=Path, help="record (bench/results/device_memory.json of the full scale)")
-    return line
 
 
-def measure(argument: Mapping[str, Any]) -> dict[str, Any]:
+def measure_parts(argument: Mapping[str, Any]) -> dict[str, Any]:
     """Open parts and run them, all in this process; what was asked of the device by the end of each.
 
     `argument`: `bundles` (part -> folder), `side` (of latents), `width` (of a text context), `memory`.
@@ -92,25 +94,23 @@ def run_part(part: str, stages: Stages, side: int, width: int) -> None:
             pass
 
 
-def run(asked: argparse.Namespace) -> dict[str, Any]:
-    """Build what is missing, then measure. Raises ProviderError without a wheel, RuntimeError where a child fails."""
+def measure(asked: Namespace) -> Iterator[Result]:
+    """Build what is missing, then measure. Raises ProviderError without a wheel, ChildError where a child fails."""
     wheel = fetch_wheel(cache_folder()) if asked.ort is None else asked.ort
     models, demo = asked.models.resolve() / f"cuda-{asked.scale}", asked.bundle.resolve()
     built = {"scale": asked.scale, "folder": str(models), "demo": str(demo), "provider": "cuda"}
     for part in PARTS:
         if not (models / f"{part}-cuda").is_dir():
-            print(f"building {part}", file=sys.stderr, flush=True)
+            say(f"building {part}")
             child(BUILD, {**built, "part": part}, show=True)
             shutil.rmtree(models / f"{part}-plain")
-    from bench.contenders.full_size import SHAPES
-
     shapes = SHAPES[asked.scale]
     bundles = {part: str(models / f"{part}-cuda") for part in PARTS}
     with tempfile.TemporaryDirectory() as scratch:
         around = over_stand_ins(wheel, Path(scratch))
 
         def measured(parts: Mapping[str, str], memory: Memory) -> dict[str, Any]:
-            print(f"running {', '.join(parts)} with memory={memory!r}", file=sys.stderr, flush=True)
+            say(f"running {', '.join(parts)} with memory={memory!r}")
             argument = {"bundles": parts, "side": shapes.side, "width": shapes.keyframes.context_dim, "memory": memory}
             found: dict[str, Any] = child(MEASURE, argument, variables=around)["found"]
             return found
@@ -118,47 +118,55 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         low = {part: measured({part: folder}, "low")[part] for part, folder in bundles.items()}
         fast = measured(bundles, "fast")
     most = max(found["most"] for found in low.values())
-    return {
-        "bench": "device_memory",
-        "whole": asked.scale == "full",
-        "environment": {**environment(demo, "cuda", None), "provider_from": WHEEL},
-        "side_px": shapes.side * shapes.decoder.downscale,
-        "low": low,
-        "fast": fast,
-        "targets": [{"name": "most", "measured": most, "target": TARGET_BYTES, "met": most <= TARGET_BYTES}],
-    }
+    yield Result(
+        {
+            "side_px": shapes.side * shapes.decoder.downscale,
+            "low": low,
+            "fast": fast,
+            "targets": [target("most", most, TARGET_BYTES, least=False)],
+        },
+        environment={"provider_from": WHEEL},
+    )
 
 
 def table(record: Mapping[str, Any]) -> str:
     """The record as Markdown."""
-    (target,) = record["targets"]
+    (item,) = record["targets"]
     fast = max(found["most"] for found in record["fast"].values())
-    lines = [
-        f'| full-size 1.0 video at {record["side_px"]} px, `memory="low"` | GPU memory | target | met |',
-        "|---|---|---|---|",
-        *(f"| {words} | {record['low'][part]['most'] / 1e9:.1f} GB | | |" for part, words in PARTS.items()),
-        f"| **at most, one stage at a time** | {target['measured'] / 1e9:.1f} GB | under "
-        f"{target['target'] / 1e9:.0f} GB | {'yes' if target['met'] else '**no**'} |",
-        f'| all stages held, `memory="fast"` | {fast / 1e9:.1f} GB | | |',
-        "",
-        f"What the CUDA provider of {record['environment']['provider_from']} allocates, counted without a GPU; scratch "
-        "memory of cuDNN and CUDA's own come on top. Float16; Flan-UL2's encoder, 8.7 billion parameters, as 8-bit "
-        "integers.",
+    limit = f"under {item['target'] / 1e9:.0f} GB"
+    rows = [
+        *([words, f"{record['low'][part]['most'] / 1e9:.1f} GB", "", ""] for part, words in PARTS.items()),
+        ["**at most, one stage at a time**", f"{item['measured'] / 1e9:.1f} GB", limit, verdict(item)],
+        ['all stages held, `memory="fast"`', f"{fast / 1e9:.1f} GB", "", ""],
     ]
-    return "\n".join(lines)
+    head = f'full-size 1.0 video at {record["side_px"]} px, `memory="low"`'
+    return "\n".join(
+        [
+            *markdown([head, "GPU memory", "target", "met"], rows),
+            "",
+            f"What the CUDA provider of {record['environment']['provider_from']} allocates, counted without a GPU; "
+            "scratch memory of cuDNN and CUDA's own come on top. Float16; Flan-UL2's encoder, 8.7 billion parameters, "
+            "as 8-bit integers.",
+        ]
+    )
+
+
+PROGRAM = Program(
+    "device_memory",
+    __doc__,
+    measure,
+    table,
+    arguments,
+    provider="cuda",
+    providers=("cuda",),
+    threads=False,
+    free=lambda asked: frozenset({"ort", "models"}),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and record. 0: done; 1: not."""
-    asked = parser().parse_args(arguments)
-    try:
-        record = run(asked)
-    except (FfrtError, RuntimeError, OSError) as error:
-        print(f"device_memory: {error}", file=sys.stderr)
-        return 1
-    keep(record, asked.json)
-    print(table(record))
-    return 0
+    """Measure and keep the record. 0: done; 2: not."""
+    return program.main(PROGRAM, arguments)
 
 
 if __name__ == "__main__":

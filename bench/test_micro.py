@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.harness.run import ROOT
+from bench.harness.record import ROOT
 from ffrt import Context, Pipeline, sampling
 from ffrt.sampling import Array
 from ffrt.stages.interpolate import GRAPHS, METHODS, Method
@@ -31,7 +31,7 @@ def pipe() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def context(pipe: Pipeline) -> Context:
-    """What the keyframe network is told."""
+    """The conditioning of the keyframe network."""
     return pipe.encode(PROMPT)
 
 
@@ -98,7 +98,7 @@ def test_sampler_arithmetic(benchmark: BenchmarkFixture, pipe: Pipeline, name: s
 
 @pytest.mark.parametrize("name", sampling.SOLVERS)
 def test_sampler_loop(benchmark: BenchmarkFixture, pipe: Pipeline, keyframes: Array, name: str) -> None:
-    """Ten steps of keyframes with a network that takes no time, and noise that is there already."""
+    """Ten steps of keyframes with a network that takes no time, and noise that is drawn already."""
 
     def run() -> sampling.Denoised:
         config = pipe.bundle.keyframes

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ from export.checkpoints.names import Rename, released_movq_key, released_unet_ke
 from export.models.interpolation import InterpolationUNet
 from export.models.keyframes import KeyframeUNet
 from export.models.movq import MoVQ
+from ffrt.bundle import Bundle, open_bundle
 
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
 WORDS = ["a", "red", "car", "drives", "over", "the", "snowy", "mountain", "road", "at", "night"]
 
 
@@ -117,3 +122,25 @@ def write_1_1(folder: Path) -> Path:
     (folder / "configs.json").write_text(json.dumps({**configs, "text_encoder": encoder}))
     write_text_encoder(folder / "text_encoder")
     return folder
+
+
+def start_export(version: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Export a small release as a user would: it becomes `bundle` in `folder`, its output goes to `log`."""
+    files = {"1.0": write_1_0, "1.1": write_1_1}[version](folder / "files")
+    command = ["export", f"kandinsky-video-{version}", "--weights", files, "--out", folder / "bundle"]
+    paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def exported(export: tuple[subprocess.Popen[bytes], Path]) -> Bundle:
+    """The bundle of a started export, once it is done; fails with the end of its log."""
+    process, folder = export
+    assert process.wait(timeout=1200) == 0, (folder / "log").read_text(encoding="utf-8")[-3000:]
+    return open_bundle(folder / "bundle")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.contenders.work import SAMPLER, STEPS, Given, Scale, Steps, scale_of
+from bench.contenders.work import SAMPLER, STEPS, Inputs, Scale, Steps, scale_of
+from bench.harness.record import BenchError
 from export.checkpoints.weights import load_half
 from export.models.configs import INTERPOLATION_SHAPES, KEYFRAME_SHAPES_SMALL, PRESETS
 from export.models.keyframes import KeyframeUNet
@@ -33,16 +34,23 @@ COMPILED = ("keyframe_unet", "interpolation_unet", "movq_decoder")
 def networks_of(kind: str, weights: Path) -> dict[str, nn.Module]:
     """The float32 networks of a bundle by graph name, from its own weights; `kind` is "demo" or "small".
 
-    Raises FileNotFoundError and RuntimeError where the weights are missing or do not fit.
+    Raises BenchError if the weights are missing or do not fit.
     """
-    demo = PRESETS["demo"]
-    if kind == "demo":
-        return load_modules(demo, weights)
-    own: dict[str, nn.Module] = {
-        "keyframe_unet": KeyframeUNet(KEYFRAME_SHAPES_SMALL),
-        "interpolation_unet": untexted(INTERPOLATION_SHAPES[kind]),
-    }
-    return {name: load_half(module, weights / f"{name}.safetensors") for name, module in own.items()} | shared(weights)
+    try:
+        if kind == "demo":
+            return load_modules(PRESETS["demo"], weights)
+        own: dict[str, nn.Module] = {
+            "keyframe_unet": KeyframeUNet(KEYFRAME_SHAPES_SMALL),
+            "interpolation_unet": untexted(INTERPOLATION_SHAPES[kind]),
+        }
+        return loaded(own, weights) | shared(weights)
+    except (OSError, RuntimeError) as error:
+        raise BenchError(f"{weights}: expected the weights of {kind} networks: {error}") from error
+
+
+def loaded(modules: Mapping[str, nn.Module], weights: Path) -> dict[str, nn.Module]:
+    """Modules by graph name, each with its weights of a bundle folder."""
+    return {name: load_half(module, weights / f"{name}.safetensors") for name, module in modules.items()}
 
 
 def shared(weights: Path) -> dict[str, nn.Module]:
@@ -51,21 +59,20 @@ def shared(weights: Path) -> dict[str, nn.Module]:
     from export.models.t5 import TextEncoder
 
     demo = PRESETS["demo"]
-    kept: dict[str, nn.Module] = {"text_encoder": TextEncoder(demo.text), "movq_decoder": MoVQDecoder(demo.movq)}
-    return {name: load_half(module, weights / f"{name}.safetensors") for name, module in kept.items()}
+    return loaded({"text_encoder": TextEncoder(demo.text), "movq_decoder": MoVQDecoder(demo.movq)}, weights)
 
 
 class Eager:
     """The stages over PyTorch modules, letters as in `graphs/README.md`.
 
-    `threads` None leaves PyTorch's own choice. With `half` the modules must be float16 ones on `device`; `compiled`
-    hands them to torch.compile, which works at their first call and takes minutes; `bfloat16` runs them under autocast.
+    `threads` None leaves the choice to PyTorch. With `half` the modules must be float16 ones on `device`; `compiled`
+    passes them to torch.compile, which compiles at the first call, for minutes; `bfloat16` runs them under autocast.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        networks: Mapping[str, nn.Module],
+        networks: Mapping[str, Callable[..., Any]],
         threads: int | None,
         *,
         device: str = "cpu",
@@ -78,7 +85,7 @@ class Eager:
         self.bundle = bundle
         self._device = torch.device(device)
         self._dtype = torch.float16 if half else torch.float32
-        if compiled:  # a killed run leaves half a library in the cache that all share, and every later one fails on it
+        if compiled:  # in a shared cache, a killed run leaves half a library, on which all later ones fail
             self._cache = tempfile.TemporaryDirectory(prefix="ffrt-inductor-", ignore_cleanup_errors=True)
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
         self._bfloat16 = bfloat16
@@ -96,45 +103,45 @@ class Eager:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self._device, self._dtype if tensor.is_floating_point() else tensor.dtype)
 
-    def keyframes(self, scale: Scale, given: Given) -> Steps:
-        """Keyframes of the shape of `scale`, one yield for each step."""
+    def keyframes(self, scale: Scale, inputs: Inputs) -> Steps:
+        """Keyframes of the shape of `scale`, one yield per denoising step."""
         config = self.bundle.keyframes
         weights = guidance_weights(scale.keyframe_guidance)
         rows = len(weights)
-        told, masked = given.context.rows()
-        context, mask = self._tensor(told[:rows]), self._tensor(masked[:rows])
+        all_rows, all_masks = inputs.context.rows()
+        context, mask = self._tensor(all_rows[:rows]), self._tensor(all_masks[:rows])
         positions = self._tensor(temporal_positions(config.num_frames, config.position_range))
 
         @torch.inference_mode()
         def predict(x: Array, time: float) -> Array:
             times = torch.full((rows,), time, device=self._device)
             x_rows = torch.cat([self._tensor(x)] * rows)
-            made = self._run("keyframe_unet", x_rows, times, context, mask, positions)
-            return guide_rows(made.float().cpu().numpy(), weights)
+            prediction = self._run("keyframe_unet", x_rows, times, context, mask, positions)
+            return guide_rows(prediction.float().cpu().numpy(), weights)
 
-        noise = normal_noise(0, 0, (config.num_frames, *given.latents.shape[1:]))
+        noise = normal_noise(0, 0, (config.num_frames, *inputs.latents.shape[1:]))
         return denoise(predict, noise, config, steps=STEPS, sampler=SAMPLER)
 
-    def interpolation(self, scale: Scale, given: Given) -> Steps:
-        """The first pass between the known latents, one yield for each step."""
+    def interpolation(self, scale: Scale, inputs: Inputs) -> Steps:
+        """The first pass between the known latents, one yield per denoising step."""
         config = self.bundle.interpolation
         weights = guidance_weights(scale.interpolation_guidance)
         rows = len(weights)
-        known = self._tensor(given.latents)
+        known = self._tensor(inputs.latents)
         both = torch.stack([known, torch.zeros_like(known)][:rows])  # [B, G+1, 4, h, w]
         before, after = both[:, :-1].flatten(0, 1), both[:, 1:].flatten(0, 1)
-        groups = len(given.latents) - 1
+        groups = len(inputs.latents) - 1
         skip = torch.full((groups,), config.passes[0].skip_frames, device=self._device)
         perturbation = torch.zeros(groups, device=self._device)
 
         @torch.inference_mode()
         def predict(x: Array, time: float) -> Array:
-            seen = torch.cat([before, torch.cat([self._tensor(x)] * rows), after], dim=1)
+            joined = torch.cat([before, torch.cat([self._tensor(x)] * rows), after], dim=1)
             times = torch.full((rows,), time, device=self._device)
-            made = self._run("interpolation_unet", seen, times, skip, perturbation)
-            return guide_rows(made.float().cpu().numpy(), weights)
+            prediction = self._run("interpolation_unet", joined, times, skip, perturbation)
+            return guide_rows(prediction.float().cpu().numpy(), weights)
 
-        noise = normal_noise(0, 1, noise_shape("group", given.latents.shape))
+        noise = normal_noise(0, 1, noise_shape("group", inputs.latents.shape))
         return denoise(predict, noise, config, steps=STEPS, sampler=SAMPLER)
 
     @torch.inference_mode()
@@ -156,13 +163,13 @@ class Eager:
         return Context(context.float().cpu().numpy(), mask, null.float().cpu().numpy())
 
     def video(self, fps: int, prompt: str) -> int:
-        """A whole video with the released sampling and the bundle's guidance; returns its frames, none kept."""
+        """A whole video with the released sampling and the bundle's guidance; returns its number of frames."""
         scale = scale_of(self.bundle)
         nothing = np.empty((0, self.bundle.video.latent_channels, scale.side, scale.side), np.float32)
-        given = Given(self.encode(prompt), nothing, nothing)
-        latents = drain(self.keyframes(scale, given))
+        inputs = Inputs(self.encode(prompt), nothing, nothing)
+        latents = drain(self.keyframes(scale, inputs))
         for one_pass in self.bundle.interpolation.passes:
             if one_pass.fps <= fps:
-                given = Given(given.context, latents, nothing)
-                latents = merge("group", latents, drain(self.interpolation(scale, given)))
+                inputs = Inputs(inputs.context, latents, nothing)
+                latents = merge("group", latents, drain(self.interpolation(scale, inputs)))
         return sum(len(frames) for frames in self.decode(latents))

@@ -1,5 +1,4 @@
-"""The networks of `bench.cuda_run` and `bench.device_memory`: random weights at the released size, or tiny ones for a
-dry run, each a bundle.
+"""The bundles of `bench.cuda_run` and `bench.device_memory`: random weights at the released size, or tiny ones.
 
 A part has a bundle of its own, in which only its network is not the demo's, so that parts are built side by side and
 one alone can be measured.
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from bench.contenders.work import Scale, Stage
+from bench.datasets.release import TWO_LEVELS
 from export.checkpoints.defaults import INTERPOLATION_1_0, KEYFRAMES_1_0
 from export.checkpoints.safetensors import header_of
 from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, T5Config, UNetConfig
@@ -49,6 +49,8 @@ STAGES: Mapping[Part, Stage] = {
     "decode": "decode_frame",
     "text": "text",
 }
+BUILD = "from bench.contenders.full_size import build\nbuild(argument)\n"
+"""A body for `bench.harness.run.child`."""
 TOKENS = 77
 CHUNK = 1 << 24
 """Numbers drawn at a time."""
@@ -76,18 +78,7 @@ class Shapes:
         )
 
 
-_TINY = UNetConfig(
-    model_channels=32,
-    init_channels=32,
-    time_embed_dim=64,
-    context_dim=64,
-    groups=8,
-    head_dim=32,
-    dim_mult=(1, 2),
-    num_blocks=(2, 2),
-    add_cross_attention=(False, True),
-    add_self_attention=(False, True),
-)
+_TINY = UNetConfig(32, 32, 64, 64, groups=8, head_dim=32, **TWO_LEVELS)
 SHAPES: Mapping[str, Shapes] = {
     "full": Shapes(
         KEYFRAME_SHAPES["Conv1dAttn1dBlocks"],
@@ -151,8 +142,9 @@ def load_network(part: Part, shapes: Shapes, weights: Path, device: str, half: b
 
 
 def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str) -> Bundle:
-    """Write the bundle of a part: its weights and its exported graph, and the demo's others; `out` appears when it is
-    whole.
+    """Write the bundle of a part: its weights, its exported graph and the demo's others.
+
+    `out` appears when it is whole.
     """
     graph = GRAPHS[part]
     beside = out.with_name(f".{out.name}.writing")
@@ -190,10 +182,9 @@ def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str)
 
 
 def build(argument: Mapping[str, Any]) -> None:
-    """Write the plain and the optimised bundle of a part where they are not there yet, the text encoder's with 8-bit
-    weights; meant for a process of its own.
+    """Write the plain and the optimised bundle of a part unless they exist, the text encoder's with 8-bit weights.
 
-    `argument`: `part`, `scale`, `folder` (the bundles stand below it), `demo`, `provider`.
+    Meant for a process of its own. `argument`: `part`, `scale`, `folder` (of the bundles), `demo`, `provider`.
     """
     from graphs.optimise import Dtype, optimise
 

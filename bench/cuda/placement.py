@@ -1,12 +1,11 @@
-"""``python -m bench.cuda.placement BUNDLE``: where ONNX Runtime's CUDA provider would run each node, asked without a
-GPU.
+"""`python -m bench.cuda.placement BUNDLE`: where ONNX Runtime's CUDA provider would run each node, without a GPU.
 
 The real provider of the onnxruntime-gpu wheel partitions, fuses and lays out every graph of the bundle, over stand-ins
-for CUDA's libraries (:mod:`bench.cuda.stand_ins`); nothing is computed. Shown for each graph: the nodes that the GPU
+for CUDA's libraries (`bench.cuda.stand_ins`); nothing is computed. Shown for each graph: the nodes that the GPU
 and the CPU take, attentions and GroupNorms that run as one kernel out of all, and the Transposes, Casts and copies
 between host and device that remain. Axes have the bundle's sizes, as in a session that is opened for one shape, and
-what parts of a graph hand each other has the size that follows: with ``--open`` they are left symbolic, and arithmetic
-on shapes then costs copies.
+values between the parts of a graph have the sizes that follow. With `--open` they are left symbolic, and arithmetic on
+shapes then costs copies.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Placement:
-    """What became of one graph, or part of one: what each provider took, and what runs after optimisation."""
+    """Where the nodes of one graph, or part of one, run: by provider, and by operator after optimisation."""
 
     graph: str
     sizes: Mapping[str, int]
@@ -48,10 +47,11 @@ class Placement:
 
     @property
     def on_cpu(self) -> Mapping[str, int]:
+        """The operators that the CPU takes, and how many of each."""
         return self.taken.get(CPU, {})
 
     def count(self, *operators: str) -> int:
-        """Nodes after optimisation that are one of ``operators``, in whatever domain."""
+        """Nodes after optimisation that are one of `operators`, in whatever domain."""
         return sum(number for name, number in self.after.items() if name.rpartition("::")[2] in operators)
 
     @property
@@ -68,10 +68,12 @@ class Placement:
 
     @property
     def transposes(self) -> int:
+        """Transposes after optimisation."""
         return self.count("Transpose")
 
     @property
     def casts(self) -> int:
+        """Casts after optimisation."""
         return self.count("Cast")
 
     @property
@@ -86,7 +88,7 @@ def has_gpu() -> bool:
 
 
 def sizes_of(path: Path, letters: Mapping[str, int]) -> dict[str, int | None]:
-    """The symbolic axes of a graph's inputs, products such as ``B*T`` included; None where ``letters`` lack one."""
+    """The symbolic axes of a graph's inputs, products such as `B*T` included; None where `letters` lack one."""
     found: dict[str, int | None] = {}
     for value in onnx.load(path, load_external_data=False).graph.input:
         for axis in (dim.dim_param for dim in value.type.tensor_type.shape.dim if dim.dim_param):
@@ -125,10 +127,10 @@ def letters_of(bundle: Bundle) -> dict[str, int]:
 
 
 def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], wheel: Path | None) -> list[Placement]:
-    """Where the nodes of ``graphs`` (:func:`graphs_of`) run, file by file.
+    """Where the nodes of `graphs` (as of `graphs_of`) run, file by file.
 
-    Axes that neither ``letters`` nor an earlier file of the same graph know stay symbolic.
-    ``wheel`` is an unpacked onnxruntime-gpu wheel for this Python; None asks the installed one and needs a GPU.
+    Axes that neither `letters` nor an earlier file of the same graph know stay symbolic.
+    `wheel` is an unpacked onnxruntime-gpu wheel for this Python; None asks the installed one and needs a GPU.
     Raises ProviderError where the provider does not start, GraphInputError where a graph is not taken.
     """
     sizes = {path: sizes_of(path, letters) for parts in graphs.values() for path in parts}
@@ -149,11 +151,13 @@ def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], whee
             capture_output=True,
             text=True,
             env=environment,
+            check=False,
         )
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if len(answers) < len(sizes):
         missing = list(sizes)[len(answers)]
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        lines = done.stderr.strip().splitlines()
+        said = lines[-1] if lines else f"exit status {done.returncode}"
         raise GraphInputError(f"{missing.stem}: the CUDA provider would not take {missing}: {said}")
     for answer in answers:
         if CUDA not in answer["providers"]:
@@ -171,7 +175,7 @@ def place(graphs: Mapping[str, Sequence[Path]], letters: Mapping[str, int], whee
 
 
 def table(placements: Sequence[Placement]) -> str:
-    """One line a graph, and below it what the CPU takes, if anything."""
+    """One line per graph, and below it what the CPU takes, if anything."""
     head = ["graph", "GPU", "CPU", "attentions", "GroupNorms", "Transposes", "Casts", "copies"]
     rows = []
     for one in placements:
@@ -189,7 +193,7 @@ def table(placements: Sequence[Placement]) -> str:
 
 
 def listed(operators: Mapping[str, int]) -> str:
-    """``236 Conv, 12 MatMul``, the most frequent first."""
+    """`236 Conv, 12 MatMul`, the most frequent first."""
     return ", ".join(
         f"{count} {name}" for name, count in sorted(operators.items(), key=lambda item: (-item[1], item[0]))
     )
@@ -231,7 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json is not None:
         counts = ("attentions", "group_norms", "transposes", "casts", "copies")
         found = {one.graph: asdict(one) | {name: getattr(one, name) for name in counts} for one in placements}
-        asked.json.write_text(json.dumps({"options": OPTIONS, "wheel": WHEEL, "graphs": found}, indent=1) + "\n")
+        text = json.dumps({"options": OPTIONS, "wheel": WHEEL, "graphs": found}, indent=1)
+        asked.json.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

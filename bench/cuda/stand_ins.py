@@ -1,10 +1,10 @@
 """Libraries that look like CUDA's and cuDNN's to ONNX Runtime's CUDA provider, so that it runs where there is no GPU.
 
-The provider then registers its kernels, partitions, fuses and lays out a graph as it would on a GPU, and a run takes
-its way through allocations, copies and launches; nothing is computed, what comes back is zeros. Every function that is
-asked of the libraries returns 0, success, except for the few below. They describe a device of compute capability 9.0,
-give memory of the host for memory of the device, at most ``STAND_IN_BYTES`` of the environment, refuse while launches
-are recorded what CUDA refuses then, and count (:func:`counts`). cuDNN wants no scratch memory here, and what is
+The provider then registers its kernels, partitions, fuses and lays out a graph as it would on a GPU, and a run goes
+through its allocations, copies and launches; nothing is computed, the outputs are zeros. Every function of the
+libraries returns 0, success, except for the few below. They describe a device of compute capability 9.0, allocate
+memory of the host for memory of the device, at most `STAND_IN_BYTES` of the environment, refuse while launches
+are recorded what CUDA refuses then, and count (`counts`). cuDNN wants no scratch memory here, and what is
 uploaded is not kept. Needs gcc and nm.
 """
 
@@ -29,8 +29,10 @@ _DNN_NAME = re.compile(rb"\0(cudnn[A-Z][A-Za-z]+(?:_v[0-9]+)?)(?=\0)")
 
 @dataclass(frozen=True)
 class Counts:
-    """What a process has asked of the stand-ins: bytes of device memory that it holds and the most that it held,
-    allocations, copies to the device and to the host, launches of kernels, and of recordings.
+    """What a process has asked of the stand-ins.
+
+    Bytes of device memory that it holds and the most that it held, allocations, copies to the device and to the host,
+    launches of kernels, and of recordings.
     """
 
     held: int
@@ -145,7 +147,7 @@ _COUNTS = "void stand_in_counts(long *out) { memcpy(out, counted, sizeof counted
 
 
 def body(name: str) -> str:
-    """The function ``name`` in C."""
+    """The function `name` in C."""
     if name == "cudaGetDeviceProperties":
         return _PROPERTIES
     if name == "cudaDeviceGetAttribute":
@@ -160,13 +162,13 @@ def body(name: str) -> str:
 
 
 def build_stand_ins(provider: Path, out: Path) -> None:
-    """Write into ``out`` the libraries that ``provider``, ONNX Runtime's CUDA library, wants to load.
+    """Write into `out` the libraries that `provider`, ONNX Runtime's CUDA library, loads.
 
     Raises ProviderError without gcc and nm, or where they fail.
     """
     if shutil.which("gcc") is None or shutil.which("nm") is None:
         raise ProviderError(
-            "wanted gcc and nm, which stand-ins for CUDA are built with, found none; on Debian or Ubuntu type "
+            "expected gcc and nm, which build the stand-ins for CUDA, got none; on Debian or Ubuntu type "
             "sudo apt install gcc"
         )
     for library, names in wanted_functions(provider).items():
@@ -182,7 +184,7 @@ def build_stand_ins(provider: Path, out: Path) -> None:
 
 
 def wanted_functions(provider: Path) -> dict[str, list[str]]:
-    """Library -> the functions that ``provider`` leaves to it; those without a version are the driver's."""
+    """Library -> the functions that `provider` imports from it; those without a version are the driver's."""
     found: dict[str, list[str]] = {library: [] for library in (*VERSIONED, DRIVER, RANDOM)}
     for line in _run(["nm", "-D", "--undefined-only", str(provider)]).splitlines():
         name, _, version = line.split()[-1].partition("@")
@@ -203,7 +205,7 @@ def counts() -> Counts:
 
 
 def _run(call: list[str]) -> str:
-    done = subprocess.run(call, capture_output=True, text=True)
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ProviderError(f"stand-ins for CUDA could not be built: {' '.join(call[:2])} said {done.stderr[-400:]}")
     return done.stdout

@@ -1,5 +1,6 @@
-"""The onnxruntime-gpu wheel, kept unpacked beside the installed ONNX Runtime, and what a process needs to run it over
-stand-ins for CUDA's libraries (:mod:`bench.cuda.stand_ins`).
+"""The onnxruntime-gpu wheel, unpacked next to the installed ONNX Runtime, and the environment to use it.
+
+A process with that environment runs it over stand-ins for CUDA's libraries (`bench.cuda.stand_ins`).
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ def cache_folder() -> Path:
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """The unpacked wheel in ``folder``, fetched by pip where it is not there yet.
+    """The unpacked wheel in `folder`, fetched by pip if it is missing.
 
     Raises ProviderError, with nothing left behind, where it cannot be had; it exists for Linux and Windows.
     """
     if (folder / PROVIDER_FILE).is_file():
         return folder
     if sys.platform != "linux":
-        raise ProviderError(f"wanted Linux, whose CUDA provider can be asked without a GPU, got {sys.platform}")
+        raise ProviderError(f"expected Linux, whose CUDA provider can be rehearsed without a GPU, got {sys.platform}")
     call = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "--target"]
     print(f"fetching {WHEEL} (256 MB, once) into {folder}", file=sys.stderr)
     beside = folder.with_name(f".{folder.name}.fetching.{os.getpid()}")
     try:
         beside.mkdir(parents=True)
-        done = subprocess.run([*call, str(beside), WHEEL], capture_output=True, text=True)
+        done = subprocess.run([*call, str(beside), WHEEL], capture_output=True, text=True, check=False)
         if done.returncode != 0 or not (beside / PROVIDER_FILE).is_file():
-            said = (done.stderr.strip().splitlines() or ["a wheel without the CUDA provider"])[-1]
+            lines = done.stderr.strip().splitlines()
+            reason = lines[-1] if lines else "a wheel without the CUDA provider"
             raise ProviderError(
-                f"{WHEEL} could not be fetched: {said}; where there is a network type pip install --no-deps "
+                f"{WHEEL} could not be fetched: {reason}; with a network, type pip install --no-deps "
                 f"--target FOLDER {WHEEL} and then python -m bench.cuda.placement BUNDLE --ort FOLDER"
             )
         if not (folder / PROVIDER_FILE).is_file():
@@ -57,15 +59,16 @@ def fetch_wheel(folder: Path) -> Path:
 
 
 def over_stand_ins(wheel: Path, folder: Path) -> Mapping[str, str]:
-    """What a Python process has in its environment so that its ONNX Runtime is that of ``wheel`` and has a GPU, in
-    appearance: stand-ins that are built in ``folder``.
+    """Variables for a Python process whose ONNX Runtime is that of `wheel` and appears to have a GPU.
 
-    Raises ProviderError where ``wheel`` is no unpacked wheel or the stand-ins cannot be built.
+    The stand-ins are built in `folder`.
+
+    Raises ProviderError where `wheel` is no unpacked wheel or the stand-ins cannot be built.
     """
     provider = wheel / PROVIDER_FILE
     if not provider.is_file():
         raise ProviderError(
-            f"{wheel}: wanted an unpacked {WHEEL} wheel, found no {PROVIDER_FILE} in it; type "
+            f"{wheel}: expected an unpacked {WHEEL} wheel, got a folder without {PROVIDER_FILE}; type "
             f"pip install --no-deps --target {wheel} {WHEEL}"
         )
     build_stand_ins(provider, folder)

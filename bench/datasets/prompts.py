@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bench.harness.record import BenchError
+
 T = TypeVar("T")
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
 BACKGROUNDS = ("black", "grey", "brown", "teal")
 SIZES = (None, "small", "large")
 MOTIONS = ("moving right", "moving left", "moving up", "moving down", "standing still", "growing", "shrinking")
-SHAPE_ACTIONS = tuple((shape, action) for action in MOTIONS for shape in ("circle", "square", "triangle")) + (
+SHAPE_ACTIONS = (
+    *((shape, action) for action in MOTIONS for shape in ("circle", "square", "triangle")),
     ("square", "spinning"),
     ("triangle", "spinning"),
 )
@@ -26,7 +29,7 @@ SET_SIZE = 300
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt, the seed to make it with, and what should be seen."""
+    """A prompt, the seed to generate it with, and what it should show."""
 
     prompt: str
     seed: int
@@ -46,12 +49,12 @@ def deck(values: Sequence[T], rng: random.Random) -> Iterator[T]:
 def cases(count: int, split: str = "test") -> list[Case]:
     """The first `count` cases of a set. A shorter list is the start of a longer one.
 
-    Raises `ValueError` for an unknown set and for a count that is not 1 to 300.
+    Raises BenchError for an unknown set and for a count that is not 1 to 300.
     """
     if split not in FIRST_SEED:
-        raise ValueError(f"split must be one of {sorted(FIRST_SEED)}, got {split!r}")
+        raise BenchError(f"split: expected one of {sorted(FIRST_SEED)}, got {split!r}")
     if not 1 <= count <= SET_SIZE:
-        raise ValueError(f"the number of prompts must be 1 to {SET_SIZE}, got {count}")
+        raise BenchError(f"prompts: expected 1 to {SET_SIZE}, got {count}")
     rng = random.Random("ffrt demo prompts")
     decks = zip(*(deck(words, rng) for words in (SHAPE_ACTIONS, COLOURS, BACKGROUNDS, SIZES)), strict=True)
     cells = list(dict.fromkeys(itertools.islice(decks, 3 * SET_SIZE)))  # distinct, in the order drawn

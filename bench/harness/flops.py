@@ -1,4 +1,4 @@
-"""How many floating-point operations one run of a graph takes, counted from the shapes that it really ran with.
+"""The floating-point operations of one run of a graph, counted from the shapes of that run.
 
 Symbolic shapes pass through too much arithmetic for static inference, so the graph runs once under ONNX Runtime's
 profiler, without optimisation, and every convolution and matrix product is counted from its profiled shapes: two
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 
 def count_flops(graph: Path, feed: Mapping[str, NDArray[Any]]) -> int:
-    """FLOPs of one run of the ONNX file `graph` on `feed`. Raises what ONNX Runtime raises where it cannot run."""
+    """FLOPs of one run of the ONNX file `graph` on `feed`. Raises ONNX Runtime's own errors if it cannot run."""
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -27,7 +27,7 @@ def count_flops(graph: Path, feed: Mapping[str, NDArray[Any]]) -> int:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         session.run(None, dict(feed))
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     ran = (event["args"] for event in events if event.get("name", "").endswith("_kernel_time"))
     return sum(
         node_flops(args["op_name"], shapes(args["input_type_shape"]), shapes(args["output_type_shape"])[0])

@@ -1,11 +1,5 @@
-"""A contact sheet: one row per prompt, time to the right, written as PNG.
+"""Pictures of measurements: contact sheets with one row per prompt and time to the right, and plots, as PNG."""
 
-The picture is made with the standard library; labels are drawn when Pillow is there (extra `dev`).
-"""
-
-import importlib.util
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from bench.harness.record import BenchError
 
 Pixels = NDArray[np.uint8]
 GAP_PX = 2
@@ -21,30 +18,15 @@ PAPER = 250
 
 @dataclass(frozen=True)
 class Row:
-    """A label, the clip's frames uint8 `[N, H, W, 3]`, and whether it is right (None: not judged)."""
+    """A label, the frames of a clip uint8 `[N, H, W, 3]`, and whether it is right (None: not judged)."""
 
     label: str
     frames: Pixels
     right: bool | None = None
 
 
-def png(pixels: Pixels) -> bytes:
-    """Encode uint8 `[H, W, 3]` as an 8-bit RGB PNG (ISO/IEC 15948), rows filtered by difference to the row above."""
-    height, width, _ = pixels.shape
-    flat = pixels.reshape(height, width * 3)
-    above = np.vstack([np.zeros((1, width * 3), np.uint8), flat[:-1]])
-    lines = np.hstack([np.full((height, 1), 2, np.uint8), flat - above])
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = zlib.compress(lines.tobytes(), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
 def thumbnail(frame: Pixels, size_px: int) -> Pixels:
-    """Mean over square blocks, so that `[H, W, 3]` gets about `size_px` wide; a smaller picture stays as it is."""
+    """Average `[H, W, 3]` over square blocks to about `size_px` in width; a smaller picture stays as it is."""
     block = max(1, frame.shape[1] // size_px)
     height, width = (side // block for side in frame.shape[:2])
     blocks = frame[: height * block, : width * block].reshape(height, block, width, block, 3)
@@ -53,22 +35,18 @@ def thumbnail(frame: Pixels, size_px: int) -> Pixels:
 
 
 def label_picture(text: str, width: int, height: int, right: bool | None) -> Pixels:
-    """The label's area `[height, width, 3]`: a green or red bar for right or wrong, words where Pillow is installed."""
-    area = np.full((height, width, 3), PAPER, np.uint8)
-    if importlib.util.find_spec("PIL") is not None:
-        from PIL import Image, ImageDraw
-
-        image = Image.fromarray(area)
-        words, lines = text.split(), [""]
-        draw = ImageDraw.Draw(image)
-        for word in words:
-            longer = f"{lines[-1]} {word}".strip()
-            if draw.textlength(longer) <= width - 14:
-                lines[-1] = longer
-            else:
-                lines.append(word)
-        draw.multiline_text((10, 3), "\n".join(lines), fill=(20, 20, 20), spacing=2)
-        area = np.array(image)
+    """The area of a label `[height, width, 3]`: its words, and a green or red bar for right or wrong."""
+    image = Image.new("RGB", (width, height), (PAPER, PAPER, PAPER))
+    draw = ImageDraw.Draw(image)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if draw.textlength(longer) <= width - 14:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    draw.multiline_text((10, 3), "\n".join(lines), fill=(20, 20, 20), spacing=2)
+    area = np.array(image)
     if right is not None:
         area[:, :5] = (40, 160, 70) if right else (210, 50, 40)
     return area
@@ -77,12 +55,12 @@ def label_picture(text: str, width: int, height: int, right: bool | None) -> Pix
 def contact_sheet(rows: Sequence[Row], moments: int = 8, size_px: int = 64, columns: int = 2) -> Pixels:
     """Compose rows into `[H, W, 3]`: each shows `moments` frames evenly spaced from its first to its last.
 
-    Raises `ValueError` without rows, and for clips of different sizes.
+    Raises BenchError without rows, and for clips of different sizes.
     """
     if not rows:
-        raise ValueError("a contact sheet needs at least one row")
-    if len({row.frames.shape[1:] for row in rows}) > 1:
-        raise ValueError("the clips of a contact sheet must have one picture size")
+        raise BenchError("contact sheet: expected at least one row, got none")
+    if len(sizes := {row.frames.shape[1:] for row in rows}) > 1:
+        raise BenchError(f"contact sheet: expected clips of one picture size, got {sorted(sizes)}")
     strips = []
     for row in rows:
         chosen = np.linspace(0, len(row.frames) - 1, moments).round().astype(int)
@@ -106,11 +84,11 @@ def figure_pixels(figure: Any) -> Pixels:
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
-    """Write a picture beside its place, then rename."""
+    """Write a picture uint8 `[H, W, 3]` to a neighbouring file, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_bytes(png(pixels))
+        Image.fromarray(pixels).save(beside, format="PNG", optimize=True)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -1,5 +1,4 @@
-"""Where a denoising step of `ffrt` spends its time: inside its sessions and beside them, operator by operator, and how
-many floating-point operations it takes.
+"""Where sessions spend their time: inside and outside of them, operator by operator, and how many FLOPs they take.
 
 ONNX Runtime is watched from outside, so that a stage may have as many sessions as it likes.
 """
@@ -18,15 +17,12 @@ from typing import Any
 
 import onnxruntime as ort  # type: ignore[import-untyped]
 
-from bench.contenders.work import Given, Ours, Scale, Stage, opened, runner
 from bench.harness.flops import node_flops, shapes
 from bench.harness.run import summary
-from ffrt import Bundle
 from ffrt.backend.openvino import OpenVinoGraph
 
 TOP = 8
-"""Operators that a profile names; the others are one."""
-WATCHED_STEPS = 4
+"""How many operators a profile names; the others are summed up."""
 PRODUCTS = {
     "Conv": "Conv",
     "FusedConv": "Conv",
@@ -37,44 +33,44 @@ PRODUCTS = {
     "Gemm": "Gemm",
     "FusedGemm": "Gemm",
 }
-"""What each operator counts as. `FusedMatMul` is taken as if its first input were not transposed."""
+"""The plain operator of each fused one. `FusedMatMul` is counted as if its first input were not transposed."""
 ATTENTIONS = ("MultiHeadAttention", "Attention")
 
 Event = Mapping[str, Any]
-"""A kernel's run as ONNX Runtime's profiler writes it."""
+"""A kernel run as ONNX Runtime's profiler writes it."""
 
 
 @contextmanager
 def timed_runs() -> Iterator[list[float]]:
-    """Seconds of every run of every session, whoever runs it, while the block lasts."""
+    """Collect the seconds of every run of every session while the block lasts."""
     spent: list[float] = []
 
     def timed(call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*given: Any, **named: Any) -> Any:
+        def run(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
             try:
-                return call(*given, **named)
+                return call(*arguments, **named)
             finally:
                 spent.append(time.perf_counter() - start)
 
         return run
 
-    ways = [(ort.InferenceSession, "run"), (ort.InferenceSession, "run_with_iobinding"), (OpenVinoGraph, "run")]
-    own = [vars(kind).get(way) for kind, way in ways]
-    for kind, way in ways:
-        setattr(kind, way, timed(getattr(kind, way)))
+    methods = [(ort.InferenceSession, "run"), (ort.InferenceSession, "run_with_iobinding"), (OpenVinoGraph, "run")]
+    own = [vars(kind).get(name) for kind, name in methods]
+    for kind, name in methods:
+        setattr(kind, name, timed(getattr(kind, name)))
     try:
         yield spent
     finally:
-        for (kind, way), call in zip(ways, own, strict=True):
+        for (kind, name), call in zip(methods, own, strict=True):
             if call is None:  # was inherited
-                delattr(kind, way)
+                delattr(kind, name)
             else:
-                setattr(kind, way, call)
+                setattr(kind, name, call)
 
 
 def host_share(run: Callable[[], object], runs: int) -> float:
-    """Share of `run` that passes outside the sessions it calls: the median of `runs`."""
+    """Share of the time of `run` that is spent outside the sessions it calls: the median of `runs`."""
     shares = []
     for _ in range(runs):
         with timed_runs() as spent:
@@ -85,28 +81,24 @@ def host_share(run: Callable[[], object], runs: int) -> float:
     return summary(shares).median_s
 
 
-def host_overhead(ours: Ours, stage: Stage, scale: Scale, given: Given, row: int, runs: int) -> float:
-    """Share of the denoising loop of a stage that is not inside its graphs: sampler, guidance, inputs, checks."""
-    return host_share(runner(ours, stage, scale, given, row), runs)
-
-
 @contextmanager
 def profiles(folder: Path, optimised: bool) -> Iterator[None]:
-    """Let every session opened in the block write its profile below `folder` when it ends. Without `optimised` nodes
-    stay as the graph has them, unless who opens the session says otherwise.
+    """Let every session opened in the block write its profile to `folder` when it ends.
+
+    Without `optimised` ONNX Runtime runs the nodes as they are in the graph.
     """
     usual = ort.SessionOptions
     opened_before: list[int] = []
 
     def options() -> Any:
-        made = usual()
-        made.enable_profiling = True
-        made.profile_file_prefix = str(folder / f"session{len(opened_before)}")
+        settings = usual()
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(folder / f"session{len(opened_before)}")
         if not optimised:
-            made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            made.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight has no shape to count
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            settings.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight has no shape
         opened_before.append(1)
-        return made
+        return settings
 
     ort.SessionOptions = options
     try:
@@ -115,19 +107,15 @@ def profiles(folder: Path, optimised: bool) -> Iterator[None]:
         ort.SessionOptions = usual
 
 
-def kernels(
-    bundle: Bundle, threads: int | None, provider: str, run: Callable[[Ours], None], optimised: bool
-) -> list[list[Event]]:
-    """The kernel runs of every session that `run` used of a pipeline opened for it."""
+def kernels(run: Callable[[], None], optimised: bool) -> list[list[Event]]:
+    """The kernel runs of every session that `run` opens, uses and drops; `optimised` as in `profiles`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with profiles(folder, optimised):
-            ours = Ours(bundle, provider, threads)
-            run(ours)
-        del ours
+            run()
         gc.collect()  # a session writes its profile when it is gone
-        found = [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
-    return [[event for event in events if event.get("name", "").endswith("_kernel_time")] for events in found]
+        sessions = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir())]
+    return [[event for event in events if event.get("name", "").endswith("_kernel_time")] for events in sessions]
 
 
 def shares(sessions: Sequence[Sequence[Event]]) -> list[dict[str, Any]]:
@@ -158,18 +146,19 @@ def step_flops(sessions: Sequence[Sequence[Event]], steps: int) -> int:
 
 
 def node_of(event: Event) -> tuple[str, str]:
+    """What identifies the node of a kernel run."""
     return event["name"], event["args"].get("node_index", "")
 
 
 def event_flops(args: Mapping[str, Any]) -> int:
-    """FLOPs of one kernel run; 0 for what is neither a product nor an attention."""
+    """FLOPs of one kernel run; 0 for one that is neither a product nor an attention."""
     operator = args["op_name"]
     if operator not in PRODUCTS and operator not in ATTENTIONS:
         return 0
-    taken, made = shapes(args["input_type_shape"]), shapes(args["output_type_shape"])
+    inputs, outputs = shapes(args["input_type_shape"]), shapes(args["output_type_shape"])
     if operator in ATTENTIONS:
-        return attention_flops(taken)
-    return node_flops(PRODUCTS[operator], taken, made[0])
+        return attention_flops(inputs)
+    return node_flops(PRODUCTS[operator], inputs, outputs[0])
 
 
 def attention_flops(inputs: Sequence[Sequence[int]]) -> int:
@@ -182,37 +171,6 @@ def attention_flops(inputs: Sequence[Sequence[int]]) -> int:
         rows, length, heads, _, width = query
         return 4 * rows * length * length * heads * width
     key = inputs[1]
-    asked, width = (query[1], query[2]) if len(query) == 3 else (query[2], query[1] * query[3])
-    known = key[1] if len(key) == 3 else key[2]
-    return 4 * query[0] * asked * known * width
-
-
-def operators(
-    bundle: Bundle, threads: int | None, provider: str, stage: Stage, scale: Scale, given: Given
-) -> list[dict[str, Any]]:
-    """A stage's profile by operator."""
-    run = repeated(stage, scale, given, WATCHED_STEPS)
-    return shares(kernels(bundle, threads, provider, run, optimised=True))
-
-
-def flops(bundle: Bundle, threads: int | None, stage: Stage, scale: Scale, given: Given) -> int:
-    """The FLOPs of one step, frame or prompt, counted on the CPU."""
-    counted = kernels(bundle, threads, "cpu", repeated(stage, scale, given, 2), optimised=False)
-    per = len(given.pictures) if stage == "decode_frame" else 1
-    return step_flops(counted, 2) // per
-
-
-def repeated(stage: Stage, scale: Scale, given: Given, count: int) -> Callable[[Ours], None]:
-    """`count` steps of a stage, or so many times its frames or its prompt."""
-
-    def run(ours: Ours) -> None:
-        if stage in ("decode_frame", "text"):
-            for _ in range(count):
-                runner(ours, stage, scale, given, 1)()
-            return
-        steps = opened(ours, stage, scale, given)
-        for _ in range(count):
-            next(steps)
-        steps.close()
-
-    return run
+    queries, width = (query[1], query[2]) if len(query) == 3 else (query[2], query[1] * query[3])
+    keys = key[1] if len(key) == 3 else key[2]
+    return 4 * query[0] * queries * keys * width

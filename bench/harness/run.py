@@ -1,36 +1,32 @@
-"""How every measurement is taken: warm-up, alternating order, median and spread, a record of the machine, JSON.
-
-A record names the kind of machine, never the machine: no host name and no path.
-"""
+"""How every measurement is taken: warm-up, alternating order, median and spread, fresh processes."""
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import ffrt
-
-ROOT = Path(__file__).resolve().parents[2]
+from bench.harness.record import ROOT, BenchError
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of repeated runs: median, quartile distance and how many."""
+    """Seconds of repeated runs: median, interquartile range and how many."""
 
     median_s: float
     iqr_s: float
     runs: int
+
+
+class ChildError(BenchError, RuntimeError):
+    """A measured process failed."""
 
 
 def summary(seconds: list[float]) -> Timing:
@@ -45,13 +41,13 @@ def rounds(
     warm_up: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of every run of the contenders, taken in turn, the order reversed each round, so that drift of the
-    machine favours none. The n-th runs of two contenders stood beside each other and may be divided.
+    """Seconds of every run of the contenders, taken in turn in an order that is reversed every round.
 
-    Raises `ValueError` for fewer than one run.
+    So drift of the machine favours none, and the n-th runs of two contenders ran next to each other and may be divided.
+    Raises BenchError for fewer than one run.
     """
     if runs < 1:
-        raise ValueError(f"runs must be at least 1, got {runs}")
+        raise BenchError(f"runs: expected at least 1, got {runs}")
     for _ in range(warm_up):
         for call in contenders.values():
             call()
@@ -64,18 +60,19 @@ def rounds(
     return seconds
 
 
-def compare(
-    contenders: Mapping[str, Callable[[], object]],
-    runs: int = 5,
-    warm_up: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timing]:
-    """Median and spread of `rounds`."""
-    return {name: summary(seconds) for name, seconds in rounds(contenders, runs, warm_up, clock).items()}
+def ratio_of(above: list[float], below: list[float]) -> dict[str, float]:
+    """The seconds of one contender over those of another, divided round by round: median and interquartile range."""
+    spread = summary([a / b for a, b in zip(above, below, strict=True)])
+    return {"median": spread.median_s, "iqr": spread.iqr_s}
+
+
+def say(line: str) -> None:
+    """Print a line of progress on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def progress(name: str, total: int) -> Iterator[int]:
-    """Yield 0 .. total-1 and tell the time left on stderr: on one line of a terminal, else in ten lines of a log."""
+    """Yield 0 .. total-1 and show the time left on stderr: on one line of a terminal, else in ten lines of a log."""
     start = time.perf_counter()
     terminal = sys.stderr.isatty()
     for i in range(total):
@@ -109,12 +106,11 @@ print(json.dumps(result))
 def child(
     body: str, argument: Mapping[str, object], show: bool = False, variables: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """Run `body` in a fresh interpreter; it reads `argument` and may add to `result`. With `show` its stderr is seen;
-    `variables` are added to its environment.
+    """Run `body` in a fresh interpreter; it reads `argument` and may add to `result`.
 
-    Returns `result` with the wall `seconds` of the body and the process's `peak_bytes`. The peak is VmHWM where there
-    is one: ru_maxrss of a child starts at its parent's, which here has PyTorch in it.
-    Raises `RuntimeError` with the child's last words when it fails.
+    With `show` its stderr is passed through; `variables` are added to its environment. Returns `result` with the wall
+    `seconds` of the body and the process's `peak_bytes`. The peak is VmHWM where there is one: ru_maxrss of a child
+    starts at its parent's, which here has PyTorch in it. Raises ChildError with the last lines of stderr if it fails.
     """
     around = {**os.environ, **variables}
     folders = [str(Path(ffrt.__file__).parent.parent), around.get("PYTHONPATH", "")]
@@ -128,82 +124,7 @@ def child(
         check=False,
     )
     if done.returncode != 0:
-        told = "" if done.stderr is None else f": {done.stderr.strip()[-2000:]}"
-        raise RuntimeError(f"the measured process ended with {done.returncode}{told}")
+        reason = "" if done.stderr is None else f": {done.stderr.strip()[-2000:]}"
+        raise ChildError(f"the measured process ended with {done.returncode}{reason}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The checkout's commit, with "+" when tracked files differ from it; "unknown" outside a checkout."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no", "--", "runtime", "graphs"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head + ("+" if changed else "")
-
-
-def version(distribution: str) -> str | None:
-    """Installed version, or None."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def environment(bundle: Path | None, provider: str, threads: int | None) -> dict[str, Any]:
-    """What a number depends on: processor, cores, threads, versions, provider, bundle digest, commit."""
-    manifest = bundle / "manifest.json" if bundle is not None else None
-    digest = sha256(manifest.read_bytes()).hexdigest() if manifest is not None and manifest.is_file() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    names = ("numpy", "onnxruntime", "onnxruntime-gpu", "av")
-    return {
-        "cpu": cpu_model(),
-        "cores": cores,
-        "threads": threads,
-        "provider": provider,
-        "python": platform.python_version(),
-        **{name: found for name in names if (found := version(name)) is not None},
-        "ffrt": ffrt.__version__,
-        "ffrt_from": "checkout" if ROOT in Path(ffrt.__file__).resolve().parents else "installed",
-        "bundle": bundle.name if bundle is not None else None,
-        "bundle_digest": digest,
-        "commit": commit(),
-    }
-
-
-def is_whole(asked: Namespace, usual: Namespace, free: Collection[str]) -> bool:
-    """Whether a run is one for `bench/results`: every argument as usual but those that change nothing measured."""
-    return all(value == vars(usual)[name] for name, value in vars(asked).items() if name not in free)
-
-
-def keep(record: Mapping[str, Any], place: Path | None) -> None:
-    """Write a record to `place`, where one was asked for, or else a whole one to `bench/results/NAME.json`."""
-    if place is None and record["whole"]:
-        place = ROOT / "bench" / "results" / f"{record['bench']}.json"
-    if place is not None:
-        write_json(place, record)
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record beside its place, then rename: a killed run leaves the old record or the new, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

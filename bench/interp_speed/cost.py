@@ -1,8 +1,8 @@
-"""What one denoising step of interpolation costs, design by design: seconds, FLOPs, memory, parameters.
+"""The cost of one denoising step of interpolation, design by design: seconds, FLOPs, memory, parameters.
 
 All designs of a cell interpolate the same clips, start with the same known frames and run the same number of steps.
-The timer holds what a step of `ffrt` holds beside the sampler: the inputs put together, the graph, its output on the
-host (so a GPU has been waited for). Guidance would double every design alike and is left out.
+The timer holds what a step of `ffrt` holds apart from the sampler: inputs, graph, output on the host (so a GPU has been
+waited for). Guidance would double the cost of every design and is left out.
 """
 
 import math
@@ -15,17 +15,18 @@ import numpy as np
 import onnx
 
 from bench.harness.flops import count_flops
-from bench.harness.run import child, progress, rounds, summary
+from bench.harness.record import BenchError
+from bench.harness.run import child, progress, ratio_of, rounds, summary
 from ffrt import Bundle, Pipeline
 from ffrt.sampling import Array
 from ffrt.stages.interpolate import GRAPHS, MIDDLE, Feed, Method, graph_feed, noise_shape
 
 TIME = 500.0
 IN_A_ROW = 4
-"""Steps of a design timed together, as sampling runs them: its weights and memory are at hand from the second on."""
+"""Steps of a design timed together, as sampling runs them: from the second on, its weights are in the cache."""
 
 DESIGNS: dict[Method, str] = {"group": "group", "masked": "masked_windows", "masked_sequence": "masked_sequence"}
-"""How the designs are called in a record."""
+"""The names of the designs in a record."""
 
 ONE_STEP = """
 from bench.interp_speed.cost import Cell, stepping
@@ -48,29 +49,32 @@ class Cell:
     side_px: int
 
     def keyframes(self, bundle: Bundle) -> int:
-        """Known frames of a clip: the bundle's keyframes, or what the passes before this one made of them."""
+        """Known frames of a clip: the bundle's keyframes, or the output of the passes before this one.
+
+        Raises BenchError for a rate that is no pass of the bundle.
+        """
         count = bundle.keyframes.num_frames
         for one_pass in bundle.interpolation.passes:
             if one_pass.fps == self.fps:
                 return count
             count = (MIDDLE + 1) * (count - 1) + 1
-        raise ValueError(f"fps: expected a pass of {bundle.name}, got {self.fps}")
+        raise BenchError(f"fps: expected a pass of {bundle.name}, got {self.fps}")
 
-    def made(self, bundle: Bundle) -> int:
-        """Frames that a pass adds, over all clips."""
+    def added(self, bundle: Bundle) -> int:
+        """Frames that the pass adds, over all clips."""
         return self.clips * MIDDLE * (self.keyframes(bundle) - 1)
 
 
 def fed(bundle: Bundle, cell: Cell, method: Method) -> tuple[Feed, Array]:
-    """What puts the inputs of a step together, around random known frames, and random latents to denoise."""
+    """A function that builds the inputs of a step around random known frames, and random latents to denoise."""
     side = cell.side_px // bundle.video.downscale
     shape = (cell.keyframes(bundle), bundle.video.latent_channels, side, side)
     rng = np.random.default_rng(0)
-    given = rng.standard_normal((cell.clips, *shape), dtype=np.float32)
+    known = rng.standard_normal((cell.clips, *shape), dtype=np.float32)
     items, *rest = noise_shape(method, shape)
     x = rng.standard_normal((cell.clips * items, *rest), dtype=np.float32)
     skip = next(p.skip_frames for p in bundle.interpolation.passes if p.fps == cell.fps)
-    return graph_feed(method, given, skip), x
+    return graph_feed(method, known, skip), x
 
 
 def stepping(pipe: Pipeline, cell: Cell, method: Method) -> Callable[[], Array]:
@@ -81,7 +85,7 @@ def stepping(pipe: Pipeline, cell: Cell, method: Method) -> Callable[[], Array]:
 
 
 def several(step: Callable[[], Array], row: int) -> Callable[[], None]:
-    """`row` steps, one after the other."""
+    """A call that runs `row` steps."""
 
     def run() -> None:
         for _ in range(row):
@@ -91,7 +95,7 @@ def several(step: Callable[[], Array], row: int) -> Callable[[], None]:
 
 
 def parameters(graph: Path) -> int:
-    """Numbers in the weights that lie beside a graph file; what it computes from them is not counted twice."""
+    """Numbers in the weights of a graph file that are stored outside of it; constants inside are not counted."""
     model = onnx.load(str(graph), load_external_data=False)
     outside = (tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL)
     return sum(math.prod(tensor.dims) for tensor in outside)
@@ -106,10 +110,10 @@ def measure_cell(
     rate: float,
     opened: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """All designs at one size, in alternating order, `row` steps of each together; `rate` is the machine's FLOP/s of
-    matrix products.
+    """All designs at one size, in alternating order, `row` steps of each together.
 
-    `opened`, how a fresh process opens the bundle (bundle, provider, threads, memory), asks for peak memory as well.
+    `rate` is the machine's FLOP/s of matrix products. With `opened`, which says how a fresh process opens the bundle
+    (bundle, provider, threads, memory), peak memory is measured as well.
     """
     bundle, steps = pipe.bundle, pipe.bundle.interpolation.num_inference_steps
     taken = rounds({DESIGNS[method]: several(stepping(pipe, cell, method), row) for method in methods}, runs)
@@ -121,7 +125,7 @@ def measure_cell(
         timing = summary(seconds[DESIGNS[method]])
         found: dict[str, Any] = {
             "step": asdict(timing),
-            "frame_s": steps * timing.median_s / cell.made(bundle),
+            "frame_s": steps * timing.median_s / cell.added(bundle),
             "flops": flops,
             "flops_share": flops / timing.median_s / rate,
         }
@@ -133,7 +137,7 @@ def measure_cell(
     return {
         **asdict(cell),
         "keyframes": cell.keyframes(bundle),
-        "made": cell.made(bundle),
+        "added": cell.added(bundle),
         "steps": steps,
         "designs": designs,
         "ratios": ratios(seconds),
@@ -141,16 +145,14 @@ def measure_cell(
 
 
 def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Each masked design over the group design, round by round: median and quartile distance."""
-    found = {}
-    for name in seconds.keys() - {"group"} if "group" in seconds else ():
-        each = [own / group for own, group in zip(seconds[name], seconds["group"], strict=True)]
-        spread = summary(each)
-        found[f"{name}/group"] = {"median": spread.median_s, "iqr": spread.iqr_s}
-    return found
+    """Each masked design over the group design, round by round: median and interquartile range."""
+    if "group" not in seconds:
+        return {}
+    masked = [name for name in seconds if name != "group"]
+    return {f"{name}/group": ratio_of(list(seconds[name]), list(seconds["group"])) for name in masked}
 
 
-def measure(
+def measure_cells(
     pipe: Pipeline,
     cells: Sequence[Cell],
     methods: Sequence[Method],
@@ -159,7 +161,7 @@ def measure(
     rate: float,
     opened: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
-    """Every cell; memory of the first only, since every design of every cell would open its graph once more."""
+    """Every cell; memory of the first only, since each design of a cell opens its graph once more for it."""
     return [
         measure_cell(pipe, cells[index], methods, runs, row, rate, opened if index == 0 else None)
         for index in progress("cells", len(cells))

@@ -1,4 +1,4 @@
-"""FLOPs of the released 3.9-billion-parameter shape, which no weights and hardly any memory are needed to count.
+"""FLOPs of the released 3.9-billion-parameter shape, counted without weights and almost without memory.
 
 The networks stand on PyTorch's meta device; `tests/bench/test_interp_speed.py` shows that its counter and the one that
 the other scales use (`bench.harness.flops`, on the ONNX graph) agree to the last operation.
@@ -14,11 +14,11 @@ LATENT_SIDE = {512: 64, 256: 32}
 INTERVALS = 15
 
 PUBLISHED_TFLOP = {"group": 34.1, "masked_windows": 170.6, "masked_sequence": 138.8}
-"""A step at 512 px as counted on the released code, which repeats the text for every group."""
+"""TFLOP per step at 512 px counted on the released code, which repeats the text for every group."""
 
 
 def layout(method: Method, intervals: int) -> tuple[int, int]:
-    """Rows that know each other's frames or groups, and how many of those a row has."""
+    """How many rows a network sees, and how many frames or groups a row has."""
     frames = (MIDDLE + 1) * intervals + 1
     return {"group": (1, intervals), "masked": (intervals, MIDDLE + 2), "masked_sequence": (1, frames)}[method]
 
@@ -44,7 +44,7 @@ def full_flops(method: Method, side_px: int) -> tuple[int, int]:
 
 
 def full_table(designs: dict[Method, str]) -> list[dict[str, Any]]:
-    """One row a design and resolution: TFLOP of a step and the ratio to the group design."""
+    """One row per design and resolution: TFLOP of a step and the ratio to the group design."""
     rows: list[dict[str, Any]] = []
     for side_px in LATENT_SIDE:
         counted = {method: full_flops(method, side_px) for method in designs}

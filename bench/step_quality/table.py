@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bench.harness import record as records
+from bench.harness.words import markdown
+
 SCORES = ("colour", "background", "action", "shape", "size", "all")
 
 
@@ -27,52 +30,54 @@ def score(row: Mapping[str, Any], name: str) -> str:
 
 
 def keyframe_table(record: Mapping[str, Any]) -> list[str]:
-    """One row a setting of the keyframes."""
+    """One row per setting of the keyframes."""
     rows = record["keyframes"]
-    heads = ["keyframes", "network runs", "FLOP", "s a video", *SCORES, "PSNR to the limit"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    heads = ["keyframes", "network runs", "FLOP", *SCORES, "PSNR to the limit"]
+    lines = []
     for row in rows:
         shallow = f" + {row['shallow_runs']} shallow" if row["shallow_runs"] else ""
         columns = [
             label(row, rows[0], record["fast"]["keyframes"]),
             f"{row['whole_runs']}{shallow}",
             f"{100 * row['cost']:.0f} %",
-            f"{row['seconds']['median_s']:.1f}",
             *(score(row, name) for name in SCORES),
             "" if row["converged_db"] is None else f"{row['converged_db']:.1f} dB",
         ]
-        lines.append("| " + " | ".join(columns) + " |")
-    return lines
+        lines.append(columns)
+    return markdown(heads, lines)
 
 
 def interpolation_table(record: Mapping[str, Any]) -> list[str]:
-    """One row a setting of the interpolation."""
+    """One row per setting of the interpolation."""
     rows = record["interpolation"]
-    lines = ["| interpolation, 2 to 8 fps | network runs | s a video | PSNR to rendered truth |", "|---|---|---|---|"]
-    for row in rows:
-        told = label(row, rows[0], record["fast"]["interpolation"])
-        lines.append(f"| {told} | {row['whole_runs']} | {row['seconds']['median_s']:.2f} | {row['psnr_db']:.2f} dB |")
-    return lines
-
-
-def conditions(record: Mapping[str, Any]) -> str:
-    """On what, and on which machine."""
-    around = record["environment"]
-    runtime = [f"{name} {around[name]}" for name in ("onnxruntime", "onnxruntime-gpu") if name in around]
-    threads = "default threads" if around["threads"] is None else f"threads {around['threads']}"
-    digest = "none" if around["bundle_digest"] is None else around["bundle_digest"][:12]
-    machine = [around["cpu"], f"{around['cores']} cores", threads, f"provider {around['provider']}", *runtime]
-    shallow = record["step_flops"]["shallow"] / record["step_flops"]["whole"]
-    return (
-        f"{record['prompts']} prompts of the {record['split']} set, the same seeds in every row, in brackets how many "
-        f"prompts were won and lost against the default; {record['clips']} held-out clips; the limit is "
-        f"{record['reference_steps']} steps of the same sampler and seed, on {record['references']} prompts; fewer "
-        f"keyframe steps than {record['least_steps']} and cached ones are never chosen for the preset; seconds "
-        f"are medians of the denoising alone; a shallow run takes {100 * shallow:.0f} % of the FLOP of a "
-        f"whole one. {', '.join(machine)}, bundle digest {digest}."
+    lines = (
+        [
+            label(row, rows[0], record["fast"]["interpolation"]),
+            str(row["whole_runs"]),
+            f"{row['psnr_db']:.2f} dB",
+        ]
+        for row in rows
     )
+    return markdown(["interpolation, 2 to 8 fps", "network runs", "PSNR to rendered truth"], lines)
+
+
+def conditions(record: Mapping[str, Any]) -> list[str]:
+    """The prompts, the clips, the machine and the versions."""
+    shallow = record["step_flops"]["shallow"] / record["step_flops"]["whole"]
+    return [
+        f"{record['prompts']} prompts of the {record['split']} set, the same seeds in every row, in brackets the "
+        f"prompts won and lost against the default; {record['clips']} held-out clips; the limit is "
+        f"{record['reference_steps']} steps of the same sampler and seed, on {record['references']} prompts; fewer "
+        f"keyframe steps than {record['least_steps']} and cached ones are never chosen for the preset; "
+        f"a shallow run takes {100 * shallow:.0f} % of the FLOP of a "
+        f"whole one. {', '.join(records.conditions(record))}."
+    ]
+
+
+PARTS = {"keyframes": keyframe_table, "interpolation": interpolation_table, "conditions": conditions}
+"""The parts of the whole table, in order."""
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """All that a record holds, as Markdown."""
-    return "\n".join([*keyframe_table(record), "", *interpolation_table(record), "", conditions(record)])
+    """Everything that a record holds, as Markdown."""
+    return "\n\n".join("\n".join(part(record)) for part in PARTS.values())

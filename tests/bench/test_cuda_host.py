@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from bench.cuda.stand_ins import Counts
 from bench.cuda.wheel import over_stand_ins
 from ffrt.bundle import Bundle
 
+pytestmark = pytest.mark.slow  # fetches a wheel of 256 MB, once
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "fast": {},
@@ -84,7 +86,7 @@ def run(wheel: Path, variant: Bundle, tmp_path_factory: pytest.TempPathFactory) 
     ) -> dict[str, Any]:
         call = [sys.executable, "-c", program, json.dumps([str(folder), options])]
         there = {**around, "STAND_IN_BYTES": str(device_bytes)}
-        done = subprocess.run(call, env=there, capture_output=True, text=True)
+        done = subprocess.run(call, env=there, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
@@ -109,7 +111,7 @@ def videos(run: Run) -> dict[str, dict[str, list[Counts]]]:
 def within(steps: list[Counts], name: str) -> list[int]:
     """How much a number grew in each step but the first."""
     numbers = [getattr(step, name) for step in steps]
-    return [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(numbers)]
 
 
 STAGES = ("keyframes", "interpolation to 8 fps", "interpolation to 30 fps")

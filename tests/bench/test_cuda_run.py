@@ -1,5 +1,4 @@
-"""bench.cuda_run refuses machines without a GPU, keeps every part, goes on where it stopped, and loses no contender to
-the failure of another."""
+"""`bench.cuda_run` refuses machines without a GPU, keeps every part, resumes, and isolates failing contenders."""
 
 import json
 from pathlib import Path
@@ -11,14 +10,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cuda_run
+from bench.contenders.compare import result
 from bench.contenders.eager import Eager
 from bench.contenders.full_size import GRAPHS, SHAPES, STAGES, load_network, network, stream_random
-from bench.contenders.work import Contender, given_of
+from bench.contenders.words import stage_plot
+from bench.contenders.work import Contender, inputs_of
+from bench.cuda import jobs as cuda_jobs
+from bench.cuda.jobs import Job, jobs_of, kept, time_left
 from bench.cuda.stage import flops_of, no_text, opened_in_turn
-from bench.cuda.table import plot, table
-from bench.cuda_run import Job, jobs_of, kept, time_left
-from bench.harness.run import write_json
-from bench.pipeline_speed.measure import result
+from bench.cuda.table import table
+from bench.harness import program
+from bench.harness.record import write_json
 from ffrt import ProviderError, open_bundle
 
 DEMO = Path(__file__).parents[2] / "graphs" / "demo"
@@ -45,7 +47,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     def child(body: str, argument: dict[str, Any], show: bool = False) -> dict[str, Any]:
-        if body == cuda_run.BUILD:
+        if body == cuda_jobs.BUILD:
             return {"seconds": 1.0}
         if asked and asked[-1] == "stop":
             raise KeyboardInterrupt
@@ -54,7 +56,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ways = ("eager", "compiled") if argument["compiled"] else ("eager", "plain", "optimised")
         return {"seconds": 2.0, "record": record_of(STAGES[argument["part"]], ways)}
 
-    monkeypatch.setattr(cuda_run, "child", child)
+    monkeypatch.setattr(cuda_jobs, "child", child)
     return asked
 
 
@@ -65,7 +67,7 @@ def test_a_machine_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert "provider 'cuda'" in said and "--scale tiny --provider cpu --folder FOLDER is a dry run" in said
     assert not folder.exists()
     with pytest.raises(ProviderError):
-        cuda_run.check(cuda_run.parser().parse_args(["--folder", "x"]))
+        cuda_run.check(program.parser(cuda_run.PROGRAM).parse_args(["--folder", "x"]))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_all_contenders_of_all_parts_end_in_one_summary(
     stages = record["scales"]["tiny"]["stages"]
     assert set(stages["decode_frame"]["contenders"]) == {"eager", "plain", "optimised", "compiled"}
     assert set(stages["keyframe_step"]["contenders"]) == {"eager", "plain", "optimised"}
-    assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG") and plot(record).shape == (460, 900, 3)
+    assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG") and stage_plot(record).shape == (460, 900, 3)
     said = capsys.readouterr()
     assert "torch.compile" in said.out and "s left" in said.err and said.out.count("target 2.0: met") == 3
     assert table(record) in said.out
@@ -113,7 +115,7 @@ def test_a_stopped_run_goes_on_where_it_was(
         if path.stem == "keyframes":
             machine.append("stop")
 
-    monkeypatch.setattr(cuda_run, "write_json", write_and_stop)
+    monkeypatch.setattr(cuda_jobs, "write_json", write_and_stop)
     assert cuda_run.main(arguments) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert json.loads((tmp_path / "summary.json").read_text())["missing"] == ["interpolation", "decode"]
@@ -142,7 +144,7 @@ def test_what_counts_as_kept(tmp_path: Path) -> None:
 
 
 def test_time_left_follows_what_jobs_took() -> None:
-    usual = cuda_run.EXPECTED_S
+    usual = cuda_jobs.EXPECTED_S
     assert time_left(["build"], []) == usual["build"]
     assert time_left(["compiled", "measure"], [("measure", usual["measure"] / 2)]) == pytest.approx(
         (usual["compiled"] + usual["measure"]) / 2
@@ -154,7 +156,7 @@ def test_time_left_follows_what_jobs_took() -> None:
 def test_a_contender_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     bundle, shapes = open_bundle(DEMO), SHAPES["tiny"]
     scale = shapes.work("tiny")
-    given = given_of(scale, bundle, no_text)
+    inputs = inputs_of(scale, bundle, no_text)
     stream_random(network("decode", shapes), tmp_path / "w.safetensors", 0, "cpu")
     module = load_network("decode", shapes, tmp_path / "w.safetensors", "cpu", half=False)
 
@@ -163,7 +165,7 @@ def test_a_contender_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
             raise RuntimeError("CUDA out of memory")
         return Eager(bundle, {GRAPHS["decode"]: module}, 1)
 
-    found = opened_in_turn(("eager", "plain", "optimised"), opened, "decode_frame", scale, given)
+    found = opened_in_turn(("eager", "plain", "optimised"), opened, "decode_frame", scale, inputs)
     assert set(found["ran"]) == {"eager", "optimised"} and found["ran"]["optimised"]["difference"] == 0
     assert found["failed"] == {"plain": "RuntimeError: CUDA out of memory"}
 
@@ -172,15 +174,15 @@ def test_a_contender_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
 def test_flops_are_counted_without_weights(part: Any, tmp_path: Path) -> None:
     bundle, shapes = open_bundle(DEMO), SHAPES["tiny"]
     scale = shapes.work("tiny")
-    given = given_of(scale, bundle, no_text)
+    inputs = inputs_of(scale, bundle, no_text)
     weights = tmp_path / "random.safetensors"
     stream_random(network(part, shapes), weights, 0, "cpu")
     eager = Eager(bundle, {GRAPHS[part]: load_network(part, shapes, weights, "cpu", half=False)}, 1)
     with FlopCounterMode(display=False) as counter:
-        made = result(eager, STAGES[part], scale, given)
+        made = result(eager, STAGES[part], scale, inputs)
     frames = 4 if part == "decode" else 1
     assert np.isfinite(made).all() and np.std(made) > 0
-    assert flops_of(part, bundle, scale, given) == counter.get_total_flops() // frames > 0
+    assert flops_of(part, bundle, scale, inputs) == counter.get_total_flops() // frames > 0
 
 
 def test_random_weights_keep_the_deviation_of_their_fan_in(tmp_path: Path) -> None:

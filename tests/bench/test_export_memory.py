@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bench import export_memory
+from bench.datasets.release import write_release
 from export.checkpoints.file import open_checkpoint
 from export.checkpoints.release import open_1_0
 
@@ -18,7 +19,7 @@ from export.checkpoints.release import open_1_0
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
     folder = tmp_path_factory.mktemp("release")
-    return folder, export_memory.write_release(folder, True, lambda line: None)
+    return folder, write_release(folder, True, lambda line: None)
 
 
 def test_its_files_are_a_release(files: tuple[Path, dict[str, int]]) -> None:
@@ -54,7 +55,7 @@ def test_a_target_that_is_missed_is_said(
 ) -> None:
     folder = tmp_path / "run"
     monkeypatch.setattr(export_memory, "child", lambda *_, **__: record(0, folder))
-    assert export_memory.main(["--small", "--folder", str(folder), "--json", str(tmp_path / "record.json")]) == 0
+    assert export_memory.main(["--small", "--scratch", str(folder), "--json", str(tmp_path / "record.json")]) == 0
     found = json.loads((tmp_path / "record.json").read_text())
     assert [item["met"] for item in found["targets"]] == [True, False] and not found["whole"]
     told = capsys.readouterr().out
@@ -70,6 +71,6 @@ def test_an_export_that_fails_is_no_record(
     folder.mkdir()
     (folder / "mine.txt").write_text("not of this program")
     monkeypatch.setattr(export_memory, "child", lambda *_, **__: record(1, folder))
-    assert export_memory.main(["--small", "--folder", str(folder), "--json", str(tmp_path / "record.json")]) == 1
+    assert export_memory.main(["--small", "--scratch", str(folder), "--json", str(tmp_path / "record.json")]) == 2
     assert "ended with status 1" in capsys.readouterr().err and not (tmp_path / "record.json").exists()
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]

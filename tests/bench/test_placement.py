@@ -54,6 +54,7 @@ def test_parts_hand_on_what_they_have_without_a_cast(variant: Bundle) -> None:
     assert step["modulation.0"].dtype == ir.DataType.FLOAT, "an island"
 
 
+@pytest.mark.slow
 def test_every_part_is_placed_with_every_axis_fixed(placed: dict[str, Placement], variant: Bundle) -> None:
     files = [file.removesuffix(".onnx") for file in variant.files if file.endswith(".onnx")]
     assert sorted(placed) == sorted(files) and len(files) > len(variant.graphs)
@@ -68,6 +69,7 @@ def test_every_part_is_placed_with_every_axis_fixed(placed: dict[str, Placement]
     assert {size for axis, size in handed.items() if axis.endswith("_1")} == {length}, "text keys and values"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_demo_runs_on_the_gpu_alone(placed: dict[str, Placement], name: str) -> None:
     one = placed[name]
@@ -81,6 +83,7 @@ def test_the_demo_runs_on_the_gpu_alone(placed: dict[str, Placement], name: str)
     assert one.count("Conv") == one.after.get("com.ms.internal.nhwc::Conv", 0), "every convolution has channels last"
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_step_runs_on_the_gpu(wheel: Path) -> None:
     sizes = {"B": 2, "n": 16, "c": 4, "h": 16, "w": 16, "p": 32, "q": 4, "N": 32, "k": 1, "l": 1}
     (one,) = place({"update": [UPDATE]}, sizes, wheel)
@@ -88,6 +91,7 @@ def test_the_rest_of_a_step_runs_on_the_gpu(wheel: Path) -> None:
     assert one.copies == 0, "the rank is read on the host alone, by TopK"
 
 
+@pytest.mark.slow
 def test_a_plain_graph_with_open_sizes_shows_what_the_passes_are_for(wheel: Path) -> None:
     (one,) = place({"movq_encoder": [DEMO / "movq_encoder.onnx"]}, {}, wheel)
     assert one.unknown == ["N", "H", "W"]
@@ -99,12 +103,14 @@ def test_a_plain_graph_with_open_sizes_shows_what_the_passes_are_for(wheel: Path
     assert row.startswith("movq_encoder") and "0 of 2" in row and "0 of 15" in row
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_refused_is_named(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.onnx").write_bytes((DEMO / "movq_encoder.onnx").read_bytes())  # without its weights beside it
     with pytest.raises(GraphInputError, match="odd: the CUDA provider would not take .*odd.onnx"):
         place({"whole": [DEMO / "movq_encoder.onnx"], "cut": [tmp_path / "odd.onnx"]}, {}, wheel)
 
 
+@pytest.mark.slow
 def test_the_command_shows_a_table_and_writes_json(
     wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +132,7 @@ def test_sizes_are_those_of_the_bundle() -> None:
     assert alone["h"] == 8 and alone["B"] == 2 and alone["B*T"] is None and alone["w"] is None
 
 
+@pytest.mark.slow
 def test_the_shallow_network_of_step_caching_follows_its_whole_one(tmp_path: Path, wheel: Path) -> None:
     cached = write_cached(open_bundle(DEMO, verify=False), tmp_path / "cached")
     files = graphs_of(cached)["interpolation_unet"]
@@ -138,7 +145,7 @@ def test_what_is_missing_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert placement.main([str(DEMO), "--ort", str(tmp_path)]) == 1
-    assert "wanted an unpacked onnxruntime-gpu==1.31.1 wheel" in capsys.readouterr().err
+    assert "expected an unpacked onnxruntime-gpu==1.31.1 wheel" in capsys.readouterr().err
     monkeypatch.setattr(placement, "has_gpu", lambda: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -147,7 +154,7 @@ def test_what_is_missing_is_said(
     assert "python -m bench.cuda.placement BUNDLE --ort FOLDER" in capsys.readouterr().err
     assert not list((tmp_path / "cache").rglob("cp*")), "nothing is left behind"
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(ProviderError, match="wanted Linux"):
+    with pytest.raises(ProviderError, match="expected Linux"):
         fetch_wheel(cache_folder())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ProviderError, match="sudo apt install gcc"):

@@ -1,0 +1,1 @@
+"""README and docs, renewed from the records of the benches."""

@@ -1,0 +1,152 @@
+"""`bench.demo_quality` gives rendered truth full marks, counts what is wrong, and runs on a tiny bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.contenders import baselines
+from bench.datasets.prompts import Case, cases
+from bench.datasets.shapes import held_out, truth
+from bench.demo_quality import __main__ as demo_quality
+from bench.demo_quality.latents import PASSES, interpolation, reconstruction
+from bench.demo_quality.prompts import Sampling, score_prompts
+from bench.demo_quality.targets import targets
+from bench.harness.record import BenchError
+from bench.metrics.base import Frames
+from bench.metrics.pixels import PEAK_DB
+from export.datasets import shapes
+from ffrt import Bundle
+
+SAMPLING = Sampling()
+
+
+class Shown:
+    """Frames, as a pipeline returns them."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+
+
+class Renderer:
+    """Stands where a pipeline does: draws the prompt's words; latents are pictures, interpolation is linear."""
+
+    def __init__(
+        self, known: list[Case], painted: dict[int, dict[str, str]], fast: dict[int, dict[str, str]] | None = None
+    ) -> None:
+        self.known = {case.prompt: case for case in known}
+        # preset -> seed -> words drawn in place of the prompt's
+        self.painted = {None: painted, "fast": painted if fast is None else fast}
+
+    def __call__(self, prompt: str, *, fps: int, seed: int, **sampling: object) -> Shown:
+        assert fps == 2 and set(sampling) == {field.name for field in fields(Sampling)}
+        painted = self.painted[sampling["preset"]]  # type: ignore[index]
+        case = replace(self.known[prompt], **painted.get(seed, {}))
+        cell = shapes.Combination(case.colour, case.shape, case.action, case.background, case.size)
+        return Shown(truth(shapes.sample_parameters(cell, np.random.default_rng(seed)), 2))
+
+    def encode_frames(self, frames: Frames) -> NDArray[np.float32]:
+        return frames.transpose(0, 3, 1, 2).astype(np.float32)
+
+    def interpolate(
+        self, latents: NDArray[np.float32], *, fps: int, seed: int, **sampling: object
+    ) -> NDArray[np.float64]:
+        return baselines.blend(latents, 4)
+
+    def decode(self, latents: NDArray[np.generic], fps: int) -> Shown:
+        return Shown(np.rint(latents).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    drawn, clips = cases(8), held_out(1)
+    pipe = Renderer(drawn, {})
+    prompts, rows = score_prompts(pipe, drawn, SAMPLING)
+    assert len(rows) == len(drawn)
+    found: dict[str, Any] = {
+        "prompts": prompts,
+        "movq": reconstruction(pipe, clips),
+        "interpolation": {passes: interpolation(pipe, clips, passes, SAMPLING) for passes in PASSES},
+    }
+    return {**found, "targets": targets(found)}
+
+
+def test_truth_scores_full_and_its_linear_interpolation_gains_nothing(record: dict[str, Any]) -> None:
+    scores = record["prompts"]["scores"]
+    assert {name: score["share"] for name, score in scores.items()} == dict.fromkeys(scores, 1.0)
+    assert scores["size"]["of"] == sum(case.size is not None for case in cases(8)) < 8
+    assert record["prompts"]["failures"] == []
+    assert record["movq"]["mean_db"] == PEAK_DB
+    assert list(record["interpolation"]) == ["2 to 8 fps", "8 to 30 fps", "2 to 30 fps"]
+    for passes in record["interpolation"].values():
+        found = passes["moving"]
+        assert found["ffrt"] == pytest.approx(found["linear"], abs=0.01)
+        assert found["hold"] < found["linear"]
+    first = record["interpolation"]["2 to 8 fps"]["moving"]
+    assert first["true minterpolate"] > first["true linear"]
+    met = {item["name"]: item["met"] for item in record["targets"]}
+    assert met["colour right"] and met["MoVQ reconstruction"] and not met["interpolation 2 to 8 fps, over linear"]
+
+
+def test_a_wrong_clip_is_counted_and_listed() -> None:
+    drawn = cases(4)
+    other = {"red": "blue"}.get(drawn[1].colour, "red")
+    found, rows = score_prompts(Renderer(drawn, {drawn[1].seed: {"colour": other}}), drawn, SAMPLING)
+    assert (found["scores"]["colour"]["right"], found["scores"]["all"]["right"]) == (3, 3)
+    assert found["scores"]["background"]["right"] == 4
+    assert [item["case"]["prompt"] for item in found["failures"]] == [drawn[1].prompt]
+    assert [row.right for row in rows] == [True, False, True, True]
+    assert f"colour: {other}" in rows[1].label
+
+
+def test_what_the_fast_preset_loses_is_shown_in_points() -> None:
+    drawn = cases(4)
+    other = {"red": "blue"}.get(drawn[2].colour, "red")
+    pipe = Renderer(drawn, {}, {drawn[2].seed: {"colour": other}})
+    scores = [score_prompts(pipe, drawn, Sampling(preset=preset))[0] for preset in (None, "fast")]
+    lines = {item["name"]: item for item in targets({"prompts": scores[0], "fast": scores[1]})}
+    lost = lines['colour, `preset="fast"` against the default']
+    assert (lost["measured"], lost["target"], lost["met"]) == (-25.0, -2.0, False)
+    assert lines['shape, `preset="fast"` against the default']["met"]
+
+
+def test_all_clips_are_interpolated_at_every_rate(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, int] = {}
+
+    def interpolation(pipe: object, clips: list[object], passes: str, sampling: Sampling) -> dict[str, Any]:
+        asked[passes] = len(clips)
+        return {kind: {"ffrt": 1.0, "linear": 1.0, "minterpolate": 1.0} for kind in ("all", "moving")}
+
+    monkeypatch.setattr(demo_quality, "interpolation", interpolation)
+    monkeypatch.setattr(demo_quality, "table", lambda record: "")
+    arguments = ["--bundle", str(tiny.folder), "--parts", "interpolation", "--json", str(tmp_path / "record.json")]
+    assert demo_quality.main(arguments) == 0
+    assert asked == dict.fromkeys(PASSES, 8)
+
+
+def test_unknown_passes_are_refused() -> None:
+    with pytest.raises(BenchError, match="passes: expected one of"):
+        interpolation(Renderer([], {}), [], "2 to 60 fps", SAMPLING)
+
+
+def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place, picture = tmp_path / "demo_quality.json", tmp_path / "sheet.png"
+    paths = ["--bundle", str(tiny.folder), "--threads", "1", "--json", str(place), "--sheet", str(picture)]
+    assert demo_quality.main(["--quick", *paths]) == 0
+    found = json.loads(place.read_text())
+    assert picture.stat().st_size > 0 and str(tiny.folder) not in place.read_text()
+    assert (found["prompts"]["scores"]["all"]["right"], found["prompts"]["scores"]["all"]["of"]) == (0, 4)
+    assert len(found["prompts"]["failures"]) == 4 and capsys.readouterr().err.count("missed: ") == 4
+    assert found["environment"]["bundle"] == tiny.folder.name and found["environment"]["threads"] == 1
+    assert {"colour right", "MoVQ reconstruction"} <= {item["name"] for item in found["targets"]}
+    assert not found["targets"][0]["met"]
+    assert demo_quality.main(["--quick", "--strict", "--parts", "movq", *paths]) == 1
+    assert "prompts" not in json.loads(place.read_text())

@@ -1,0 +1,132 @@
+"""`bench.skip_values` gives the networks the skip value that it says, and pairs what it compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from bench import skip_values
+from bench.contenders import baselines
+from bench.datasets import shapes
+from export.training import latents
+from ffrt import Bundle, Pipeline
+
+
+@pytest.mark.parametrize("skip", skip_values.SKIPS)
+def test_runs_are_as_training_has_them(skip: int) -> None:
+    assert tuple(latents.SKIPS) == skip_values.SKIPS and skip_values.BASE_FPS == latents.BASE_FPS
+    film = np.arange(181, dtype=np.uint8)[:, None, None, None]  # 7.5 s
+    starts = set()
+    for seed in range(20):
+        times = skip_values.run_of(film, skip, np.random.default_rng(seed)).ravel().astype(int)
+        assert len(times) == 4 * latents.groups_of(skip) + 1 and set(np.diff(times)) == {skip}
+        starts.add(times[0])
+    assert len(starts) > 2
+
+
+@pytest.fixture(scope="module")
+def masked_pipe(masked: Bundle) -> Pipeline:
+    return Pipeline(masked, provider="cpu", threads=1)
+
+
+def test_the_network_is_given_the_skip_value(masked_pipe: Pipeline) -> None:
+    exact = np.random.default_rng(3).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+    filled = skip_values.contenders(masked_pipe, exact, 3, [3, 12])
+    order = ["group", "masked", "masked_sequence", "group, s 3", "group, s 12", "latent linear", "autoencoder"]
+    assert list(filled) == [*order, "linear"]
+    assert all(frames.shape == exact.shape for frames in filled.values())
+    np.testing.assert_array_equal(filled["group"], filled["group, s 3"])
+    for method in ("group", "masked", "masked_sequence"):
+        longer = skip_values.contenders(masked_pipe, exact, 12, [3])
+        assert not np.array_equal(filled[method], longer[method])
+    np.testing.assert_array_equal(longer["group"], filled["group, s 12"])
+    np.testing.assert_array_equal(longer["group, s 3"], filled["group"])
+
+
+def test_at_the_passes_own_skip_the_pipeline_makes_the_same(masked_pipe: Pipeline) -> None:
+    keyframes = np.random.default_rng(4).standard_normal((3, 4, 4, 4), dtype=np.float32)
+    for method in baselines.methods_of(masked_pipe.bundle.graphs)[0]:
+        whole = masked_pipe.interpolate(keyframes, fps=8, seed=shapes.INTERPOLATION_SEED, method=method)
+        np.testing.assert_array_equal(skip_values.interpolated(masked_pipe, keyframes, method, 3), whole)
+
+
+def test_gain_is_paired() -> None:
+    assert skip_values.gain([40.0, 30.0, 20.0], [39.0, 29.0, 19.0]) == {"mean_db": 1.0, "standard_error_db": 0.0}
+    found = skip_values.gain([1.0, 3.0], [1.0, 1.0])
+    assert found == {"mean_db": 1.0, "standard_error_db": pytest.approx(1.0)}
+    assert skip_values.gain([1.0], [2.0]) == {"mean_db": -1.0, "standard_error_db": None}
+
+
+def skip_arguments(used: Bundle) -> list[str]:
+    return ["--bundle", str(used.folder), "--threads", "1"]
+
+
+def test_a_whole_run_on_skip_values_writes_record_and_plot(
+    masked: Bundle,
+    ship: Callable[[Bundle], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = ship(masked)
+    clips = shapes.held_out(5)
+    assert clips[4].action == "standing still"
+    monkeypatch.setattr(skip_values, "SKIPS", (1, 3, 12))
+    monkeypatch.setattr(skip_values, "held_out", lambda count: [clips[0], clips[4], clips[1]])
+    assert skip_values.main(["--threads", "1"]) == 0
+    assert sorted(path.name for path in results.iterdir()) == ["skip_values.json", "skip_values.png"]
+    record = json.loads((results / "skip_values.json").read_text())
+    assert (record["whole"], record["clips"], record["skips"], record["absent"]) == (True, 2, [1, 3, 12], [])
+    means = record["means"]
+    assert {"group", "masked", "masked_sequence", "group, s 3", "group, s 12", "linear"} <= set(means)
+    assert [point["s"] for point in means["linear"]] == [1, 3, 12]
+    linear = [point["psnr_db"] for point in means["linear"]]
+    assert linear == sorted(linear, reverse=True), "frames farther apart must be harder"
+    gains = record["right_over"]
+    assert gains["group, s 3"][1] == {"s": 3, "mean_db": 0.0, "standard_error_db": 0.0}
+    assert gains["group, s 3"][0]["mean_db"] != 0 == gains["group, s 12"][2]["mean_db"]
+    with av.open(str(results / "skip_values.png")) as opened:
+        pixels = next(opened.decode(video=0)).to_ndarray(format="rgb24")
+    assert pixels.shape == (460, 1500, 3) and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    output = capsys.readouterr().out
+    assert [line.split(" | ")[0] for line in output.splitlines()[2:5]] == ["| 1", "| 3", "| 12"]
+
+
+def test_a_quick_run_on_skip_values_says_what_is_absent(
+    tiny: Bundle, ship: Callable[[Bundle], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = ship(tiny)
+    assert skip_values.main(["--threads", "1", "--quick", "--clips", "1", "--fixed", "3"]) == 0
+    assert not results.exists()
+    absent = baselines.methods_of(tiny.graphs)[1]
+    assert not absent or f"no graph for it: {', '.join(absent)}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fixed", "0"], "1 to 12, got [0]"),
+        (["--fixed", "3", "13"], "got [3, 13]"),
+        (["--clips", "0"], "--clips: expected 1 or more, got 0"),
+        (["--provider", "cloud"], "provider"),
+    ],
+)
+def test_bad_requests_for_skip_values_are_refused(
+    arguments: list[str], words: str, tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--json", str(tmp_path / "record.json"), "--plot", str(tmp_path / "plot.png")]
+    assert skip_values.main([*skip_arguments(tiny), *places, *arguments]) == 2
+    assert words in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert skip_values.main([*skip_arguments(tiny), "--quick", "--plot", str(tmp_path / "plot.png")]) == 2
+    assert "pip install matplotlib" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
