@@ -27,16 +27,16 @@ def ramp(count: int = 6) -> Frames:
 @pytest.mark.parametrize("factor", [4, 16])
 def test_minterpolate_frames_stand_at_their_times(factor: int) -> None:
     """Brightness is time: ffmpeg's own blending must agree with ours frame by frame, up to its limited-range YUV."""
-    made = baselines.minterpolate(ramp(), factor, "blend")
-    assert made.shape == (5 * factor + 1, 48, 64, 3)
-    assert np.abs(made[:, 20, 30, 0] - 40 * np.arange(len(made)) / factor).max() <= 2.5
+    frames = baselines.minterpolate(ramp(), factor, "blend")
+    assert frames.shape == (5 * factor + 1, 48, 64, 3)
+    assert np.abs(frames[:, 20, 30, 0] - 40 * np.arange(len(frames)) / factor).max() <= 2.5
 
 
 def test_minterpolate_follows_motion() -> None:
     clip = shapes.Clip("white", "square", "moving right", "black", None, 20.0, (64.0, 64.0))
     exact = truth(clip, 8)
-    made, blended = baselines.minterpolate(exact[::4], 4), baselines.linear(exact[::4], 4)
-    assert psnr_db(made, exact) > psnr_db(blended, exact) + 3
+    frames, blended = baselines.minterpolate(exact[::4], 4), baselines.linear(exact[::4], 4)
+    assert psnr_db(frames, exact) > psnr_db(blended, exact) + 3
 
 
 @pytest.mark.parametrize("method", [baselines.hold, baselines.linear, baselines.minterpolate])

@@ -34,7 +34,8 @@ folder, options = json.loads(sys.argv[1])
 pipe = Pipeline.from_pretrained(folder, provider="cuda", **options)
 found = []
 for step in pipe.generate("a red circle moving right", fps=30, seed=1, num_inference_steps=4):
-    found.append({"stage": step.stage, **asdict(counts())})
+    if step.fps is not None:
+        found.append({"stage": f"{step.stage}, {step.fps} fps", **asdict(counts())})
 video = pipe("a blue square", fps=8, seed=1, num_inference_steps=2)
 before = counts().to_device
 pipe.keyframes(pipe.encode("a small yellow triangle moving up on teal"), seed=1, num_inference_steps=2)
@@ -63,13 +64,13 @@ SCARCE = """
 import json, sys
 from ffrt import OutOfMemoryError, Pipeline
 folder, options = json.loads(sys.argv[1])
-pipe, told = Pipeline.from_pretrained(folder, provider="cuda", **options), []
+pipe, outcomes = Pipeline.from_pretrained(folder, provider="cuda", **options), []
 for side in (128, 64):
     try:
-        told.append(len(pipe("a red circle", fps=2, num_inference_steps=2, height=side, width=side).frames))
+        outcomes.append(len(pipe("a red circle", fps=2, num_inference_steps=2, height=side, width=side).frames))
     except OutOfMemoryError as error:
-        told.append(str(error))
-print(json.dumps({"told": told}))
+        outcomes.append(str(error))
+print(json.dumps({"outcomes": outcomes}))
 """
 
 Run = Callable[..., dict[str, Any]]
@@ -97,15 +98,15 @@ def run(wheel: Path, variant: Bundle, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def videos(run: Run) -> dict[str, dict[str, list[Counts]]]:
     """Stage by stage what was asked of the device until the end of each step, by how the pipeline was opened."""
-    made: dict[str, dict[str, list[Counts]]] = {}
+    counted: dict[str, dict[str, list[Counts]]] = {}
     for name, options in OPTIONS.items():
         found = run(VIDEO, options)
         assert found["shape"] == [61, 128, 128, 3] and found["provider"] == "cuda"
         assert "memory" in options or found["another"] < 200, "a longer prompt does not open the network anew"
-        made[name] = {}
+        counted[name] = {}
         for step in found["steps"]:
-            made[name].setdefault(step.pop("stage"), []).append(Counts(**step))
-    return made
+            counted[name].setdefault(step.pop("stage"), []).append(Counts(**step))
+    return counted
 
 
 def within(steps: list[Counts], name: str) -> list[int]:
@@ -114,7 +115,7 @@ def within(steps: list[Counts], name: str) -> list[int]:
     return [after - before for before, after in itertools.pairwise(numbers)]
 
 
-STAGES = ("keyframes", "interpolation to 8 fps", "interpolation to 30 fps")
+STAGES = ("keyframes, 2 fps", "interpolation, 8 fps", "interpolation, 30 fps")
 
 
 def test_a_whole_video_takes_its_way(videos: dict[str, dict[str, list[Counts]]]) -> None:
@@ -167,12 +168,12 @@ def test_a_plain_bundle_runs_too(run: Run) -> None:
 
 
 def test_a_run_that_does_not_fit_leaves_a_pipeline_that_runs(run: Run) -> None:
-    large, small = run(SCARCE, {"memory": "low"}, device_bytes=20_000_000)["told"]
+    large, small = run(SCARCE, {"memory": "low"}, device_bytes=20_000_000)["outcomes"]
     assert large.startswith("graph keyframe_unet ran out of memory on inputs") and "smaller height and width" in large
     assert small == 16
 
 
 @pytest.mark.parametrize(("memory", "advice"), [("fast", 'memory="low" holds one'), ("low", "more than there is")])
 def test_a_network_that_does_not_fit_is_said(run: Run, memory: str, advice: str) -> None:
-    for told in run(SCARCE, {"memory": memory}, device_bytes=200_000)["told"]:
-        assert told.startswith("graph text_encoder ran out of memory when it was opened") and advice in told
+    for outcome in run(SCARCE, {"memory": memory}, device_bytes=200_000)["outcomes"]:
+        assert outcome.startswith("graph text_encoder ran out of memory when it was opened") and advice in outcome

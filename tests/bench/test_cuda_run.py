@@ -179,9 +179,9 @@ def test_flops_are_counted_without_weights(part: Any, tmp_path: Path) -> None:
     stream_random(network(part, shapes), weights, 0, "cpu")
     eager = Eager(bundle, {GRAPHS[part]: load_network(part, shapes, weights, "cpu", half=False)}, 1)
     with FlopCounterMode(display=False) as counter:
-        made = result(eager, STAGES[part], scale, inputs)
+        computed = result(eager, STAGES[part], scale, inputs)
     frames = 4 if part == "decode" else 1
-    assert np.isfinite(made).all() and np.std(made) > 0
+    assert np.isfinite(computed).all() and np.std(computed) > 0
     assert flops_of(part, bundle, scale, inputs) == counter.get_total_flops() // frames > 0
 
 

@@ -58,9 +58,9 @@ def test_a_target_that_is_missed_is_said(
     assert export_memory.main(["--small", "--scratch", str(folder), "--json", str(tmp_path / "record.json")]) == 0
     found = json.loads((tmp_path / "record.json").read_text())
     assert [item["met"] for item in found["targets"]] == [True, False] and not found["whole"]
-    told = capsys.readouterr().out
-    assert "peak resident memory | 3.0 GB | at most 10 GB | yes" in told
-    assert "wall time | 20.0 min | at most 15 min | **no**" in told
+    said = capsys.readouterr().out
+    assert "peak resident memory | 3.0 GB | at most 10 GB | yes" in said
+    assert "wall time | 20.0 min | at most 15 min | **no**" in said
     assert not folder.exists()
 
 

@@ -56,8 +56,8 @@ class Fake:
         yield np.full((len(latents), 2, 2, 3), self.value, np.float32)
 
     def encode(self, prompt: str) -> Context:
-        made = np.full((1, 2, 3), self.value, np.float32)
-        return Context(made, np.ones((1, 2), np.bool_), made[0, 0])
+        context = np.full((1, 2, 3), self.value, np.float32)
+        return Context(context, np.ones((1, 2), np.bool_), context[0, 0])
 
     def video(self, fps: int, prompt: str) -> int:
         return 1

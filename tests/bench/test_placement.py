@@ -43,11 +43,11 @@ def placed(wheel: Path, variant: Bundle) -> dict[str, Placement]:
 
 def test_parts_hand_on_what_they_have_without_a_cast(variant: Bundle) -> None:
     for spec in variant.graphs.values():
-        given: dict[str | None, ir.DataType | None] = {}
+        known: dict[str | None, ir.DataType | None] = {}
         for part in spec.parts:
             graph = open_graph(variant.path(part.file)).graph
-            assert all(value.dtype == given.get(value.name, value.dtype) for value in graph.inputs)
-            given |= {value.name: value.dtype for value in graph.outputs}
+            assert all(value.dtype == known.get(value.name, value.dtype) for value in graph.inputs)
+            known |= {value.name: value.dtype for value in graph.outputs}
     step = {value.name: value for value in open_graph(variant.path("keyframe_unet.onnx")).graph.inputs}
     tokens = [value for value in step.values() if value.shape is not None and len(value.shape) == 3]
     assert [value.dtype for value in tokens] == [ir.DataType.FLOAT16] * 16, "keys and values of eight attentions"

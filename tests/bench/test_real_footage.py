@@ -86,7 +86,7 @@ def test_a_whole_run_on_footage_writes_its_record(
     assert (picture.width, picture.height) == (3 * (3 * 32 + 2 + 5 * 34), rows * 34)
 
 
-def test_a_partial_run_on_footage_writes_where_it_is_told_and_says_what_is_absent(
+def test_a_partial_run_on_footage_writes_where_asked_and_names_what_is_absent(
     package: Path, tiny: Bundle, ship: Callable[[Bundle], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = ship(tiny)

@@ -1,4 +1,4 @@
-"""`bench.step_quality` counts, judges and chooses right, on a tiny bundle and on made-up rows."""
+"""`bench.step_quality` counts, judges and chooses right, on a tiny bundle and on invented rows."""
 
 from __future__ import annotations
 
