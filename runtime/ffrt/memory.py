@@ -18,7 +18,7 @@ from ffrt.stages.interpolate import WINDOW_GROUPS
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that requests must fit in: how sessions hold weights, on which device, and how much of it is free."""
+    """The memory that requests must fit in: how sessions hold weights, on which device, and how much is free."""
 
     memory: Memory
     on_gpu: bool
@@ -32,7 +32,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Need:
-    """What decides how much memory a request takes: size in pixels, rate, guidance rows of both U-Nets, device."""
+    """What the memory of a request depends on: size in pixels, frame rate, guidance rows of both U-Nets, device."""
 
     height: int
     width: int
@@ -43,13 +43,12 @@ class Need:
 
 
 def wanted_bytes(bundle: Bundle, need: Need) -> int:
-    """A lower bound, so that nothing is refused that fits: weights as large as their files, and activations.
+    """A lower bound, so that no request is refused that fits: the size of the weight files, and activations.
 
-    Activations take sqrt(P) / 2 bytes for every item of a batch and latent pixel of a U-Net, or pixel of the decoder, P
-    being the parameters in float32, and on a GPU, in float16, half of that. The demo's measured peak is 3 to 7 times
-    that, a network of 73 M parameters' 16 times, the full-size ones' on a GPU 1.8 to 3 times. "fast" holds the weights
-    of all graphs and the activations of the largest; "low" one graph, whose weights the CPU maps from the file, and of
-    which a GPU holds the step alone while it runs.
+    Activations are taken to be sqrt(P) / 2 bytes per batch item and latent pixel of a U-Net, or per pixel of the
+    decoder, with P parameters in float32; on a GPU, in float16, half of that. Measured peaks are several times higher.
+    "fast" holds the weights of all graphs and the activations of the largest one. "low" holds one graph, whose weights
+    the CPU maps from the file, and of which a GPU holds the step alone while it runs.
     """
     video = bundle.video
     pixels = need.height * need.width
@@ -125,7 +124,7 @@ def _gpu_free_bytes() -> int | None:
 
 
 def _simpler(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
-    """Requests of the same size that need less, each with how it is asked for."""
+    """Requests of the same size that need less, each with the argument that asks for it."""
     if need.memory == "fast":
         yield 'memory="low"', replace(need, memory="low")
     for fps in [*(p.fps for p in reversed(bundle.interpolation.passes)), bundle.keyframes.fps]:
@@ -134,7 +133,7 @@ def _simpler(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
 
 
 def _smaller(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
-    """Requests of smaller pictures of about the same shape, the largest first."""
+    """Requests of smaller frames of about the same aspect ratio, the largest first."""
     multiple = bundle.video.size_multiple
     for height in range(need.height - multiple, 0, -multiple):
         width = max(multiple, need.width * height // need.height // multiple * multiple)

@@ -1,7 +1,7 @@
-"""A bundle: a folder of graphs, tokenizer and `manifest.json`; found, opened, checked and written here.
+"""A bundle is a folder of graphs, a tokenizer and `manifest.json`; it is found, opened, checked and written here.
 
-A bundle comes from outside, so it is read as hostile input: sizes are checked before
-memory is taken, names may not leave the folder, nothing is executed.
+A bundle comes from outside, so it is read as hostile input: sizes are checked before memory is taken, names may not
+leave the folder, and nothing is executed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Bundle(Manifest):
         return Manifest(**{f.name: getattr(self, f.name) for f in fields(Manifest)})
 
     def path(self, file: str) -> Path:
-        """Where `file`, which the manifest lists, lies."""
+        """The path of `file`, which must be in the manifest. Raises BundleError if it is not."""
         if file not in self.files:
             raise BundleError(f"{self.folder}: {file!r} is not a file of this bundle; it has {sorted(self.files)}")
         return self.folder / file
 
 
 def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a bundle: `None` or "demo" is the demo bundle, anything else is a path to a folder."""
+    """The folder of a bundle: the demo for None and "demo", else a path. Raises BundleError if there is none."""
     if bundle is not None and bundle != "demo":
         folder = Path(bundle)
         if not folder.is_dir():
@@ -63,7 +63,7 @@ def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
 
 
 def open_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
-    """Read and check the bundle in `folder`. `verify=False` trusts the digests and checks names and sizes only.
+    """Read and check the bundle in `folder`; with `verify` False, names and sizes only, not digests.
 
     Raises BundleError on anything that the format (graphs/README.md) does not allow.
     """
@@ -80,7 +80,7 @@ def open_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundl
 
 
 def check_files(bundle: Bundle, *, verify: bool = True) -> None:
-    """Compare the folder with the manifest: no file more, none less, sizes first, then (if `verify`) digests."""
+    """Compare the folder with the manifest: no file more and none less; sizes, then digests if `verify`."""
     for entry in sorted(bundle.folder.iterdir()):
         if entry.name not in bundle.files and entry.name != MANIFEST:
             raise BundleError(f"{bundle.folder}: {entry.name!r} is not listed in {MANIFEST}; remove it")
@@ -104,8 +104,7 @@ def list_files(
 ) -> dict[str, FileSpec]:
     """Size and digest of every file now in `folder` but the manifest.
 
-    Files in `known` have not changed since their digests were taken, and none is taken again: of large bundles that
-    saves minutes.
+    The digests of files in `known` are taken from there, which saves minutes with large bundles.
     """
     folder = Path(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name != MANIFEST)

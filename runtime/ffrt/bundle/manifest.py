@@ -1,6 +1,7 @@
-"""`manifest.json` as frozen dataclasses: what it may say, from JSON and back.
+"""`manifest.json` as frozen dataclasses, read from JSON and written back.
 
-Bundles come from outside: every key, type and range is checked, nothing is converted but whole numbers to floats.
+The dataclasses are the one model of the format. Bundles come from outside: every key, type and range is checked, and
+nothing is converted but whole numbers to floats.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Tokenizer file and the most tokens the text encoder was trained on."""
+    """Tokenizer file, and the largest number of tokens that the text encoder takes."""
 
     tokenizer: str
     max_tokens: int
@@ -42,7 +43,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """Default size in pixels, channels and downscale of a latent, and what a size must be a multiple of."""
+    """Default size in pixels, channels and downscale factor of a latent, and the multiple that sizes must be of."""
 
     height: int
     width: int
@@ -73,10 +74,11 @@ def _check_sampling(config: KeyframeConfig | InterpolationConfig) -> None:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How keyframes follow a first frame: defaults of the 1.1 release.
+    """How keyframes follow a first frame, with the defaults of the 1.1 release.
 
-    `first_frame_guidance_scale` is for making that frame of text, `guidance_scale` how closely the keyframes follow it;
-    it is noised up to level `noise_augmentation` of 1000. `motion` names one of `motion_scores`.
+    `first_frame_guidance_scale` is the guidance scale of the first frame itself, `guidance_scale` says how closely the
+    keyframes follow it. The frame is noised up to level `noise_augmentation` of 1000. `motion` is one of
+    `motion_scores`.
     """
 
     first_frame_guidance_scale: float
@@ -150,7 +152,7 @@ class InterpolationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What `manifest.json` says, beside its format and version."""
+    """The content of `manifest.json`, except its format and version."""
 
     name: str
     family: Family
@@ -205,7 +207,7 @@ class Manifest:
 
 
 def from_json(raw: bytes) -> Manifest:
-    """The manifest in UTF-8 JSON. Raises BundleError, without the file's name, where it breaks the format."""
+    """The manifest in UTF-8 JSON. Raises BundleError, without the file's name, if it breaks the format."""
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Files, graphs and their parts as `manifest.json` tells of them."""
+"""Files, graphs and their parts, as `manifest.json` lists them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FileSpec:
 
 @dataclass(frozen=True)
 class Parity:
-    """Measured difference from the PyTorch module, and the relative RMS floor it had to stay under."""
+    """Measured difference from the PyTorch module, and the relative RMS limit it had to stay under."""
 
     max_abs: float
     relative_rms: float
@@ -34,7 +34,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One file of a graph that was split, with the names of what it takes and gives."""
+    """One file of a graph that was split, with the names of its inputs and outputs."""
 
     file: str
     inputs: tuple[str, ...]
@@ -43,10 +43,10 @@ class PartSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One ONNX graph: its file, its contract and how close it is to the module it was exported from.
+    """One ONNX graph: its file, its contract, and its difference from the module it was exported from.
 
-    A graph that was split has `parts`, run in order, the last of which is `file`: each is fed with inputs of the graph
-    and with what earlier parts gave, and need not run again while they stay the same.
+    A graph that was split has `parts`, which run in order; the last one is `file`. Each takes inputs of the graph and
+    outputs of earlier parts, and need not run again while these stay the same.
     """
 
     file: str
@@ -69,9 +69,9 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class Optimised:
-    """How the graphs of a bundle were rewritten: for which provider, by which passes, computing in which numbers.
+    """How the graphs of a bundle were rewritten: for which provider, by which passes, and to compute in which dtype.
 
-    `psnr` is the PSNR in dB of its videos against those of the bundle that it was made of, None where none were made.
+    `psnr` in dB compares its videos with those of the original bundle; None if none were made.
     """
 
     provider: str

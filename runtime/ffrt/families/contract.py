@@ -1,4 +1,4 @@
-"""The grammar of contracts: what goes into each graph of a bundle and what comes out."""
+"""The grammar of contracts: the inputs and outputs of each graph of a bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AXIS = re.compile(r"[A-Za-z]\w*(\*[A-Za-z]\w*)*")
 
 
 def require(ok: bool, field: str, want: str, got: object) -> None:
-    """Raises BundleError, which names the field, what was wanted and what came, unless `ok`."""
+    """Raise BundleError, which names the field, what was expected and what came, unless `ok`."""
     if not ok:
         raise BundleError(f"{field}: expected {want}, got {got!r:.400}")
 
@@ -69,12 +69,12 @@ OPTIONAL_GRAPHS = frozenset({"masked_interpolation_unet", *SHALLOW.values()})
 
 
 def deep_of(signature: Signature) -> TensorSpec:
-    """What the outermost level of the U-Net with this signature gets from below, `deep`: an item for each of `x`."""
+    """The input `deep` of a U-Net's outermost level: its deep features, one item for each of `x`."""
     return TensorSpec(DEEP, "float32", (signature[0][0].shape[0], "C", "h_deep", "w_deep"))
 
 
 def with_shallow(contract: Contract, graphs: Collection[str]) -> Contract:
-    """`contract` with what step caching changes in it where the shallow graph of a U-Net is one of `graphs`."""
+    """`contract` as step caching changes it, for every U-Net whose shallow graph is one of `graphs`."""
     changed = dict(contract)
     for name, shallow in SHALLOW.items():
         if shallow in graphs:

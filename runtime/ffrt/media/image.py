@@ -1,6 +1,6 @@
-"""A picture of the caller -> the first frame of a video: opened, resized and cut as the 1.1 release does it.
+"""A caller's picture -> the first frame of a video: opened, resized and cropped as in the 1.1 release.
 
-The only module that imports Pillow, and only when there is a picture.
+Pillow is imported when there is a picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image
-    """What a caller may give: a file, uint8 [H, W, 3] or a PIL image."""
+    """A picture as a caller may give it: a file, uint8 [H, W, 3] or a PIL image."""
 
 MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 1 << 26
@@ -59,7 +59,7 @@ def open_image(image: object) -> NDArray[np.uint8]:
 
 
 def fit_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A picture shrunk until one side fits and cut to its middle: uint8 [H, W, 3] -> [height, width, 3].
+    """A picture shrunk until one side fits and cropped to its centre: uint8 [H, W, 3] -> [height, width, 3].
 
     As released, bicubic, and never enlarged: a smaller picture stands in black (`too_small`).
     """
