@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "runtime"), str(ROOT)]
 
 from ffrt import __version__  # noqa: E402  (found by the line above)
+from ffrt.request import MAX_SEED, options  # noqa: E402
 
 project = "ffrt"
 author = "the authors of ffrt"
@@ -28,6 +29,8 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 
+smartquotes = False  # "fast" in a docstring is a value to type
+
 html_theme = "furo"
 html_title = f"ffrt {__version__}"
 html_copy_source = False
@@ -36,16 +39,17 @@ html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["_static"]
 html_css_files = ["ffrt.css"]
 FENCE = re.compile(r"^\s*```(\w*)$")
+BAR = re.compile(r"\|(?=(?:[^`]*`[^`]*`)*[^`]*$)")
 
 
 def from_markdown(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
-    """Rewrite, in place, the fenced blocks of a docstring as directives of reStructuredText."""
+    """Rewrite a docstring in place: fenced blocks become directives, and a bar outside of code a mere bar."""
     inside = False
     text: list[str] = []
     for line in lines:
         fence = FENCE.match(line)
         if fence is None:
-            text.append(f"   {line}" if inside else line)
+            text.append(f"   {line}" if inside else BAR.sub(r"\\|", line))
         else:
             inside = not inside
             text += [f".. code-block:: {fence[1] or 'text'}", ""] if inside else [""]
@@ -78,8 +82,25 @@ class CommandHelp(SphinxDirective):
         return [block]
 
 
+class RequestOptions(SphinxDirective):
+    """A table of the options of `Request`, from its fields."""
+
+    def run(self) -> list[nodes.Node]:
+        """Write the table as Markdown and parse it."""
+        lines = ["| option | flag | meaning | range |", "|---|---|---|---|"]
+        for name, option in options().items():
+            flag = "" if option.flag is None else f"`--{option.flag or name.replace('_', '-')}`"
+            high = "2^63 - 1" if option.high == MAX_SEED else f"{option.high or 0:.0f}"
+            bounds = "" if option.low is None else f"{option.low:.0f} to {high}"
+            words = ", ".join(f"`{choice}`" for choice in option.choices)
+            facts = " ".join(fact for fact in (bounds or words, option.unit) if fact)
+            lines.append(f"| `{name}` | {flag} | {option.help} | {facts} |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the two."""
+    """Register them."""
     app.connect("autodoc-process-docstring", from_markdown)
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("request-options", RequestOptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
