@@ -28,7 +28,6 @@ Every error is an `FfrtError` (tree in `ffrt.errors`).
 
 from ffrt._version import __version__
 from ffrt.bundle import Bundle, open_bundle
-from ffrt.checkpoint import Checkpoint
 from ffrt.errors import (
     BundleError,
     Cancelled,
@@ -41,13 +40,11 @@ from ffrt.errors import (
     VideoWriteError,
 )
 from ffrt.families import Stage
-from ffrt.generation import Generation
+from ffrt.generation import Checkpoint, Generation, Plan, Step
 from ffrt.notes import Note
 from ffrt.pipeline import Pipeline
-from ffrt.plan import Plan
 from ffrt.request import Request
 from ffrt.stages.text import Context
-from ffrt.step import Step
 from ffrt.video import Video
 
 __all__ = [

@@ -12,11 +12,11 @@ from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph
 from ffrt.backend.session import MEMORY, check_provider
 from ffrt.bundle import Bundle, find_bundle, open_bundle
-from ffrt.checkpoint import Checkpoint
 from ffrt.errors import BundleError, RequestError
-from ffrt.generation import Generation
+from ffrt.generation.checkpoint import Checkpoint
+from ffrt.generation.generation import Generation
+from ffrt.generation.plan import Plan
 from ffrt.memory import Room
-from ffrt.plan import Plan
 from ffrt.request import Options, Request
 from ffrt.stage_calls import StageCalls
 from ffrt.stages.graphs import OpenGraphs, SessionSettings

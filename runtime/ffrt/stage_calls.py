@@ -13,8 +13,7 @@ from ffrt._version import __version__
 from ffrt.backend.cancel import Cancellation
 from ffrt.bundle import Bundle, InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
-from ffrt.media.image import open_image
-from ffrt.plan import (
+from ffrt.generation.plan import (
     FIRST_FRAME_STREAM,
     FRAME_NOISE_STREAM,
     KEYFRAME_STREAM,
@@ -23,6 +22,7 @@ from ffrt.plan import (
     keyframe_shape,
     sampling_of,
 )
+from ffrt.media.image import open_image
 from ffrt.request import MAX_SEED
 from ffrt.sampling import MAX_STEPS, SOLVERS, Array, Sampling, drain, normal_noise, uniform_noise
 from ffrt.stages import decode, first_frame, interpolate

@@ -14,7 +14,7 @@ import pytest
 from ffrt import Bundle, Pipeline, RequestError
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.cli import main as cli
-from ffrt.plan import sampling_of
+from ffrt.generation.plan import sampling_of
 from ffrt.sampling import SOLVERS, Array, denoise, drain, noise_levels, normal_noise
 from ffrt.sampling.presets import PRESETS, Preset, Steps
 from ffrt.sampling.schedule import SCHEDULES

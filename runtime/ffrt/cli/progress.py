@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ffrt.families import Stage
-from ffrt.step import Step
+from ffrt.generation.step import Step
 
 LABEL_WIDTH = 24
 

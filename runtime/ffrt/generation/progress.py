@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ffrt.plan import StageRun
+from ffrt.generation.plan import StageRun
+from ffrt.generation.step import Decode, Step
 from ffrt.sampling import Array
-from ffrt.step import Decode, Step
 
 
 class Progress:

@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.backend.cancel import Cancellation
-from ffrt.checkpoint import Checkpoint
 from ffrt.errors import RequestError
 from ffrt.families import Stage
+from ffrt.generation.checkpoint import Checkpoint
+from ffrt.generation.plan import FRAME_NOISE_STREAM, Plan, StageRun
+from ffrt.generation.progress import Progress
+from ffrt.generation.step import Decode, Step
 from ffrt.media.video_file import check_target
 from ffrt.notes import Note
-from ffrt.plan import FRAME_NOISE_STREAM, Plan, StageRun
-from ffrt.progress import Progress
 from ffrt.sampling import Array, Denoised, normal_noise, uniform_noise
 from ffrt.stages import first_frame, interpolate
 from ffrt.stages.run import Stages
 from ffrt.stages.text import Context
-from ffrt.step import Decode, Step
 from ffrt.video import Video
 
 logger = logging.getLogger("ffrt")
