@@ -13,10 +13,7 @@ from hypothesis import settings
 
 from bench.cuda.wheel import cache_folder, fetch_wheel
 from ffrt import Pipeline, ProviderError, bundle
-from graphs.optimise import optimise
-from tests import releases as small_releases
 from tests.bundles import MASKED_GRAPHS, write_bundle
-from tests.releases import exported, start_export
 
 # A busy machine is no fault: hypothesis would fail an example that takes 200 ms.
 settings.register_profile("untimed", deadline=None)
@@ -66,6 +63,8 @@ def wheel() -> Path:
 @pytest.fixture(scope="session")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     """The demo as `python -m graphs optimise demo --provider cuda` writes it, in float16 and in parts."""
+    from graphs.optimise import optimise
+
     out = tmp_path_factory.mktemp("variant") / "cuda"
     demo = bundle.open_bundle(ROOT / "graphs" / "demo", verify=False)
     return optimise(demo, out, provider="cuda", dtype="float16", verify=False)
@@ -73,8 +72,10 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
 
 @pytest.fixture(scope="session")
 def releases() -> ModuleType:
-    """The module that writes small release folders."""
-    return small_releases
+    """The module that writes small release folders; it imports PyTorch, which most tests do without."""
+    from tests import releases as module
+
+    return module
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,7 +91,7 @@ def exports(
     try:
         for name in sorted(asked & RELEASES.keys(), reverse=True):  # 1.1 takes longer
             folder = tmp_path_factory.mktemp(name)
-            started[name] = (start_export(RELEASES[name], folder), folder)
+            started[name] = (request.getfixturevalue("releases").start_export(RELEASES[name], folder), folder)
         yield started
     finally:
         for process, _ in started.values():
@@ -99,12 +100,14 @@ def exports(
 
 
 @pytest.fixture(scope="session")
-def kv10(exports: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> bundle.Bundle:
+def kv10(exports: dict[str, tuple[subprocess.Popen[bytes], Path]], releases: ModuleType) -> bundle.Bundle:
     """Kandinsky Video 1.0, small, exported; shared."""
-    return exported(exports["kv10"])
+    exported: bundle.Bundle = releases.exported(exports["kv10"])
+    return exported
 
 
 @pytest.fixture(scope="session")
-def kv11(exports: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> bundle.Bundle:
+def kv11(exports: dict[str, tuple[subprocess.Popen[bytes], Path]], releases: ModuleType) -> bundle.Bundle:
     """Kandinsky Video 1.1 of golden parameters, exported; shared."""
-    return exported(exports["kv11"])
+    exported: bundle.Bundle = releases.exported(exports["kv11"])
+    return exported

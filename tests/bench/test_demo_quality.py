@@ -17,6 +17,7 @@ from bench.datasets.shapes import held_out, truth
 from bench.demo_quality import __main__ as demo_quality
 from bench.demo_quality.latents import PASSES, interpolation, reconstruction
 from bench.demo_quality.prompts import Sampling, score_prompts
+from bench.demo_quality.table import METHODS
 from bench.demo_quality.targets import targets
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames
@@ -117,16 +118,15 @@ def test_what_the_fast_preset_loses_is_shown_in_points() -> None:
 
 
 def test_all_clips_are_interpolated_at_every_rate(
-    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, int] = {}
 
     def interpolation(pipe: object, clips: list[object], passes: str, sampling: Sampling) -> dict[str, Any]:
         asked[passes] = len(clips)
-        return {kind: {"ffrt": 1.0, "linear": 1.0, "minterpolate": 1.0} for kind in ("all", "moving")}
+        return {kind: dict.fromkeys(METHODS, 1.0) for kind in ("all", "moving")}
 
     monkeypatch.setattr(demo_quality, "interpolation", interpolation)
-    monkeypatch.setattr(demo_quality, "table", lambda record: "")
     arguments = ["--bundle", str(tiny.folder), "--parts", "interpolation", "--json", str(tmp_path / "record.json")]
     assert demo_quality.main(arguments) == 0
     assert asked == dict.fromkeys(PASSES, 8)

@@ -23,6 +23,7 @@ from bench.pipeline_speed import __main__ as pipeline_speed
 from bench.pipeline_speed import clips as speed_clips
 from bench.pipeline_speed import headline
 from bench.pipeline_speed import memory as speed_memory
+from bench.pipeline_speed import stages as speed_stages
 from bench.pipeline_speed.memory import memory_of
 from bench.pipeline_speed.plot import plot
 from bench.pipeline_speed.table import table
@@ -236,6 +237,8 @@ def tiny_ways(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
     monkeypatch.setattr(pipeline_speed, "contenders_of", contenders)
     monkeypatch.setattr(speed_clips, "child", clip)
+    monkeypatch.setattr(speed_stages, "operators", lambda *_: [{"operator": "ConvTranspose", "share": 1.0}])
+    monkeypatch.setattr(speed_stages, "flops", lambda *_: 10**6)
     monkeypatch.setattr(pipeline_speed, "optimised_bundle", optimised)
     monkeypatch.setattr(pipeline_speed, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(pipeline_speed, "product_rate", lambda provider, threads: 1e10)
