@@ -142,7 +142,7 @@ def check(program: Program, asked: Namespace) -> None:
         raise BenchError("the plot needs matplotlib: pip install matplotlib")
     if whole and asked.json is None and asked.folder is None and not is_clean(commit()):
         raise BenchError(
-            f"a record in {RESULTS.relative_to(ROOT)} must come from a clean commit, and this tree has changes; commit "
+            "a record in bench/results must come from a clean commit, and this tree has changes; commit "
             "them, or type --json FILE to keep the record elsewhere"
         )
 
@@ -171,10 +171,10 @@ def completed(program: Program, asked: Namespace, result: Result, wall_s: float)
 
 
 def keep(program: Program, asked: Namespace, result: Result, record: Record) -> None:
-    """Write record and picture where they were asked for; those of a whole run have a place of their own."""
+    """Write record and picture where they were asked for; else those of a whole run go to `RESULTS`."""
     name = program.name if result.name is None else result.name
     folder = asked.folder
-    if folder is None and record["whole"]:
+    if folder is None and asked.json is None and record["whole"]:
         folder = RESULTS
     place, picture = asked.json, asked.plot
     if folder is not None:

@@ -169,7 +169,7 @@ def trend(values: Floats, times: Floats) -> float:
     return float(np.median((values[j] - values[i]) / (times[j] - times[i])))
 
 
-def action_of(looks: list[Look], times: Floats, shape: str) -> str:  # noqa: PLR0911
+def action_of(looks: list[Look], times: Floats, shape: str) -> str:
     """The action of the tracks, or "none" when none of them, or more than one, is clear.
 
     Each track is divided by the change that makes it clear: a fifth of the width for a path, a factor of 1.4 in radius,

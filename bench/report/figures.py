@@ -38,7 +38,7 @@ UNITS: Mapping[str, float] = {
 """What a value of a record is multiplied by to be shown in a unit."""
 MEASURED_IN = r"dB|ms|s|seconds?|min|minutes?|hours?|times|[KMGT]B|[MGT]FLOPs?|FLOP/s"
 FIGURE = re.compile(rf"(?<![\w.])\d[\d.,]*(?: ?%|x\b|[ -](?:{MEASURED_IN})\b)")
-CELL = re.compile(r"(?<=\|) *\d+\.\d+ *(?=\|)")
+CELL = re.compile(r"(?<=[^\n]\|) *\d+\.\d+ *(?=\|)")  # the first cell of a row names what the row is about
 
 
 def lookup(record: Any, path: str) -> float:

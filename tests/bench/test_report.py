@@ -185,6 +185,7 @@ def test_a_figure_that_stands_in_no_record_is_refused(text: str, page: Path, tin
 @pytest.mark.parametrize(
     "text",
     [
+        "| 1.0 | text |",
         "61 frames at 8 fps, 128 x 128 px, 8.7 billion parameters, version 1.32.0",
         "`--minutes 8 min`",
         "```bash\nsleep 5 s\n```",
