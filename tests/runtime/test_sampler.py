@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ffrt import RequestError, sampling
+from ffrt import Bundle, Pipeline, RequestError, sampling
 from ffrt.sampling import SOLVERS, Array, denoise
 from ffrt.sampling.schedule import cosine_betas
-from ffrt.sampling.solvers import clean_estimate
+from ffrt.sampling.solvers import Coefficients, Solver, clean_estimate, ddim
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "samplers.npz"
 
@@ -208,3 +208,19 @@ def test_too_few_draws_are_refused() -> None:
 def test_unknown_sampler_is_refused() -> None:
     with pytest.raises(RequestError, match=r"sampler: expected one of .*'dpm\+\+'.*got 'euler'"):
         run(3, "euler", lambda x, time: x, iter([]))
+
+
+def test_a_new_solver_is_one_row(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Request, manifest, plan and both denoising loops read the same table."""
+
+    def midway(alpha_bar: float, alpha_bar_next: float, before: float | None) -> Coefficients:
+        return Coefficients(*(0.5 * (a + b) for a, b in zip(ddim(alpha_bar, alpha_bar_next), (0.0, 1.0), strict=False)))
+
+    monkeypatch.setitem(SOLVERS, "midway", Solver(midway))  # type: ignore[arg-type]
+    pipe = Pipeline(replace(tiny, keyframes=replace(tiny.keyframes, sampler="midway")), provider="cpu", threads=1)
+    video = pipe("a red circle", fps=2, seed=1)
+    assert video.metadata["sampler"] == "midway"
+    assert (video.frames == pipe("a red circle", fps=2, seed=1, sampler="midway").frames).all()
+    assert (video.frames != pipe("a red circle", fps=2, seed=1, sampler="ddim").frames).any()
+    with pytest.raises(RequestError, match="'midway'"):
+        pipe("a red circle", sampler="euler")
