@@ -120,12 +120,11 @@ class StageCalls:
             if frame_noise is not None:
                 checks.frame_noise(frame_noise, shape[1:])
             if image is None:
-                made = first_frame_sampling(config, sampling)
-                start = normal_noise(seed, FIRST_FRAME_STREAM, first_frame.noise_shape(shape))
-                picture = stages.picture(drain(stages.first_frame(context.rows(), made, start)))
-            else:
-                picture = open_image(image)
-            frame = stages.encode_picture(picture, shape)
+                steps = sampling.num_inference_steps
+                image = self.first_frame(
+                    context, num_inference_steps=steps, seed=seed, height=height, width=width, sampler=sampling.sampler
+                )
+            frame = stages.encode_picture(open_image(image), shape)
             uniform = uniform_noise(seed, FRAME_NOISE_STREAM, frame.shape) if frame_noise is None else frame_noise
             return drain(stages.image_keyframes(context.rows(), sampling, conditioning, frame, uniform, draws))
 

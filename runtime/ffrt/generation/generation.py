@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -64,7 +64,7 @@ class Generation(Iterator[Step]):
         self._facts = facts
         self._resume = resume
         self._progress = Progress(plan.stages, clock)
-        self._notes = list(plan.notes)
+        self._notes: list[Note] = list(plan.notes)
         self._checkpoint: Checkpoint | None = resume
         self._video: Video | None = None
         self._steps = self._run()
@@ -158,6 +158,7 @@ class Generation(Iterator[Step]):
 
     def _run(self) -> Generator[Step, None, None]:
         with self._stages.request():
+            _log(self.plan.notes)
             state, runs = self._resumed()
             for run in runs:
                 self._cancellation.check(str(run.stage))
@@ -195,8 +196,7 @@ class Generation(Iterator[Step]):
         request = self.plan.request
         context = self._stages.text(request.prompt, request.negative_prompt)
         self._notes += context.notes
-        for note in context.notes:
-            logger.warning(note.text)
+        _log(context.notes)
         return context
 
     def _stage(self, run: StageRun, state: State) -> Generator[Step, None, State]:
@@ -257,6 +257,11 @@ class Generation(Iterator[Step]):
             fps=self.plan.fps,
             metadata={**self.plan.metadata(), **self._facts},
         )
+
+
+def _log(notes: Iterable[Note]) -> None:
+    for note in notes:
+        logger.warning(note.text)
 
 
 def _unchanged(x0: Array) -> Array:
