@@ -18,9 +18,9 @@ from export.models.configs import PRESETS
 from export.onnx.demo import write_bundle
 from export.onnx.release import write_release
 from ffrt import Bundle, FfrtError
-from graphs.optimise import DTYPE_OF, check_comparable, chosen, optimise
-from graphs.passes.ir import check_place
+from graphs.optimise import optimise, plan
 from graphs.passes.table import PROVIDERS
+from graphs.store import check_place
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,12 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for provider in asked.optimise:
             check_place(beside(asked, provider))
-            chosen(provider, DTYPE_OF[provider], asked.without, ())
-            check_comparable(DTYPE_OF[provider])
+            plan(provider, without=asked.without)
         bundle = export_release(asked, report) if asked.name in RELEASES else export_preset(asked, report)
         for provider in asked.optimise:
-            out, dtype = beside(asked, provider), DTYPE_OF[provider]
-            optimise(bundle, out, provider=provider, dtype=dtype, without=asked.without, report=report)
+            optimise(bundle, beside(asked, provider), provider=provider, without=asked.without, report=report)
     except KeyboardInterrupt:
         print(
             f"export {asked.name}: stopped; no bundle was written, the same command goes on from here", file=sys.stderr

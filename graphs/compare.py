@@ -1,37 +1,54 @@
-"""How close the video of a rewritten bundle is to that of the bundle it was made from.
+"""Whether a rewritten bundle still computes what the one it was made from does: graph by graph, and as whole videos.
 
-A graph's own error says little: a sampler may amplify it or wash it out. So both bundles make the same videos, and the
-answer is one PSNR. It is the one file of graphs/ that runs the pipeline.
+The error of a graph alone says little: a sampler may amplify it or wash it out. So bundles that round more than float32
+also make the same videos, and a PSNR decides. No other file of graphs/ runs a graph or the pipeline.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.backend.graph import Graph
 from ffrt.bundle import Bundle
 from ffrt.errors import FfrtError
-from ffrt.families import TensorSpec
+from ffrt.families import DEEP, SHALLOW, TensorSpec
 from ffrt.pipeline import Pipeline
+from graphs.metrics import psnr, relative_rms
+from graphs.store import open_graph
 
-FLOOR = 35.0
-"""Decibels below which a bundle is refused."""
+MIN_PSNR_DB = 35.0
+"""Bundles whose videos are further from the original ones than this are refused."""
+REFERENCE = "cpu"
+"""The provider that plain graphs are run on."""
 SIZES: Mapping[str, int] = {"B": 2, "T": 4, "G": 3, "F": 5, "L": 8, "N": 2, "h": 8, "w": 8, "H": 64, "W": 64}
-"""Sizes of the axes in :func:`random_inputs`; the width ``D`` of a context is to be added."""
+"""Axis sizes for `random_inputs`; the width `D` of a context has to be added."""
+
+
+class PassError(FfrtError):
+    """A rewritten graph does not compute what it did before; no bundle was written."""
 
 
 class FidelityError(FfrtError):
-    """A rewritten bundle makes another video than the bundle it was made from."""
+    """A rewritten bundle makes another video than the bundle it was made from; no bundle was written."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A video that both bundles make: `fps` None is the first pass of interpolation, a side None the bundle's."""
+class Difference:
+    """Errors of a rewritten graph over all its outputs, against the plain one."""
+
+    max_abs: float
+    relative_rms: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video that both bundles make. `fps` None is that of the first interpolation pass, sides None the bundle's."""
 
     prompt: str
     seed: int = 0
@@ -41,78 +58,99 @@ class Request:
     width: int | None = None
 
 
-REQUESTS = (Request("a red circle moves right", 0), Request("a blue square moves left on black", 1))
+CLIPS = (Clip("a red circle moves right", 0), Clip("a blue square moves left on black", 1))
 
 
-def measure(
+def compare_graph(plain: Bundle, other: Bundle, name: str, limit: float) -> Difference:
+    """Run graph `name` of both bundles on the same random inputs.
+
+    Raises PassError if the relative RMS error is over `limit` or not a number.
+    """
+    inputs = _inputs_of(plain, name)
+    want = Graph(plain, name, provider=REFERENCE)(inputs)  # one at a time: two of the released size need more memory
+    got = Graph(other, name, provider=REFERENCE)(inputs)
+    difference = Difference(
+        max(float(np.abs(got[key] - want[key]).max()) for key in want),
+        max(relative_rms(got[key], want[key]) for key in want),
+    )
+    if not difference.relative_rms <= limit:
+        raise PassError(
+            f"{name}: expected a relative RMS error of at most {limit} against the graph it was made from, got "
+            f"{difference.relative_rms:.3g}; nothing was written. Leave passes out with --without to find the wrong one"
+        )
+    return difference
+
+
+def compare_videos(
     plain: Bundle,
     other: Bundle,
-    requests: Sequence[Request] = REQUESTS,
+    clips: Sequence[Clip] = CLIPS,
     *,
-    provider: str = "cpu",
-    other_provider: str = "cpu",
+    provider: str = REFERENCE,
+    other_provider: str = REFERENCE,
     threads: int | None = None,
+    metric: Callable[[NDArray[Any], NDArray[Any]], float] = psnr,
 ) -> float:
-    """PSNR in dB of the videos of ``other`` against those of ``plain``, over all their pixels; inf where they agree.
+    """`metric(got, want)` over all pixels of the videos of both bundles; by default their PSNR in dB, inf if equal.
 
-    Keyframes, interpolation and decoding run with the same noise. ``other`` on the CPU must be made of
-    :func:`graphs.passes.half.rounded` graphs: that provider does not compute in float16. Raises FfrtError where a
-    bundle or a provider cannot be had, and GraphInputError where numbers overflow.
+    Keyframes, interpolation and decoding run on the same noise. To compare float16 on the CPU, build `other` from
+    `graphs.passes.half.emulate_half` graphs: that provider does not compute in float16. Raises FfrtError if a bundle
+    or provider cannot be used, GraphInputError if numbers overflow.
     """
-    squares = 0.0
-    count = 0
-    pipes = [
-        Pipeline(bundle, provider=name, threads=threads)
-        for bundle, name in ((plain, provider), (other, other_provider))
-    ]
-    for request in requests:
-        want, got = (_frames(pipe, request) for pipe in pipes)
-        squares += float(np.square(want - got).sum())
-        count += want.size
-    return psnr(squares / count)
+    pipes = [Pipeline(plain, provider=provider, threads=threads)]
+    pipes += [Pipeline(other, provider=other_provider, threads=threads)]
+    want, got = (np.concatenate([_pixels(pipe, clip) for clip in clips]) for pipe in pipes)
+    return metric(got, want)
 
 
-def psnr(mean_square: float) -> float:
-    """PSNR in dB of 8-bit pixels with that mean square error."""
-    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
-
-
-def check(decibels: float, dtype: str = "float16", floor: float = FLOOR) -> None:
-    """Raise FidelityError if a PSNR is under ``floor``."""
-    if not decibels >= floor:
+def check_psnr(decibels: float, dtype: str = "float16", least: float = MIN_PSNR_DB) -> None:
+    """Raise FidelityError if a PSNR is below `least` or not a number."""
+    if not decibels >= least:
         raise FidelityError(
-            f"the {dtype} video is {decibels:.1f} dB from the float32 one, expected {floor:g} dB or more; nothing was "
+            f"the {dtype} video is {decibels:.1f} dB from the float32 one, expected {least:g} dB or more; nothing was "
             "written. Type python -m graphs optimise again with --dtype float32"
         )
 
 
-def _frames(pipe: Pipeline, request: Request) -> NDArray[np.float64]:
-    config = pipe.bundle
-    rates = [one_pass.fps for one_pass in config.interpolation.passes]
-    fps = request.fps if request.fps is not None else rates[0] if rates else config.keyframes.fps
-    video = pipe(
-        request.prompt,
-        fps=fps,
-        seed=request.seed,
-        num_inference_steps=request.steps,
-        height=request.height,
-        width=request.width,
-    )
-    return np.stack([np.asarray(frame, np.float64) for frame in video])
-
-
-def relative_rms(got: NDArray[Any], want: NDArray[Any]) -> float:
-    """Root mean square of the difference, over that of ``want``; where that is zero, 0 for no difference, else inf."""
-    difference, scale = float(np.square(got - want).mean()), float(np.square(want).mean())
-    if scale == 0:
-        return 0.0 if difference == 0 else math.inf
-    return math.sqrt(difference / scale)
-
-
 def random_inputs(specs: Sequence[TensorSpec], sizes: Mapping[str, int] = SIZES) -> dict[str, NDArray[Any]]:
-    """Arrays that a graph of the bundle format takes: normal noise, the middle of the schedule, whole prompts."""
+    """Valid inputs for a graph of the bundle format: normal noise, the middle of the schedule, full-length prompts."""
     rng = np.random.default_rng(0)
     return {spec.name: _random(rng, spec, sizes) for spec in specs}
+
+
+def _pixels(pipe: Pipeline, clip: Clip) -> NDArray[np.uint8]:
+    """All pixels of a video, flat."""
+    bundle = pipe.bundle
+    rates = [interpolation.fps for interpolation in bundle.interpolation.passes]
+    fps = clip.fps if clip.fps is not None else rates[0] if rates else bundle.keyframes.fps
+    video = pipe(
+        clip.prompt,
+        fps=fps,
+        seed=clip.seed,
+        num_inference_steps=clip.steps,
+        height=clip.height,
+        width=clip.width,
+    )
+    return np.concatenate([np.ravel(frame) for frame in video])
+
+
+def _inputs_of(bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:
+    """Random inputs of a few frames; the deep features of a shallow graph come from the whole network."""
+    specs = [spec for spec in bundle.graphs[name].inputs if spec.name != DEEP]
+    cell = bundle.video.size_multiple // bundle.video.downscale
+    side = 2 * max(cell, 4)
+    sizes = {"B": 2, "N": 2, "T": 4, "G": 3, "F": 5, "L": 8, "D": 8, "h": side, "w": side}
+    sizes |= {axis: side * bundle.video.downscale for axis in ("H", "W")}
+    values = open_graph(bundle.path(bundle.graphs[name].file)).graph.inputs
+    shapes = {value.name: value.shape for value in values if value.shape is not None}
+    for spec in specs:
+        fixed = zip(spec.shape, shapes.get(spec.name, ()), strict=False)
+        sizes |= {axis: size for axis, size in fixed if isinstance(axis, str) and isinstance(size, int)}
+    inputs = random_inputs(specs, sizes)
+    for whole, shallow in SHALLOW.items():
+        if shallow == name:
+            inputs[DEEP] = Graph(bundle, whole, provider=REFERENCE)(inputs)[DEEP]
+    return inputs
 
 
 def _random(rng: np.random.Generator, spec: TensorSpec, sizes: Mapping[str, int]) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""All of a denoising step but its network, as one graph: guidance, clean estimate, threshold, update, next input.
+"""The update graph: all of a denoising step except its network.
 
-``python -m graphs.update`` writes ``runtime/ffrt/stages/update.onnx``, which the runtime runs between two runs of a
-U-Net so that latents never leave the device. It has no weights; the numbers of a step are inputs
-(``ffrt.sampling.Update``).
+Guidance, clean estimate, threshold, update and the next model input are one graph without weights, which the runtime
+runs between two runs of a U-Net so that latents never leave the device. The numbers of a step are inputs
+(`ffrt.sampling.Update`). `python -m graphs update` writes it to `runtime/ffrt/stages/update.onnx`.
 """
 
 from __future__ import annotations
@@ -16,59 +16,25 @@ from onnx import TensorProto, helper, numpy_helper
 
 PLACE = Path(__file__).parents[1] / "runtime" / "ffrt" / "stages" / "update.onnx"
 OPSET = 18
+_node = helper.make_node
 _NUMBERS = ("from_x", "from_prediction", "keep_x", "keep_x0", "keep_before", "add_noise")
 
 
 def update_graph() -> onnx.ModelProto:
-    """The graph. Inputs: ``x``, ``x0_before``, ``noise`` ``[n, c, h, w]``; ``prediction`` of B guidance rows and
-    ``weights`` ``[B]`` that they are summed with; ``before`` and ``after`` ``[B*n, .., h, w]``, what the network sees
-    beside ``x`` (no channels for nothing); ``numbers`` ``[6]`` as in ``ffrt.sampling.Update``; the threshold as
-    ``rank`` ``[1]`` (of |x0| from above, 2 or more), ``fraction`` ``[1]`` of the way to the next larger, ``most``
-    ``[1]``. Outputs: ``x_next``, ``x0``, and ``x_in``, what the network sees next.
+    """Build the graph; all tensors but `rank` are float32.
+
+    Inputs:
+
+    - `x`, `x0_before`, `noise` `[n, c, h, w]`
+    - `prediction` `[B*n, c, h, w]` of B guidance rows, and `weights` `[B]` of their sum
+    - `before`, `after` `[B*n, .., h, w]`: channels of the model input in front of and behind `x`; may have none
+    - `numbers` `[6]`: the coefficients, in the order of `ffrt.sampling.Update`
+    - the threshold, a quantile of |x0|: `rank` int64 `[1]` (counted from the largest, at least 2), `fraction` `[1]`
+      of the distance to the next larger value, `most` `[1]` that it may be
+
+    Outputs: `x_next` and `x0` `[n, c, h, w]`, and `x_in`, the next model input.
     """
-    node, nodes = helper.make_node, []
-    nodes += [
-        node("Shape", ["x"], ["shape"]),
-        node("Shape", ["weights"], ["rows"]),
-        node("Concat", ["rows", "minus_one"], ["by_row"], axis=0),
-        node("Reshape", ["prediction", "by_row"], ["predictions"]),
-        node("Unsqueeze", ["weights", "zero"], ["weight_row"]),
-        node("MatMul", ["weight_row", "predictions"], ["guided_flat"]),
-        node("Reshape", ["guided_flat", "shape"], ["guided"]),
-        node("Split", ["numbers"], list(_NUMBERS), num_outputs=len(_NUMBERS), axis=0),
-        node("Mul", ["x", "from_x"], ["x_part"]),
-        node("Mul", ["guided", "from_prediction"], ["guided_part"]),
-        node("Add", ["x_part", "guided_part"], ["estimate"]),
-        node("Abs", ["estimate"], ["sizes"]),
-        node("Flatten", ["sizes"], ["sizes_flat"], axis=1),
-        node("TopK", ["sizes_flat", "rank"], ["largest", "places"], axis=1, largest=1, sorted=1),
-        node("Slice", ["largest", "minus_one", "end", "one"], ["low"]),
-        node("Slice", ["largest", "minus_two", "minus_one", "one"], ["high"]),
-        node("Sub", ["high", "low"], ["between"]),
-        node("Mul", ["between", "fraction"], ["way"]),
-        node("Add", ["low", "way"], ["quantile"]),
-        node("Max", ["quantile", "unit"], ["at_least"]),
-        node("Min", ["at_least", "most"], ["limit_flat"]),
-        node("Unsqueeze", ["limit_flat", "last_axes"], ["limit"]),
-        node("Neg", ["limit"], ["minus_limit"]),
-        node("Max", ["estimate", "minus_limit"], ["raised"]),
-        node("Min", ["raised", "limit"], ["clipped"]),
-        node("Div", ["clipped", "limit"], ["x0"]),
-    ]
-    total = ""
-    for index, (number, value) in enumerate(
-        (("keep_x", "x"), ("keep_x0", "x0"), ("keep_before", "x0_before"), ("add_noise", "noise"))
-    ):
-        nodes.append(node("Mul", [value, number], [f"{value}_kept"]))
-        summed = "x_next" if index == 3 else f"sum{index}"
-        if total:
-            nodes.append(node("Add", [total, f"{value}_kept"], [summed]))
-        total = summed if total else f"{value}_kept"
-    nodes += [
-        node("Concat", ["rows", "ones3"], ["repeats"], axis=0),
-        node("Tile", ["x_next", "repeats"], ["seen"]),
-        node("Concat", ["before", "seen", "after"], ["x_in"], axis=1),
-    ]
+    nodes = [*_guidance(), *_clean_estimate(), *_next_latents(), *_next_input()]
     constants: dict[str, NDArray[np.generic]] = {
         "minus_two": np.array([-2]),
         "minus_one": np.array([-1]),
@@ -79,30 +45,84 @@ def update_graph() -> onnx.ModelProto:
         "last_axes": np.array([2, 3]),
         "ones3": np.array([1, 1, 1]),
     }
-
-    def float_of(name: str, *shape: str | int) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-    whole = [float_of(name, "n", "c", "h", "w") for name in ("x", "x0_before", "noise")]
-    given = [
-        float_of("prediction", "p", "q", "h", "w"),
-        float_of("weights", "B"),
-        float_of("before", "N", "k", "h", "w"),
-        float_of("after", "N", "l", "h", "w"),
-        float_of("numbers", len(_NUMBERS)),
+    inputs = [
+        *(_float(name, "n", "c", "h", "w") for name in ("x", "x0_before", "noise")),
+        _float("prediction", "p", "q", "h", "w"),
+        _float("weights", "B"),
+        _float("before", "N", "k", "h", "w"),
+        _float("after", "N", "l", "h", "w"),
+        _float("numbers", len(_NUMBERS)),
         helper.make_tensor_value_info("rank", TensorProto.INT64, [1]),
-        float_of("fraction", 1),
-        float_of("most", 1),
+        _float("fraction", 1),
+        _float("most", 1),
     ]
-    made = [float_of(name, "n", "c", "h", "w") for name in ("x_next", "x0")] + [float_of("x_in", "N", "m", "h", "w")]
-    graph = helper.make_graph(
-        nodes, "update", [*whole, *given], made, [numpy_helper.from_array(v, k) for k, v in constants.items()]
-    )
+    outputs = [_float(name, "n", "c", "h", "w") for name in ("x_next", "x0")] + [_float("x_in", "N", "m", "h", "w")]
+    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "update", inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model)
     return model
 
 
-if __name__ == "__main__":
-    PLACE.write_bytes(update_graph().SerializeToString())
-    print(f"{PLACE.name}: {PLACE.stat().st_size} bytes")
+def _float(name: str, *shape: str | int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _guidance() -> list[onnx.NodeProto]:
+    """Sum the predictions of all guidance rows by their weights, and split the numbers of the step."""
+    return [
+        _node("Shape", ["x"], ["shape"]),
+        _node("Shape", ["weights"], ["rows"]),
+        _node("Concat", ["rows", "minus_one"], ["by_row"], axis=0),
+        _node("Reshape", ["prediction", "by_row"], ["predictions"]),
+        _node("Unsqueeze", ["weights", "zero"], ["weight_row"]),
+        _node("MatMul", ["weight_row", "predictions"], ["guided_flat"]),
+        _node("Reshape", ["guided_flat", "shape"], ["guided"]),
+        _node("Split", ["numbers"], list(_NUMBERS), num_outputs=len(_NUMBERS), axis=0),
+    ]
+
+
+def _clean_estimate() -> list[onnx.NodeProto]:
+    """The estimate of x0, clipped to the threshold of each frame and divided by it."""
+    return [
+        _node("Mul", ["x", "from_x"], ["x_part"]),
+        _node("Mul", ["guided", "from_prediction"], ["guided_part"]),
+        _node("Add", ["x_part", "guided_part"], ["estimate"]),
+        _node("Abs", ["estimate"], ["sizes"]),
+        _node("Flatten", ["sizes"], ["sizes_flat"], axis=1),
+        _node("TopK", ["sizes_flat", "rank"], ["largest", "places"], axis=1, largest=1, sorted=1),
+        _node("Slice", ["largest", "minus_one", "end", "one"], ["low"]),
+        _node("Slice", ["largest", "minus_two", "minus_one", "one"], ["high"]),
+        _node("Sub", ["high", "low"], ["between"]),
+        _node("Mul", ["between", "fraction"], ["way"]),
+        _node("Add", ["low", "way"], ["quantile"]),
+        _node("Max", ["quantile", "unit"], ["at_least"]),
+        _node("Min", ["at_least", "most"], ["limit_flat"]),
+        _node("Unsqueeze", ["limit_flat", "last_axes"], ["limit"]),
+        _node("Neg", ["limit"], ["minus_limit"]),
+        _node("Max", ["estimate", "minus_limit"], ["raised"]),
+        _node("Min", ["raised", "limit"], ["clipped"]),
+        _node("Div", ["clipped", "limit"], ["x0"]),
+    ]
+
+
+def _next_latents() -> list[onnx.NodeProto]:
+    """`x_next`: x, this x0, the one before and noise, each times its number, summed in that order."""
+    return [
+        _node("Mul", ["x", "keep_x"], ["x_kept"]),
+        _node("Mul", ["x0", "keep_x0"], ["x0_kept"]),
+        _node("Add", ["x_kept", "x0_kept"], ["sum1"]),
+        _node("Mul", ["x0_before", "keep_before"], ["x0_before_kept"]),
+        _node("Add", ["sum1", "x0_before_kept"], ["sum2"]),
+        _node("Mul", ["noise", "add_noise"], ["noise_kept"]),
+        _node("Add", ["sum2", "noise_kept"], ["x_next"]),
+    ]
+
+
+def _next_input() -> list[onnx.NodeProto]:
+    """`x_in`: `x_next` once per guidance row, between the channels that do not change."""
+    return [
+        _node("Concat", ["rows", "ones3"], ["repeats"], axis=0),
+        _node("Tile", ["x_next", "repeats"], ["seen"]),
+        _node("Concat", ["before", "seen", "after"], ["x_in"], axis=1),
+    ]

@@ -3,19 +3,20 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames, check_shapes
-from graphs.compare import psnr
+from graphs.metrics import psnr
 
 PEAK_DB = 60.0
 """PSNR is capped here: in a mean, two equal pictures would otherwise outweigh everything else."""
 SSIM_WINDOW_PX = 11
 
 
-def peak_ratio_db(error: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean square error of 8-bit values, at most `PEAK_DB`."""
-    return min(psnr(error), PEAK_DB)
+def capped_psnr_db(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio in dB of 8-bit values over all elements, at most `PEAK_DB`."""
+    return min(psnr(got, want), PEAK_DB)
 
 
 def psnr_db(frames: Frames, truth: Frames) -> float:
@@ -24,8 +25,7 @@ def psnr_db(frames: Frames, truth: Frames) -> float:
     Raises BenchError when the two differ in shape.
     """
     check_shapes(frames, truth)
-    errors = np.mean((frames.astype(np.float64) - truth) ** 2, axis=(1, 2, 3))
-    return float(np.mean([peak_ratio_db(float(error)) for error in errors]))
+    return float(np.mean([capped_psnr_db(*pair) for pair in zip(frames, truth, strict=True)]))
 
 
 def ssim(frames: Frames, truth: Frames) -> float:
@@ -54,4 +54,4 @@ def change_db(frames: Frames, truth: Frames) -> float:
     """
     check_shapes(frames, truth)
     changes = [np.diff(clip.astype(np.float64), axis=0) for clip in (frames, truth)]
-    return peak_ratio_db(float(np.mean((changes[0] - changes[1]) ** 2)))
+    return capped_psnr_db(changes[0], changes[1])

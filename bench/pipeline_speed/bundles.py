@@ -29,10 +29,10 @@ def optimised_bundle(bundle: Bundle, out: Path, provider: str) -> tuple[Bundle, 
 
     It is not verified here, since every stage is compared with eager before it is timed. Raises FfrtError if it fails.
     """
-    from graphs.optimise import DTYPE_OF, optimise
+    from graphs.optimise import optimise
 
     start = time.perf_counter()
-    optimised = optimise(bundle, out, provider=provider, dtype=DTYPE_OF[provider], verify=False)
+    optimised = optimise(bundle, out, provider=provider, verify=False)
     return optimised, time.perf_counter() - start
 
 

@@ -1,1 +1,1 @@
-"""Passes over one graph, Model -> Model, and the table of which provider each is for."""
+"""Passes over one graph, each Model -> Model, and the table of the providers that each is for."""

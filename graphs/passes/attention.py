@@ -1,19 +1,18 @@
-"""Softmax attention as one operator, com.microsoft MultiHeadAttention, on tokens ``[B, n, heads * head_dim]``.
+"""Softmax attention as one operator, com.microsoft MultiHeadAttention, on tokens `[B, n, heads * head_dim]`.
 
-PyTorch's exporter writes each attention as a dozen nodes: heads split off and transposed, a product, scale, mask or
-bias, softmax, a product, heads transposed back and joined. The operator does all of it without keeping the scores.
+PyTorch's exporter writes each attention as a dozen nodes: split heads and transpose, product, scale, mask or bias,
+softmax, product, transpose back and join heads. The operator does all of that without storing the scores.
 
-What each provider gets, by the figures of graphs/README.md: CUDA every attention, its key padding as one length a row,
-which its fast kernels take (so real tokens stand first, as the runtime makes them); the CPU the attention of tokens
-``[B, n, C]``, with the mask itself, and attention over time as plain operators: it has thousands of rows of a few
-frames, where the operator is slower.
+Which attentions are worth it depends on the provider (measurements in graphs/README.md). On CUDA it is all of them; its
+fast kernels take key padding as one length per row, so real tokens have to come first, as the runtime orders them. On
+the CPU the mask itself is passed, and attention over time stays in plain operators: it has thousands of rows of a few
+frames, for which the operator is slower.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -21,16 +20,15 @@ import onnx_ir as ir
 from graphs.passes import ir as m
 from graphs.passes.sizes import number, pieces, width
 
-Provider = Literal["cpu", "cuda"]
 DOMAIN = "com.microsoft"
-HIDES = -1e4
-"""A score below this hides a token: exporters write float16's or float32's lowest number."""
+MAX_HIDDEN_SCORE = -1e4
+"""A score up to this hides a token: exporters write the lowest number of float16 or float32."""
 LOWEST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention found in a graph: tokens ``[..., n, heads * head_dim]``, and the value that it makes of them."""
+    """One attention found in a graph: its tokens `[..., n, heads * head_dim]`, and the value that it results in."""
 
     result: ir.Value
     query: ir.Value
@@ -41,40 +39,31 @@ class Attention:
     rank: int
     """Axes of the tokens."""
     sizes: list[ir.Value | int]
-    """What the graph says of the axes in front of the last."""
+    """Sizes of all axes but the last, as the graph gives them."""
     mask: ir.Value | None
-    """bool ``[B, m]``, true where a key is seen."""
+    """bool `[B, m]`, true for keys that are attended to."""
     bias: ir.Value | None
-    """Added to the scores, ``[B or 1, heads or 1, n, m]``."""
+    """Added to the scores, `[B or 1, heads or 1, n, m]`."""
     joined: ir.Value | None
-    """The shape that the result is given when heads are joined."""
+    """The shape of the result after heads are joined."""
     over_time: bool
     """Rows are pixels, tokens their frames."""
 
 
-def fuse_attention(model: ir.Model, provider: Provider) -> ir.Model:
-    """Every attention that ``provider`` runs faster, or in less memory, as one operator. Raises ValueError for others.
+def fuse_attention(model: ir.Model, *, over_time: bool, key_lengths: bool) -> ir.Model:
+    """Replace attention by one operator each; with `over_time` also attention between the frames of a pixel.
 
-    The result is the same up to rounding, given a mask with a real token in every row and, for CUDA, none behind a
-    hidden one.
+    With `key_lengths` the number of real tokens of each row takes the place of the mask. The result is the same up to
+    rounding, if every row of the mask has a real token and, with `key_lengths`, no real token follows a hidden one.
     """
-    if provider not in ("cpu", "cuda"):
-        raise ValueError(f"wanted provider cpu or cuda, got {provider!r}")
     model = model.clone()
-    found = [one for one in map(find_attention, m.nodes_of(model, "Softmax")) if one is not None]
-    for attention in found:
-        if provider == "cuda" or not attention.over_time:
-            _fuse(model.graph, attention, provider)
+    attentions = [attention for node in m.nodes_of(model, "Softmax") if (attention := find_attention(node)) is not None]
+    for attention in attentions:
+        if over_time or not attention.over_time:
+            _fuse(model.graph, attention, key_lengths)
     if any(node.domain == DOMAIN for node in model.graph):
         model.opset_imports[DOMAIN] = 1
     return m.tidy(model)
-
-
-def count_attentions(model: ir.Model) -> tuple[int, int]:
-    """How many attentions are one operator, and how many are plain ones."""
-    fused = sum(1 for _ in m.nodes_of(model, "MultiHeadAttention", "Attention"))
-    plain = sum(1 for node in m.nodes_of(model, "Softmax") if m.only_user(node.outputs[0], "MatMul"))
-    return fused, plain
 
 
 def find_attention(softmax: ir.Node) -> Attention | None:
@@ -82,16 +71,18 @@ def find_attention(softmax: ir.Node) -> Attention | None:
     product = m.only_user(softmax.outputs[0], "MatMul")
     if product is None or product.inputs[0] is not softmax.outputs[0] or softmax.attributes.get_int("axis", -1) != -1:
         return None
-    scores, mask, bias = m.taken(softmax, 0), None, None
-    where = m.source(scores, "Where")
+    scores, mask, bias = m.input_of(softmax, 0), None, None
+    where = m.find_producer(scores, "Where")
     if where is not None:
         hidden = _hidden(where)
         if hidden is None:
             return None
         scores, mask = hidden
-    add = m.source(scores, "Add")
+    add = m.find_producer(scores, "Add")
     if add is not None:
-        split = [(m.taken(add, i), m.taken(add, 1 - i)) for i in (0, 1) if _scaled(m.taken(add, i)) is not None]
+        split = [
+            (m.input_of(add, i), m.input_of(add, 1 - i)) for i in (0, 1) if _scaled(m.input_of(add, i)) is not None
+        ]
         if len(split) != 1 or mask is not None:
             return None
         scores, bias = split[0]
@@ -99,7 +90,7 @@ def find_attention(softmax: ir.Node) -> Attention | None:
     if scaled is None:
         return None
     first, scale = scaled
-    query, keys, values = m.taken(first, 0), m.taken(first, 1), m.taken(product, 1)
+    query, keys, values = m.input_of(first, 0), m.input_of(first, 1), m.input_of(product, 1)
     split_heads = [_without_heads(query, False), _without_heads(keys, True), _without_heads(values, False)]
     if None not in split_heads:
         return _with_heads(product, split_heads, scale, mask, bias)
@@ -114,7 +105,7 @@ def _with_heads(
     back = m.only_user(product.outputs[0], "Transpose")
     join = None if back is None else m.only_user(back.outputs[0], "Reshape")
     rank = query.rank
-    if back is None or join is None or m.perm(back) != _heads_first(rank):
+    if back is None or join is None or m.permutation(back) != _heads_first(rank):
         return None
     if not query.heads == key.heads == value.heads or not query.rank == key.rank == value.rank:
         return None
@@ -131,20 +122,20 @@ def _with_heads(
         query.sizes,
         mask,
         bias,
-        m.taken(join, 1),
+        m.input_of(join, 1),
         over_time=rank > 4,
     )
 
 
 def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value, scale: float) -> Attention | None:
     """Attention without heads, of queries that are transposed to ``[B, n, C]``."""
-    tokens, turned = m.source(query, "Transpose"), m.source(keys, "Transpose")
-    if tokens is None or turned is None or len(m.perm(tokens)) != 3 or m.perm(turned) != (0, 2, 1):
+    tokens, turned = m.find_producer(query, "Transpose"), m.find_producer(keys, "Transpose")
+    if tokens is None or turned is None or len(m.permutation(tokens)) != 3 or m.permutation(turned) != (0, 2, 1):
         return None
     return Attention(
         product.outputs[0],
         query,
-        m.taken(turned, 0),
+        m.input_of(turned, 0),
         value,
         1,
         scale,
@@ -153,19 +144,19 @@ def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value
         None,
         None,
         None,
-        over_time=m.perm(tokens)[0] == 2,
+        over_time=m.permutation(tokens)[0] == 2,
     )
 
 
 def _scaled(scores: ir.Value) -> tuple[ir.Node, float] | None:
     """The product of queries and keys behind ``scores``, and what it is multiplied with."""
-    node = m.source(scores, "Mul", "Div", "MatMul")
+    node = m.find_producer(scores, "Mul", "Div", "MatMul")
     if node is None:
         return None
     if node.op_type == "MatMul":
         return node, 1.0
     for index in (0, 1) if node.op_type == "Mul" else (0,):
-        product, factor = m.source(node.inputs[index], "MatMul"), m.scalar(node.inputs[1 - index])
+        product, factor = m.find_producer(node.inputs[index], "MatMul"), m.scalar(node.inputs[1 - index])
         if product is not None and factor is not None:
             return product, factor if node.op_type == "Mul" else 1 / factor
     return None
@@ -173,18 +164,18 @@ def _scaled(scores: ir.Value) -> tuple[ir.Node, float] | None:
 
 def _hidden(where: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     """Scores and key mask of ``Where(not mask, lowest, scores)`` or ``Where(mask, scores, lowest)``."""
-    condition = m.taken(where, 0)
-    negated = m.source(condition, "Not")
-    scores, lowest = (m.taken(where, i) for i in ((2, 1) if negated is not None else (1, 2)))
+    condition = m.input_of(where, 0)
+    negated = m.find_producer(condition, "Not")
+    scores, lowest = (m.input_of(where, i) for i in ((2, 1) if negated is not None else (1, 2)))
     filled = m.scalar(lowest)
-    mask = _key_mask(condition if negated is None else m.taken(negated, 0))
-    return None if filled is None or filled > HIDES or mask is None else (scores, mask)
+    mask = _key_mask(condition if negated is None else m.input_of(negated, 0))
+    return None if filled is None or filled > MAX_HIDDEN_SCORE or mask is None else (scores, mask)
 
 
 def _key_mask(value: ir.Value) -> ir.Value | None:
     """The ``[B, m]`` behind ``[B, 1, 1, m]``."""
     new: list[int] = []
-    while (node := m.source(value, "Unsqueeze", "Slice")) is not None:
+    while (node := m.find_producer(value, "Unsqueeze", "Slice")) is not None:
         if node.op_type == "Slice":
             if not _is_whole(node):
                 break
@@ -193,7 +184,7 @@ def _key_mask(value: ir.Value) -> ir.Value | None:
             if axes is None:
                 return None
             new = [*map(int, axes.numpy().reshape(-1)), *new]
-        value = m.taken(node, 0)
+        value = m.input_of(node, 0)
     return value if new == [1, 2] else None
 
 
@@ -224,19 +215,19 @@ class _Heads:
 def _without_heads(value: ir.Value, turned: bool) -> _Heads | None:
     """Look through the Transposes and the Reshape that split heads off; ``turned`` asks for head_dim before n."""
     perm: tuple[int, ...] | None = None
-    while (node := m.source(value, "Transpose", "Reshape")) is not None and node.op_type == "Transpose":
-        perm = m.perm(node) if perm is None else tuple(m.perm(node)[axis] for axis in perm)
-        value = m.taken(node, 0)
+    while (node := m.find_producer(value, "Transpose", "Reshape")) is not None and node.op_type == "Transpose":
+        perm = m.permutation(node) if perm is None else tuple(m.permutation(node)[axis] for axis in perm)
+        value = m.input_of(node, 0)
     if node is None or perm is None or len(perm) < 4:
         return None
     wanted = _heads_first(len(perm))
     if turned:
         wanted = (*wanted[:-2], wanted[-1], wanted[-2])
-    sizes = pieces(m.taken(node, 1))
+    sizes = pieces(m.input_of(node, 1))
     if perm != wanted or len(sizes) != len(perm):
         return None
     heads, head_dim = map(number, sizes[-2:])
-    tokens = m.taken(node, 0)
+    tokens = m.input_of(node, 0)
     if heads is None or head_dim is None or heads < 1 or width(tokens) != heads * head_dim:
         return None
     return _Heads(tokens, heads, len(perm), sizes[:-2])
@@ -247,7 +238,7 @@ def _heads_first(rank: int) -> tuple[int, ...]:
     return (*range(rank - 3), rank - 2, rank - 3, rank - 1)
 
 
-def _fuse(graph: ir.Graph, attention: Attention, provider: Provider) -> None:
+def _fuse(graph: ir.Graph, attention: Attention, key_lengths: bool) -> None:
     before = attention.result.producer()
     assert before is not None
     inputs: list[ir.Value | None] = [attention.query, attention.key, attention.value, None]
@@ -260,7 +251,7 @@ def _fuse(graph: ir.Graph, attention: Attention, provider: Provider) -> None:
     if attention.mask is not None:
         mask = m.emit(before, "Cast", [attention.mask], {"to": ir.DataType.INT32})
         attributes["mask_filter_value"] = LOWEST
-        if provider == "cuda":
+        if key_lengths:
             one = m.constant(graph, np.array([1]))
             mask = m.emit(before, "ReduceSum", [mask, one], {"keepdims": 0})
     inputs += [mask, attention.bias]

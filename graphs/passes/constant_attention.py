@@ -14,20 +14,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from graphs.passes.attention import HIDES
-from graphs.passes.ir import (
-    Numbers,
-    new_weight,
-    nodes_of,
-    numbers,
-    only_user,
-    replace,
-    scalar,
-    source,
-    taken,
-    tidy,
-    weight,
-)
+from graphs.passes import ir as m
+from graphs.passes.attention import MAX_HIDDEN_SCORE
 
 _ROWS = 2
 """What a symbolic axis is while the text is worked out: enough to see whether rows differ."""
@@ -39,8 +27,8 @@ def constant_attention(model: ir.Model) -> ir.Model:
     """Every attention whose context and mask depend on no input, and whose mask leaves one token, becomes an Add."""
     model = model.clone()
     graph = model.graph
-    for softmax in nodes_of(model, "Softmax"):
-        masked, attended = source(softmax.inputs[0], "Where"), only_user(softmax.outputs[0], "MatMul")
+    for softmax in m.nodes_of(model, "Softmax"):
+        masked, attended = m.find_producer(softmax.inputs[0], "Where"), m.only_user(softmax.outputs[0], "MatMul")
         if masked is None or attended is None or not _hides(masked):
             continue
         mask, value = _mask_of(masked), _projected(attended.inputs[1])
@@ -61,29 +49,29 @@ def constant_attention(model: ir.Model) -> ir.Model:
         shape = (1, width, 1, 1) if over_pixels else (1, width)
 
         def made(
-            token: Numbers = token,
+            token: m.Float32Array = token,
             v: ir.TensorProtocol = value_kernel,
             o: ir.TensorProtocol = output_kernel,
             shape: tuple[int, ...] = shape,
-        ) -> Numbers:
-            return np.asarray(token @ numbers(v) @ numbers(o), np.float32).reshape(shape)
+        ) -> m.Float32Array:
+            return np.asarray(token @ m.as_float32(v) @ m.as_float32(o), np.float32).reshape(shape)
 
-        replace(graph, end, new_weight(graph, "attended", shape, made))
-    return tidy(model)
+        m.replace(graph, end, m.new_weight(graph, "attended", shape, made))
+    return m.tidy(model)
 
 
 def _hides(masked: ir.Node) -> bool:
     """Whether scores are filled with so low a number that nothing is left of them."""
-    fill = scalar(masked.inputs[1])
-    return fill is not None and fill <= HIDES
+    fill = m.scalar(masked.inputs[1])
+    return fill is not None and fill <= MAX_HIDDEN_SCORE
 
 
 def _mask_of(masked: ir.Node) -> ir.Value | None:
     """The bool mask ``[R, m]``, true at a token, of scores filled where it is false."""
-    inverted = source(masked.inputs[0], "Not")
-    value = None if inverted is None else taken(inverted, 0)
+    inverted = m.find_producer(masked.inputs[0], "Not")
+    value = None if inverted is None else m.input_of(inverted, 0)
     while value is not None and (node := value.producer()) is not None and node.op_type == "Unsqueeze":
-        value = taken(node, 0)
+        value = m.input_of(node, 0)
     return value
 
 
@@ -91,18 +79,18 @@ def _projected(heads: ir.Value | None) -> tuple[ir.Value, ir.TensorProtocol] | N
     """Context ``[R, m, D]`` and kernel ``[D, C]`` of keys or values split in heads."""
     value = heads
     while value is not None and (node := value.producer()) is not None and node.op_type in ("Transpose", "Reshape"):
-        value = taken(node, 0)
+        value = m.input_of(node, 0)
     product = None if value is None else value.producer()
     if product is None or product.op_type != "MatMul":
         return None
     kernel = kernel_of(product)
-    return None if kernel is None else (taken(product, 0), kernel)
+    return None if kernel is None else (m.input_of(product, 0), kernel)
 
 
 def kernel_of(product: ir.Node) -> ir.TensorProtocol | None:
     """The weight ``[in, out]`` of a MatMul, stored so or the other way round behind a Transpose."""
-    turned = source(product.inputs[1], "Transpose")
-    stored = weight(product.inputs[1] if turned is None else turned.inputs[0])
+    turned = m.find_producer(product.inputs[1], "Transpose")
+    stored = m.weight(product.inputs[1] if turned is None else turned.inputs[0])
     if stored is None or len(stored.shape) != 2 or turned is None:
         return stored
     rows, columns = stored.shape.numpy()
@@ -114,9 +102,9 @@ def kernel_of(product: ir.Node) -> ir.TensorProtocol | None:
 def _output_projection(attended: ir.Node) -> tuple[ir.Value, ir.TensorProtocol] | None:
     """The MatMul behind the joined heads: its result and kernel ``[C, C']``."""
     value = attended.outputs[0]
-    while (node := only_user(value, "Transpose", "Reshape")) is not None:
+    while (node := m.only_user(value, "Transpose", "Reshape")) is not None:
         value = node.outputs[0]
-    product = only_user(value, "MatMul")
+    product = m.only_user(value, "MatMul")
     kernel = None if product is None else kernel_of(product)
     return None if product is None or kernel is None else (product.outputs[0], kernel)
 
@@ -124,16 +112,16 @@ def _output_projection(attended: ir.Node) -> tuple[ir.Value, ir.TensorProtocol] 
 def _added(joined: ir.Value) -> tuple[ir.Value, bool] | None:
     """What is added to the residual, and whether that is an image ``[N, C, h, w]`` or an embedding ``[R, C]``."""
     value, over_pixels = joined, False
-    while (node := only_user(value, "Transpose", "Reshape", "Squeeze")) is not None:
+    while (node := m.only_user(value, "Transpose", "Reshape", "Squeeze")) is not None:
         over_pixels = over_pixels or node.op_type == "Transpose"
         value = node.outputs[0]
-    total = only_user(value, "Add")
-    if total is None or any(weight(given) is not None for given in total.inputs):  # the layer's bias
+    total = m.only_user(value, "Add")
+    if total is None or any(m.weight(given) is not None for given in total.inputs):  # the layer's bias
         return None
     return value, over_pixels
 
 
-def _only_token(model: ir.Model, context: ir.Value, mask: ir.Value) -> Numbers | None:
+def _only_token(model: ir.Model, context: ir.Value, mask: ir.Value) -> m.Float32Array | None:
     """The one token ``[D]`` that every row attends to; None where that depends on what the graph is given."""
     if not (_shapes_only(context) and _shapes_only(mask)):
         return None
@@ -141,7 +129,7 @@ def _only_token(model: ir.Model, context: ir.Value, mask: ir.Value) -> Numbers |
     places = np.flatnonzero(seen[0]) if seen.ndim == 2 and rows.ndim == 3 else np.array([])
     if len(places) != 1 or (seen != seen[:1]).any() or (rows != rows[:1]).any():
         return None
-    token: Numbers = rows[0, places[0]].astype(np.float32)
+    token: m.Float32Array = rows[0, places[0]].astype(np.float32)
     return token
 
 

@@ -77,7 +77,7 @@ def count_group_norms(model: ir.Model) -> tuple[int, int]:
 
 
 def _find(node: ir.Node) -> _Norm | None:
-    split = m.source(node.inputs[0], "Reshape")
+    split = m.find_producer(node.inputs[0], "Reshape")
     shape = None if split is None else m.weight(split.inputs[1])
     back = m.only_user(node.outputs[0], "Reshape")
     if split is None or shape is None or back is None or not (_is(node.inputs[1], 1.0) and _is(node.inputs[2], 0.0)):
@@ -85,7 +85,7 @@ def _find(node: ir.Node) -> _Norm | None:
     sizes = [int(size) for size in shape.numpy().reshape(-1)]
     if len(sizes) != 3 or sizes[0] != 0 or sizes[2] != -1:
         return None
-    x, groups, last = m.taken(split, 0), sizes[1], back
+    x, groups, last = m.input_of(split, 0), sizes[1], back
     gamma = beta = None
     known = channels_of(x)
     scale = _then(back.outputs[0], "Mul")
@@ -123,7 +123,7 @@ def _find(node: ir.Node) -> _Norm | None:
 def _is(value: ir.Value | None, number: float) -> bool:
     """Whether ``value`` is a constant that is ``number`` throughout."""
     tensor = m.weight(value)
-    return tensor is not None and bool((m.numbers(tensor) == number).all())
+    return tensor is not None and bool((m.as_float32(tensor) == number).all())
 
 
 def _then(value: ir.Value, op: str) -> ir.Node | None:
@@ -134,9 +134,9 @@ def _then(value: ir.Value, op: str) -> ir.Node | None:
 
 def _per_channel(node: ir.Node, value: ir.Value) -> tuple[ir.TensorProtocol, int] | None:
     """The other input of ``node``, if that is a constant ``[C, 1, ...]``, and how many axes it has."""
-    other: ir.Value | None = m.taken(node, 1 if node.inputs[0] is value else 0)
+    other: ir.Value | None = m.input_of(node, 1 if node.inputs[0] is value else 0)
     new = 0
-    while (unsqueeze := m.source(other, "Unsqueeze")) is not None:
+    while (unsqueeze := m.find_producer(other, "Unsqueeze")) is not None:
         axes = m.weight(unsqueeze.inputs[1])
         if axes is None:
             return None
@@ -158,18 +158,18 @@ def _silu(value: ir.Value) -> ir.Node | None:
 
 def _modulation(value: ir.Value) -> _Modulation | None:
     view = m.only_user(value, "Reshape")  # older bundles see [B, T, C, h, w] meanwhile, with scale [B, 1, C, 1, 1]
-    frames = None if view is None else pieces(m.taken(view, 1))
+    frames = None if view is None else pieces(m.input_of(view, 1))
     seen = value if view is None else view.outputs[0]
     product = m.only_user(seen, "Mul")
     total = None if product is None else m.only_user(product.outputs[0], "Add")
     if product is None or total is None or (frames is not None and len(frames) != 5):
         return None
-    scale = m.taken(product, 1 if product.inputs[0] is seen else 0)
-    shift = m.taken(total, 1 if total.inputs[0] is product.outputs[0] else 0)
+    scale = m.input_of(product, 1 if product.inputs[0] is seen else 0)
+    shift = m.input_of(total, 1 if total.inputs[0] is product.outputs[0] else 0)
     last, images = total, None
     if frames is not None:
         back = m.only_user(total.outputs[0], "Reshape")
-        images = None if back is None else pieces(m.taken(back, 1))
+        images = None if back is None else pieces(m.input_of(back, 1))
         if back is None or images is None or len(images) != 4:
             return None
         last = back
@@ -181,23 +181,23 @@ def _modulation(value: ir.Value) -> _Modulation | None:
 
 def _is_row(value: ir.Value, frames: bool) -> bool:
     """Whether ``value`` is ``[N, C, 1, 1]``, or ``[B, 1, C, 1, 1]`` for frames: of a linear layer, with axes put in."""
-    add = m.source(value, "Add")
+    add = m.find_producer(value, "Add")
     if add is not None:
-        tables = [m.taken(add, i) for i in (0, 1) if m.scalar(add.inputs[1 - i]) is not None]
+        tables = [m.input_of(add, i) for i in (0, 1) if m.scalar(add.inputs[1 - i]) is not None]
         return len(tables) == 1 and _is_row(tables[0], frames)
-    node = m.source(value, "Split", "Unsqueeze")
+    node = m.find_producer(value, "Split", "Unsqueeze")
     if node is not None and node.op_type == "Split":
-        node = m.source(node.inputs[0], "Unsqueeze")
+        node = m.find_producer(node.inputs[0], "Unsqueeze")
     new: list[int] = []
     linear = value
     while node is not None and node.op_type == "Unsqueeze":
-        axes, linear = m.weight(node.inputs[1]), m.taken(node, 0)
+        axes, linear = m.weight(node.inputs[1]), m.input_of(node, 0)
         if axes is None:
             return False
         new += [int(axis) for axis in axes.numpy().reshape(-1)]
-        node = m.source(linear, "Unsqueeze")
+        node = m.find_producer(linear, "Unsqueeze")
     known = ([1, 3, 4],) if frames else ([2, 3], [-1, -1], [-2, -1])
-    table = m.source(linear, "Gemm", "Concat", "MatMul", "GatherND", "Gather", "Slice")
+    table = m.find_producer(linear, "Gemm", "Concat", "MatMul", "GatherND", "Gather", "Slice")
     return sorted(new) in known and (table is not None or _axes(linear) == 2)
 
 
@@ -249,7 +249,7 @@ def _fuse(graph: ir.Graph, norm: _Norm) -> None:
         out = _modulated(graph, out, modulation)
     out = m.emit(last, "Transpose", [out], {"perm": [0, 3, 1, 2]})
     if norm.rank != 4:
-        out = m.emit(last, "Reshape", [out, m.taken(norm.back, 1)])
+        out = m.emit(last, "Reshape", [out, m.input_of(norm.back, 1)])
     m.replace(graph, last.outputs[0], out)
 
 
@@ -263,8 +263,8 @@ def _parameter(
 
 
 def _all(tensor: ir.TensorProtocol, number: float) -> bool:
-    return not isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) and bool((m.numbers(tensor) == number).all())
+    return not isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) and bool((m.as_float32(tensor) == number).all())
 
 
-def _flat(tensor: ir.TensorProtocol) -> Callable[[], m.Numbers]:
-    return lambda: m.numbers(tensor).reshape(-1)
+def _flat(tensor: ir.TensorProtocol) -> Callable[[], m.Float32Array]:
+    return lambda: m.as_float32(tensor).reshape(-1)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from graphs.passes import ir as m
 from graphs.passes.attention import find_attention
 from graphs.passes.constant_attention import kernel_of
-from graphs.passes.ir import constant, emit, nodes_of, only_user, perm, replace, scalar, source, taken, tidy, weight
 from graphs.passes.sizes import number, pieces, shape_of
 
 TEMPORAL_MASK = "temporal_mask"
@@ -58,7 +58,7 @@ class _Cut:
     """The row of every image that follows."""
 
 
-def sole_token(model: ir.Model) -> ir.Model:
+def single_token_attention(model: ir.Model) -> ir.Model:
     """Cross-attention is a constant for rows that see one token alone, behind the last row that does not.
 
     A softmax over one token is 1, whatever is asked: these rows take ``W_o W_v token``, which follows from the text,
@@ -76,22 +76,22 @@ def sole_token(model: ir.Model) -> ir.Model:
         if attended.producer() not in layer or values.producer() in layer or mask.producer() in layer:
             continue  # the text asks, or the image is its own text
         if (mask, images) not in cuts:  # N is counted at the images: split then keeps all before it out of the step
-            count = emit(total, "Shape", [entry], {"start": 0, "end": 1})
+            count = m.emit(total, "Shape", [entry], {"start": 0, "end": 1})
             cuts[mask, images] = _cut(graph, total, _several(graph, total, mask), count)
         cut = cuts[mask, images]
         head, rest = _parts(total, entry, cut)
         done = _leading_rows(graph, total, layer, {entry: head}, cut)
         if done is None:
             continue
-        shown = emit(total, "Unsqueeze", [mask, constant(graph, np.array([2]))])
-        shown = emit(total, "Where", [shown, values, constant(graph, np.array(0, np.float32))])  # [B, m, C]
-        alone = emit(total, "ReduceSum", [shown, constant(graph, np.array([1]))], {"keepdims": 1})
-        alone = emit(total, "MatMul", [alone, product.inputs[1]])
-        alone = emit(total, "Reshape", [alone, constant(graph, np.array([0, -1, 1, 1]))])
-        rest = emit(total, "Add", [rest, emit(total, "Gather", [alone, cut.row_of])])
-        replace(graph, total.outputs[0], emit(total, "Concat", [done, rest], {"axis": 0}))
+        shown = m.emit(total, "Unsqueeze", [mask, m.constant(graph, np.array([2]))])
+        shown = m.emit(total, "Where", [shown, values, m.constant(graph, np.array(0, np.float32))])  # [B, m, C]
+        alone = m.emit(total, "ReduceSum", [shown, m.constant(graph, np.array([1]))], {"keepdims": 1})
+        alone = m.emit(total, "MatMul", [alone, product.inputs[1]])
+        alone = m.emit(total, "Reshape", [alone, m.constant(graph, np.array([0, -1, 1, 1]))])
+        rest = m.emit(total, "Add", [rest, m.emit(total, "Gather", [alone, cut.row_of])])
+        m.replace(graph, total.outputs[0], m.emit(total, "Concat", [done, rest], {"axis": 0}))
     graph.sort()
-    return tidy(model)
+    return m.tidy(model)
 
 
 def masked_temporal(model: ir.Model) -> ir.Model:
@@ -104,15 +104,15 @@ def masked_temporal(model: ir.Model) -> ir.Model:
     mask = next((value for value in graph.inputs if value.name == TEMPORAL_MASK), None)
     cuts: dict[ir.Value, tuple[_Cut, ir.Value]] = {}
     parted: dict[tuple[ir.Value, ir.Value], tuple[ir.Value, ir.Value]] = {}
-    for total in [] if mask is None else nodes_of(model, "Add"):
+    for total in [] if mask is None else m.nodes_of(model, "Add"):
         found = _merged(total)
         if found is None or mask is None or _through_rows(found[1]) is not mask:
             continue
         entry, numbers = found
         if numbers not in cuts:
-            off = emit(total, "Equal", [mask, constant(graph, np.array(0, np.float32))])
-            images = emit(total, "Shape", [numbers], {"start": 0, "end": 1})
-            cut = _cut(graph, total, emit(total, "Not", [off]), images)
+            off = m.emit(total, "Equal", [mask, m.constant(graph, np.array(0, np.float32))])
+            images = m.emit(total, "Shape", [numbers], {"start": 0, "end": 1})
+            cut = _cut(graph, total, m.emit(total, "Not", [off]), images)
             cuts[numbers] = cut, _leading(graph, total, numbers, cut.images)
         cut, few = cuts[numbers]
         known = parted.get((entry, numbers))  # of the layer before
@@ -120,31 +120,31 @@ def masked_temporal(model: ir.Model) -> ir.Model:
         layer = _between(graph, {entry, numbers}, total)
         done = _leading_rows(graph, total, layer, {entry: head, numbers: few}, cut)
         if done is not None:
-            whole = emit(total, "Concat", [done, rest], {"axis": 0})
+            whole = m.emit(total, "Concat", [done, rest], {"axis": 0})
             parted[whole, numbers] = done, rest
-            replace(graph, total.outputs[0], whole)
+            m.replace(graph, total.outputs[0], whole)
     graph.sort()
-    return tidy(model)
+    return m.tidy(model)
 
 
 def _cut(graph: ir.Graph, before: ir.Node, needed: ir.Value, images: ir.Value) -> _Cut:
     """``images`` ``[1]`` cut behind those of the last row that is ``needed``, bool ``[B]``; behind row 0 if none is."""
-    zero, one = (constant(graph, np.array(at)) for at in (0, 1))
-    rows = emit(before, "Shape", [needed])
-    places = emit(before, "Range", [zero, emit(before, "Squeeze", [rows]), one])
-    places = emit(before, "Mul", [places, emit(before, "Cast", [needed], {"to": ir.DataType.INT64})])
-    last = emit(before, "ReduceMax", [places, constant(graph, np.array([0]))], {"keepdims": 1})
-    leading = emit(before, "Add", [last, constant(graph, np.array([1]))])
-    each = emit(before, "Div", [images, rows])
-    count = emit(before, "Mul", [leading, each])
-    sizes = emit(before, "Concat", [count, emit(before, "Sub", [images, count])], {"axis": 0})
-    following = emit(before, "Range", [*(emit(before, "Squeeze", [end]) for end in (count, images)), one])
-    return _Cut(leading, count, sizes, emit(before, "Div", [following, each]))
+    zero, one = (m.constant(graph, np.array(at)) for at in (0, 1))
+    rows = m.emit(before, "Shape", [needed])
+    places = m.emit(before, "Range", [zero, m.emit(before, "Squeeze", [rows]), one])
+    places = m.emit(before, "Mul", [places, m.emit(before, "Cast", [needed], {"to": ir.DataType.INT64})])
+    last = m.emit(before, "ReduceMax", [places, m.constant(graph, np.array([0]))], {"keepdims": 1})
+    leading = m.emit(before, "Add", [last, m.constant(graph, np.array([1]))])
+    each = m.emit(before, "Div", [images, rows])
+    count = m.emit(before, "Mul", [leading, each])
+    sizes = m.emit(before, "Concat", [count, m.emit(before, "Sub", [images, count])], {"axis": 0})
+    following = m.emit(before, "Range", [*(m.emit(before, "Squeeze", [end]) for end in (count, images)), one])
+    return _Cut(leading, count, sizes, m.emit(before, "Div", [following, each]))
 
 
 def _parts(before: ir.Node, images: ir.Value, cut: _Cut) -> tuple[ir.Value, ir.Value]:
     """The images that lead, and those that follow."""
-    head = emit(before, "Split", [images, cut.sizes], {"axis": 0}, num_outputs=2)
+    head = m.emit(before, "Split", [images, cut.sizes], {"axis": 0}, num_outputs=2)
     node = head.producer()
     assert node is not None
     return head, node.outputs[1]
@@ -152,15 +152,15 @@ def _parts(before: ir.Node, images: ir.Value, cut: _Cut) -> tuple[ir.Value, ir.V
 
 def _leading(graph: ir.Graph, before: ir.Node, value: ir.Value, count: ir.Value) -> ir.Value:
     """The first ``count`` of the first axis, or its one where it has no more."""
-    zero = constant(graph, np.array([0]))
-    return emit(before, "Slice", [value, zero, count, zero])
+    zero = m.constant(graph, np.array([0]))
+    return m.emit(before, "Slice", [value, zero, count, zero])
 
 
 def _several(graph: ir.Graph, before: ir.Node, mask: ir.Value) -> ir.Value:
     """Bool ``[B]``: where ``mask`` ``[B, m]`` does not show exactly one token."""
-    tokens = emit(before, "Cast", [mask], {"to": ir.DataType.INT64})
-    tokens = emit(before, "ReduceSum", [tokens, constant(graph, np.array([1]))], {"keepdims": 0})
-    return emit(before, "Not", [emit(before, "Equal", [tokens, constant(graph, np.array(1))])])
+    tokens = m.emit(before, "Cast", [mask], {"to": ir.DataType.INT64})
+    tokens = m.emit(before, "ReduceSum", [tokens, m.constant(graph, np.array([1]))], {"keepdims": 0})
+    return m.emit(before, "Not", [m.emit(before, "Equal", [tokens, m.constant(graph, np.array(1))])])
 
 
 def _between(graph: ir.Graph, starts: set[ir.Value], end: ir.Node) -> list[ir.Node]:
@@ -188,7 +188,7 @@ def _leading_rows(
     made: dict[ir.Value | None, ir.Value | None] = {None: None}
     made.update(heads.items())
     for node in layer:
-        moved = node.op_type == "Transpose" and perm(node)[:1] != (0,)
+        moved = node.op_type == "Transpose" and m.permutation(node)[:1] != (0,)
         if node.op_type not in _APART or moved or node.attributes.get_int("axis", -1) == 0:
             return None
         for index, value in enumerate(node.inputs):
@@ -196,7 +196,9 @@ def _leading_rows(
                 continue
             if node.op_type == "Reshape":
                 made[value] = _of_any_rows(graph, before, value)
-            elif weight(value) is not None or (node.op_type == "MatMul" and index == 1 and kernel_of(node) is not None):
+            elif m.weight(value) is not None or (
+                node.op_type == "MatMul" and index == 1 and kernel_of(node) is not None
+            ):
                 made[value] = value
             elif node.op_type in (*_AN_IMAGE, *_A_VIDEO):
                 count = cut.images if node.op_type in _AN_IMAGE else cut.rows
@@ -204,7 +206,7 @@ def _leading_rows(
             if made.get(value) is None:
                 return None
         inputs = [made[value] for value in node.inputs]
-        first = emit(before, node.op_type, inputs, dict(node.attributes), node.domain, len(node.outputs))
+        first = m.emit(before, node.op_type, inputs, dict(node.attributes), node.domain, len(node.outputs))
         again = first.producer()
         assert again is not None
         made.update(zip(node.outputs, again.outputs, strict=True))
@@ -221,47 +223,50 @@ def _of_any_rows(graph: ir.Graph, before: ir.Node, shape: ir.Value) -> ir.Value 
 
 def _masked_attentions(model: ir.Model) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
     """Result, values ``[B, m, C]`` and mask, bool ``[B, m]``, of every attention with a mask of keys and no bias."""
-    for node in nodes_of(model, "Softmax", "MultiHeadAttention"):
+    for node in m.nodes_of(model, "Softmax", "MultiHeadAttention"):
         if node.op_type == "Softmax":
             plain = find_attention(node)
             if plain is not None and plain.mask is not None:
                 yield plain.result, plain.value, plain.mask
-        elif len(node.inputs) == 5 and (cast := taken(node, 4).producer()) is not None and cast.op_type == "Cast":
-            yield node.outputs[0], taken(node, 2), taken(cast, 0)
+        elif len(node.inputs) == 5 and (cast := m.input_of(node, 4).producer()) is not None and cast.op_type == "Cast":
+            yield node.outputs[0], m.input_of(node, 2), m.input_of(cast, 0)
 
 
 def _residual(attended: ir.Value) -> tuple[ir.Node, ir.Value, ir.Node, ir.Value | int] | None:
     """The sum of images ``[N, C, h, w]`` and what an attention gives, those images, its output projection, and N."""
     value, product = attended, None
-    while (node := only_user(value, "Reshape", "Transpose", "MatMul")) is not None:
+    while (node := m.only_user(value, "Reshape", "Transpose", "MatMul")) is not None:
         product = node if node.op_type == "MatMul" else product
         value = node.outputs[0]
-    total, shaped = only_user(value, "Add"), value.producer()
+    total, shaped = m.only_user(value, "Add"), value.producer()
     if total is None or product is None or kernel_of(product) is None or shaped is None or shaped.op_type != "Reshape":
         return None
-    sizes = pieces(taken(shaped, 1))
-    entry = taken(total, 1 if total.inputs[0] is value else 0)
+    sizes = pieces(m.input_of(shaped, 1))
+    entry = m.input_of(total, 1 if total.inputs[0] is value else 0)
     return (total, entry, product, sizes[0]) if len(sizes) == 4 and sizes[0] not in (0, -1) else None
 
 
 def _merged(total: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     """X and m of ``total`` = ``(1 - f m) x + f m layer(x)``, where f is a weight and m has a number an image."""
-    for kept, new in ((source(one, "Mul"), source(other, "Mul")) for one, other in (total.inputs, total.inputs[::-1])):
+    for kept, new in (
+        (m.find_producer(one, "Mul"), m.find_producer(other, "Mul"))
+        for one, other in (total.inputs, total.inputs[::-1])
+    ):
         if kept is None or new is None:
             return None
         for index in (0, 1):
-            less = source(kept.inputs[index], "Sub")
-            share = None if less is None or scalar(less.inputs[0]) != 1 else taken(less, 1)
-            shaped = None if share is None or share not in new.inputs else source(share, "Reshape")
-            factor = None if shaped is None else source(shaped.inputs[0], "Mul")
-            numbers = [] if factor is None else [value for value in factor.inputs if weight(value) is None]
+            less = m.find_producer(kept.inputs[index], "Sub")
+            share = None if less is None or m.scalar(less.inputs[0]) != 1 else m.input_of(less, 1)
+            shaped = None if share is None or share not in new.inputs else m.find_producer(share, "Reshape")
+            factor = None if shaped is None else m.find_producer(shaped.inputs[0], "Mul")
+            numbers = [] if factor is None else [value for value in factor.inputs if m.weight(value) is None]
             if len(numbers) == 1 and numbers[0] is not None:
-                return taken(kept, 1 - index), numbers[0]
+                return m.input_of(kept, 1 - index), numbers[0]
     return None
 
 
 def _through_rows(value: ir.Value) -> ir.Value:
     """What ``value`` is before its rows are repeated for images (``export.models.layers.row_an_image``)."""
     while (node := value.producer()) is not None and node.op_type in ("Gather", "GatherND", "Transpose"):
-        value = taken(node, 0)
+        value = m.input_of(node, 0)
     return value

@@ -89,7 +89,7 @@ class _Writer:
             return value
         root = value
         while (node := root.producer()) is not None and node.op_type in ("Cast", "CastLike"):
-            root = m.taken(node, 0)
+            root = m.input_of(node, 0)
             if self._types.get(root) not in FLOATS:
                 break
         if self._types.get(root) == dtype:
@@ -119,12 +119,12 @@ class _Writer:
 
 
 def _rounded(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
-    found = m.numbers(tensor)
+    found = m.as_float32(tensor)
     finite = np.where(np.isfinite(found), np.clip(found, -LARGEST, LARGEST), found)
     return ir.tensor(finite.astype(np.float16), name=name)
 
 
-def rounded(model: ir.Model) -> ir.Model:
+def emulate_half(model: ir.Model) -> ir.Model:
     """A float16 graph for a provider without float16 kernels: every node in float32, its results rounded to float16.
 
     ONNX Runtime's CPU provider runs float16 as float32 and rounds nowhere between two nodes, so that nothing overflows

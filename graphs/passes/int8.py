@@ -32,7 +32,7 @@ def to_int8(model: ir.Model, block: int = 32, accuracy_level: int = 0) -> ir.Mod
         raise RequestError(f"block: expected one of {list(BLOCKS)}, got {block!r}; 32 is the usual one")
     model = model.clone()
     for node in m.nodes_of(model, "MatMul"):
-        found = _matrix(m.taken(node, 1))
+        found = _matrix(m.input_of(node, 1))
         if found is not None:
             _replace(model.graph, node, *found, block, accuracy_level)
     model.opset_imports["com.microsoft"] = 1
@@ -41,9 +41,9 @@ def to_int8(model: ir.Model, block: int = 32, accuracy_level: int = 0) -> ir.Mod
 
 def _matrix(value: ir.Value) -> tuple[ir.TensorProtocol, bool, str] | None:
     """The weights that ``value`` holds, whether they lie as [N, K], and their name; None if it is no such matrix."""
-    transpose = m.source(value, "Transpose")
+    transpose = m.find_producer(value, "Transpose")
     if transpose is not None:
-        value = m.taken(transpose, 0)
+        value = m.input_of(transpose, 0)
     tensor = m.weight(value)
     if tensor is None or len(tensor.shape) != 2 or tensor.size < _LEAST:
         return None
@@ -61,7 +61,7 @@ def _replace(
     blocks = math.ceil(inner / block)
 
     def cut() -> NDArray[np.float32]:
-        found = m.numbers(tensor)
+        found = m.as_float32(tensor)
         if isinstance(tensor, ir.ExternalTensor):
             tensor.release()  # its mapping
         return cut_blocks(found if rows else found.T, block)

@@ -200,7 +200,7 @@ def _statistics(g: Typed) -> set[ir.Node]:
 def _squares(node: ir.Node) -> Iterator[ir.Node]:
     """The square that ``node`` reduces, and the difference from the mean that it is of."""
     for op in (("Pow", "Mul"), ("Sub",)):
-        before = m.source(node.inputs[0], *op)
+        before = m.find_producer(node.inputs[0], *op)
         if before is None:
             return
         yield before
@@ -217,9 +217,9 @@ def _residual(g: Typed) -> set[ir.Node]:
     """The stream that T5 adds to, which its norm never centres, and the products that write to it (wo, o)."""
     ends = [node for node in g.graph if node.op_type in ("RMSNormalization", "SimplifiedLayerNormalization")]
     for node in g.graph:
-        square = m.source(node.inputs[0], "Pow", "Mul") if node.op_type == "ReduceMean" else None
-        if square is not None and _is_square(square) and m.source(square.inputs[0], "Sub") is None:
-            stream = m.taken(square, 0)
+        square = m.find_producer(node.inputs[0], "Pow", "Mul") if node.op_type == "ReduceMean" else None
+        if square is not None and _is_square(square) and m.find_producer(square.inputs[0], "Sub") is None:
+            stream = m.input_of(square, 0)
             if not any(user.op_type == "ReduceMean" for user in m.users(stream)):
                 ends.append(square)
     stream_nodes = g.closure(ends, _POINTWISE | MOVES, _LINEAR)

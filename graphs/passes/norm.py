@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphs.passes.ir import emit, nodes_of, numbers, only_user, replace, taken, tidy, users, weight
+from graphs.passes import ir as m
 
 _NEUTRAL = {"Mul": 1.0, "Add": 0.0}
 
@@ -18,19 +18,19 @@ _NEUTRAL = {"Mul": 1.0, "Add": 0.0}
 def drop_neutral(model: ir.Model) -> ir.Model:
     """Products with ones and sums with zeros behind InstanceNormalization are left out."""
     model = model.clone()
-    for norm in nodes_of(model, "InstanceNormalization"):
-        shaped = only_user(norm.outputs[0], "Reshape")
+    for norm in m.nodes_of(model, "InstanceNormalization"):
+        shaped = m.only_user(norm.outputs[0], "Reshape")
         value = norm.outputs[0] if shaped is None else shaped.outputs[0]
         while (node := _affine(value)) is not None:
-            other = taken(node, 1 if node.inputs[0] is value else 0)
-            kernel = weight(other)
-            if kernel is None or (numbers(kernel) != _NEUTRAL[node.op_type]).any() or len(kernel.shape) > 4:
+            other = m.input_of(node, 1 if node.inputs[0] is value else 0)
+            kernel = m.weight(other)
+            if kernel is None or (m.as_float32(kernel) != _NEUTRAL[node.op_type]).any() or len(kernel.shape) > 4:
                 break
-            replace(model.graph, node.outputs[0], value)
+            m.replace(model.graph, node.outputs[0], value)
             cast = other.producer()
-            alone = cast is not None and users(other) == [node]
+            alone = cast is not None and m.users(other) == [node]
             model.graph.remove([node, cast] if cast is not None and alone else [node], safe=True)
-    return tidy(model)
+    return m.tidy(model)
 
 
 def _affine(value: ir.Value) -> ir.Node | None:
@@ -43,17 +43,17 @@ def layer_norm(model: ir.Model) -> ir.Model:
     """InstanceNormalization over ``[N, groups, n]`` without weights becomes LayerNormalization over the last axis."""
     model = model.clone()
     graph = model.graph
-    for norm in nodes_of(model, "InstanceNormalization"):
-        scale, shift = (weight(norm.inputs[index]) for index in (1, 2))
-        shaped = taken(norm, 0).producer()
+    for norm in m.nodes_of(model, "InstanceNormalization"):
+        scale, shift = (m.weight(norm.inputs[index]) for index in (1, 2))
+        shaped = m.input_of(norm, 0).producer()
         if scale is None or shift is None or shaped is None or shaped.op_type != "Reshape":
             continue
-        target = weight(shaped.inputs[1])
-        if target is None or target.size != 3 or (numbers(scale) != 1).any() or (numbers(shift) != 0).any():
+        target = m.weight(shaped.inputs[1])
+        if target is None or target.size != 3 or (m.as_float32(scale) != 1).any() or (m.as_float32(shift) != 0).any():
             continue
-        size = emit(norm, "Shape", [norm.inputs[0]], {"start": 2, "end": 3})
-        ones = emit(norm, "ConstantOfShape", [size], {"value": ir.tensor(np.ones(1, np.float32))})
+        size = m.emit(norm, "Shape", [norm.inputs[0]], {"start": 2, "end": 3})
+        ones = m.emit(norm, "ConstantOfShape", [size], {"value": ir.tensor(np.ones(1, np.float32))})
         epsilon = norm.attributes.get_float("epsilon", 1e-5)
-        new = emit(norm, "LayerNormalization", [norm.inputs[0], ones], {"axis": -1, "epsilon": epsilon})
-        replace(graph, norm.outputs[0], new)
-    return tidy(model)
+        new = m.emit(norm, "LayerNormalization", [norm.inputs[0], ones], {"axis": -1, "epsilon": epsilon})
+        m.replace(graph, norm.outputs[0], new)
+    return m.tidy(model)

@@ -69,7 +69,7 @@ def scale_streams(model: ir.Model, exponent: int = 4) -> ir.Model:
             and all(v in streams or v in fixed or v not in floats for v in node.inputs)
         ):
             for index in _terms(node):
-                value = m.taken(node, index)
+                value = m.input_of(node, index)
                 if value in fixed:
                     node.replace_input_with(index, m.emit(node, "Mul", [value, factors[False]]))
         else:
@@ -125,7 +125,7 @@ def _absorb(graph: ir.Graph, node: ir.Node, reads: bool, writes: bool, exponent:
     """Take the units of what ``node`` reads and writes into its weights and bias."""
     for index, power in ((1, int(reads) - int(writes)), (2, -int(writes))):
         if index < len(node.inputs) and node.inputs[index] is not None and power != 0:
-            node.replace_input_with(index, _scaled(graph, node, m.taken(node, index), 2.0 ** (power * exponent)))
+            node.replace_input_with(index, _scaled(graph, node, m.input_of(node, index), 2.0 ** (power * exponent)))
 
 
 def _scaled(graph: ir.Graph, before: ir.Node, value: ir.Value, factor: float) -> ir.Value:
@@ -133,5 +133,5 @@ def _scaled(graph: ir.Graph, before: ir.Node, value: ir.Value, factor: float) ->
     if tensor is None:
         return m.emit(before, "Mul", [value, m.constant(graph, np.array(factor, np.float32))])
     return m.new_weight(
-        graph, f"{value.name}.scaled", tensor.shape.numpy(), lambda: m.numbers(tensor) * np.float32(factor)
+        graph, f"{value.name}.scaled", tensor.shape.numpy(), lambda: m.as_float32(tensor) * np.float32(factor)
     )

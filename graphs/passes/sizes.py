@@ -15,8 +15,8 @@ def pieces(shape: ir.Value) -> list[ir.Value | int]:
     known = m.weight(shape)
     if known is not None:
         return [int(size) for size in known.numpy().reshape(-1)]
-    concat = m.source(shape, "Concat")
-    return [shape] if concat is None else [m.taken(concat, index) for index in range(len(concat.inputs))]
+    concat = m.find_producer(shape, "Concat")
+    return [shape] if concat is None else [m.input_of(concat, index) for index in range(len(concat.inputs))]
 
 
 def shape_of(graph: ir.Graph, before: ir.Node, sizes: Sequence[ir.Value | int]) -> ir.Value:
@@ -40,15 +40,15 @@ def width(value: ir.Value) -> int | None:
     """The last axis of tokens: of a graph's input or of a linear layer's result; None where that is not known."""
     if value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[-1], int):
         return value.shape[-1]
-    node = m.source(value, "MatMul", "Add", "Gemm")
+    node = m.find_producer(value, "MatMul", "Add", "Gemm")
     if node is None:
         return None
     if node.op_type == "Add":
-        return next((found for found in (width(m.taken(node, i)) for i in (0, 1)) if found is not None), None)
-    matrix, turned = m.taken(node, 1), bool(node.attributes.get_int("transB", 0))
-    transpose = m.source(matrix, "Transpose")
+        return next((found for found in (width(m.input_of(node, i)) for i in (0, 1)) if found is not None), None)
+    matrix, turned = m.input_of(node, 1), bool(node.attributes.get_int("transB", 0))
+    transpose = m.find_producer(matrix, "Transpose")
     if transpose is not None:
-        matrix, turned = m.taken(transpose, 0), not turned
+        matrix, turned = m.input_of(transpose, 0), not turned
     tensor = m.weight(matrix)
     if tensor is None or len(tensor.shape) != 2:
         return None
@@ -57,18 +57,20 @@ def width(value: ir.Value) -> int | None:
 
 def channels_of(value: ir.Value | None) -> tuple[int, int] | None:
     """Channels and axes of what convolutions made; None where that is not known."""
-    node = m.source(value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize", "Reshape", "Transpose")
+    node = m.find_producer(
+        value, "Conv", "ConvTranspose", "Add", "Mul", "Sigmoid", "Concat", "Resize", "Reshape", "Transpose"
+    )
     if node is None:
         return None
     if node.op_type == "Transpose":  # of a view that had its channels last
-        view = m.source(node.inputs[0], "Reshape")
-        sizes = [] if view is None else pieces(m.taken(view, 1))
+        view = m.find_producer(node.inputs[0], "Reshape")
+        sizes = [] if view is None else pieces(m.input_of(view, 1))
         turned = list(node.attributes.get_ints("perm", ())) == [0, 3, 1, 2]
         channels = number(sizes[3]) if turned and len(sizes) == 4 else None
         return None if channels is None else (channels, 4)
     if node.op_type == "Reshape":
-        sizes = pieces(m.taken(node, 1))
-        like = m.source(m.taken(node, 1), "Shape")
+        sizes = pieces(m.input_of(node, 1))
+        like = m.find_producer(m.input_of(node, 1), "Shape")
         if like is not None and not like.attributes.get_int("start", 0) and "end" not in like.attributes:
             return channels_of(like.inputs[0])  # a norm gives its groups the shape of its input
         channels = None if len(sizes) not in (3, 4, 5) else number(sizes[1])

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from graphs.passes.ir import emit, nodes_of, replace, source, taken, tidy
+from graphs.passes import ir as m
 from graphs.passes.islands import dtypes
 from graphs.passes.modulation import TABLE
 
@@ -76,10 +76,10 @@ def sizes_of_inputs(model: ir.Model, slow: Collection[str] = SLOW, fast: Collect
     model = model.clone()
     graph = model.graph
     alone = _axes_alone(graph, _when(graph, slow, fast))
-    for node in nodes_of(model, "Shape"):
-        given = taken(node, 0)
-        apart = source(given, "Reshape")
-        whole = given if apart is None else taken(apart, 0)
+    for node in m.nodes_of(model, "Shape"):
+        given = m.input_of(node, 0)
+        apart = m.find_producer(given, "Reshape")
+        whole = given if apart is None else m.input_of(apart, 0)
         if whole not in graph.inputs or whole.shape is None or (apart is None and whole.name not in fast):
             continue
         first, *rest = (axis if isinstance(axis, int) else str(axis.value) for axis in whole.shape)
@@ -95,8 +95,8 @@ def sizes_of_inputs(model: ir.Model, slow: Collection[str] = SLOW, fast: Collect
             found = (whole, start - behind)
         else:
             continue
-        replace(graph, node.outputs[0], emit(node, "Shape", [found[0]], {"start": found[1], "end": found[1] + 1}))
-    return tidy(model)
+        m.replace(graph, node.outputs[0], m.emit(node, "Shape", [found[0]], {"start": found[1], "end": found[1] + 1}))
+    return m.tidy(model)
 
 
 def _axes_alone(graph: ir.Graph, when: Mapping[ir.Value, int]) -> dict[int | str, tuple[ir.Value, int]]:

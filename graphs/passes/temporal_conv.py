@@ -12,23 +12,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from graphs.passes.ir import (
-    Numbers,
-    constant,
-    emit,
-    new_weight,
-    nodes_of,
-    numbers,
-    only_user,
-    perm,
-    replace,
-    scalar,
-    source,
-    taken,
-    tidy,
-    users,
-    weight,
-)
+from graphs.passes import ir as m
 
 _SWAP = (0, 2, 1, 3)
 """Frames and channels change places: ``[B, T, C, h*w]`` <-> ``[B, C, T, h*w]``."""
@@ -36,7 +20,7 @@ _SWAP = (0, 2, 1, 3)
 
 def over_time(model: ir.Model) -> Iterator[ir.Node]:
     """Every convolution with a (k, 1) kernel, k > 1, stride 1 and a frame of padding for each that it reaches out."""
-    for conv in nodes_of(model, "Conv"):
+    for conv in m.nodes_of(model, "Conv"):
         kernel = conv.attributes.get_ints("kernel_shape", ())
         if len(kernel) == 2 and kernel[0] > 1 and kernel[0] % 2 == 1 and kernel[1] == 1:
             reach = kernel[0] // 2
@@ -52,7 +36,7 @@ def _is_plain(conv: ir.Node) -> bool:
 
 def bias_of(node: ir.Node) -> ir.TensorProtocol | None:
     """The bias of a convolution or linear layer, None where it has none or that depends on an input."""
-    return weight(node.inputs[2]) if len(node.inputs) > 2 else None
+    return m.weight(node.inputs[2]) if len(node.inputs) > 2 else None
 
 
 def fold_merge(model: ir.Model) -> ir.Model:
@@ -65,31 +49,31 @@ def fold_merge(model: ir.Model) -> ir.Model:
         back = _back_to_images(conv)
         if back is None:
             continue
-        scaled = only_user(back, "Mul")
-        total = only_user(scaled.outputs[0], "Add") if scaled is not None else None
-        kernel, bias = weight(conv.inputs[1]), bias_of(conv)
+        scaled = m.only_user(back, "Mul")
+        total = m.only_user(scaled.outputs[0], "Add") if scaled is not None else None
+        kernel, bias = m.weight(conv.inputs[1]), bias_of(conv)
         if scaled is None or total is None or kernel is None or bias is None or kernel.shape[0] != kernel.shape[1]:
             continue
-        merge = scalar(next((value for value in scaled.inputs if value is not back), None))
+        merge = m.scalar(next((value for value in scaled.inputs if value is not back), None))
         kept = next((value for value in total.inputs if value is not scaled.outputs[0]), None)
         if merge is None or not _is_rest(kept, merge, _images(conv)):
             continue
 
-        def folded(kernel: ir.TensorProtocol = kernel, merge: float = merge) -> Numbers:
-            made = merge * numbers(kernel)
+        def folded(kernel: ir.TensorProtocol = kernel, merge: float = merge) -> m.Float32Array:
+            made = merge * m.as_float32(kernel)
             each = np.arange(made.shape[0])
             made[each, each, made.shape[2] // 2, 0] += 1 - merge
             return made
 
-        def folded_bias(bias: ir.TensorProtocol = bias, merge: float = merge) -> Numbers:
-            return np.asarray(merge * numbers(bias), np.float32)
+        def folded_bias(bias: ir.TensorProtocol = bias, merge: float = merge) -> m.Float32Array:
+            return np.asarray(merge * m.as_float32(bias), np.float32)
 
         name = conv.inputs[1].name  # type: ignore[union-attr]
         shape, width = kernel.shape.numpy(), bias.shape.numpy()
-        conv.replace_input_with(1, new_weight(graph, f"{name}.folded", shape, folded))
-        conv.replace_input_with(2, new_weight(graph, f"{name}.folded_bias", width, folded_bias))
-        replace(graph, total.outputs[0], back)
-    return tidy(model)
+        conv.replace_input_with(1, m.new_weight(graph, f"{name}.folded", shape, folded))
+        conv.replace_input_with(2, m.new_weight(graph, f"{name}.folded_bias", width, folded_bias))
+        m.replace(graph, total.outputs[0], back)
+    return m.tidy(model)
 
 
 def merge_pointwise(model: ir.Model) -> ir.Model:
@@ -105,7 +89,7 @@ def merge_pointwise(model: ir.Model) -> ir.Model:
         first = None if images is None else images.producer()
         if images is None or first is None or first.op_type != "Conv" or not _is_pointwise(first):
             continue
-        kernels = [weight(node.inputs[1]) for node in (first, conv)]
+        kernels = [m.weight(node.inputs[1]) for node in (first, conv)]
         biases = [bias_of(node) for node in (first, conv)]
         if None in kernels or None in biases or len(_chain_users(images)) != 1:
             continue
@@ -115,7 +99,7 @@ def merge_pointwise(model: ir.Model) -> ir.Model:
         if reach * outer * inner >= middle * inner + reach * outer * middle:
             continue
         _merge(graph, first, conv, (outer, inner, reach), [*kernels, *biases])
-    return tidy(model)
+    return m.tidy(model)
 
 
 def _merge(
@@ -127,53 +111,57 @@ def _merge(
 ) -> None:
     point, kernel, before, after = (tensor for tensor in tensors if tensor is not None)
     outer, inner, reach = sizes
-    dims, swapped = _view_dims(conv), only_user(conv.outputs[0], "Transpose")
-    if dims is None or swapped is None or perm(swapped) != _SWAP:
+    dims, swapped = _view_dims(conv), m.only_user(conv.outputs[0], "Transpose")
+    if dims is None or swapped is None or m.permutation(swapped) != _SWAP:
         return
 
-    def kernel_of() -> Numbers:
-        a, b = numbers(kernel)[..., 0], numbers(point)[..., 0, 0]  # [O, M, k], [M, I]
+    def kernel_of() -> m.Float32Array:
+        a, b = m.as_float32(kernel)[..., 0], m.as_float32(point)[..., 0, 0]  # [O, M, k], [M, I]
         return np.asarray(np.einsum("omk,mi->oik", a, b, optimize=True)[..., None], np.float32)
 
-    def missing(offset: int) -> Numbers:
+    def missing(offset: int) -> m.Float32Array:
         """What the bias of the first adds to a frame through the tap at ``offset``."""
-        return np.asarray(numbers(kernel)[:, :, offset, 0] @ numbers(before), np.float32)
+        return np.asarray(m.as_float32(kernel)[:, :, offset, 0] @ m.as_float32(before), np.float32)
 
-    def edge_of(offset: int) -> Numbers:
+    def edge_of(offset: int) -> m.Float32Array:
         return -missing(offset).reshape(1, -1, 1, 1)
 
-    def joined_bias() -> Numbers:
-        return np.asarray(numbers(after) + sum(missing(offset) for offset in range(reach)), np.float32)
+    def joined_bias() -> m.Float32Array:
+        return np.asarray(m.as_float32(after) + sum(missing(offset) for offset in range(reach)), np.float32)
 
     name = conv.inputs[1].name  # type: ignore[union-attr]
-    view = emit(conv, "Concat", [dims[0], dims[1], constant(graph, np.array([inner], np.int64)), dims[3]], {"axis": 0})
-    clip = emit(conv, "Reshape", [taken(first, 0), view], {"allowzero": 1})  # [B, T, I, h*w]
-    clip = emit(conv, "Transpose", [clip], {"perm": _SWAP})
+    view = m.emit(
+        conv, "Concat", [dims[0], dims[1], m.constant(graph, np.array([inner], np.int64)), dims[3]], {"axis": 0}
+    )
+    clip = m.emit(conv, "Reshape", [m.input_of(first, 0), view], {"allowzero": 1})  # [B, T, I, h*w]
+    clip = m.emit(conv, "Transpose", [clip], {"perm": _SWAP})
     conv.replace_input_with(0, clip)
-    conv.replace_input_with(1, new_weight(graph, f"{name}.merged", (outer, inner, reach, 1), kernel_of))
-    conv.replace_input_with(2, new_weight(graph, f"{name}.merged_bias", (outer,), joined_bias))
+    conv.replace_input_with(1, m.new_weight(graph, f"{name}.merged", (outer, inner, reach, 1), kernel_of))
+    conv.replace_input_with(2, m.new_weight(graph, f"{name}.merged_bias", (outer,), joined_bias))
     edge = None
     for offset in range(reach):
         away = offset - reach // 2
         if away == 0:
             continue
-        lost = new_weight(graph, f"{name}.edge{offset}", (1, outer, 1, 1), partial(edge_of, offset))
-        part = emit(conv, "Mul", [_outside(graph, conv, dims[1], away), lost])  # [1, O, T, 1]
-        edge = part if edge is None else emit(conv, "Add", [edge, part])
+        lost = m.new_weight(graph, f"{name}.edge{offset}", (1, outer, 1, 1), partial(edge_of, offset))
+        part = m.emit(conv, "Mul", [_outside(graph, conv, dims[1], away), lost])  # [1, O, T, 1]
+        edge = part if edge is None else m.emit(conv, "Add", [edge, part])
     assert edge is not None
-    swapped.replace_input_with(0, emit(swapped, "Add", [conv.outputs[0], edge]))
+    swapped.replace_input_with(0, m.emit(swapped, "Add", [conv.outputs[0], edge]))
 
 
 def _outside(graph: ir.Graph, before: ir.Node, frames: ir.Value, away: int) -> ir.Value:
     """``[1, 1, T, 1]``: 1 for every frame whose neighbour ``away`` frames further is outside the clip."""
-    zero, one = (constant(graph, np.array(number, np.int64)) for number in (0, 1))
-    count = emit(before, "Squeeze", [frames])
-    places = emit(before, "Range", [zero, count, one])
-    away_by = constant(graph, np.array(away, np.int64))
-    reached = emit(before, "Add", [places, away_by])
-    outside = emit(before, "Less", [reached, zero]) if away < 0 else emit(before, "GreaterOrEqual", [reached, count])
-    row = emit(before, "Cast", [outside], {"to": ir.DataType.FLOAT})
-    return emit(before, "Reshape", [row, constant(graph, np.array([1, 1, -1, 1], np.int64))])
+    zero, one = (m.constant(graph, np.array(number, np.int64)) for number in (0, 1))
+    count = m.emit(before, "Squeeze", [frames])
+    places = m.emit(before, "Range", [zero, count, one])
+    away_by = m.constant(graph, np.array(away, np.int64))
+    reached = m.emit(before, "Add", [places, away_by])
+    outside = (
+        m.emit(before, "Less", [reached, zero]) if away < 0 else m.emit(before, "GreaterOrEqual", [reached, count])
+    )
+    row = m.emit(before, "Cast", [outside], {"to": ir.DataType.FLOAT})
+    return m.emit(before, "Reshape", [row, m.constant(graph, np.array([1, 1, -1, 1], np.int64))])
 
 
 def _is_pointwise(conv: ir.Node) -> bool:
@@ -184,12 +172,12 @@ def _is_pointwise(conv: ir.Node) -> bool:
 
 def _images(conv: ir.Node) -> ir.Value | None:
     """``[B*T, C, h, w]`` that a convolution along time sees as clips, through any number of reshapes."""
-    swap = source(conv.inputs[0], "Transpose")
-    if swap is None or perm(swap) != _SWAP:
+    swap = m.find_producer(conv.inputs[0], "Transpose")
+    if swap is None or m.permutation(swap) != _SWAP:
         return None
-    value = taken(swap, 0)
+    value = m.input_of(swap, 0)
     while (shaped := value.producer()) is not None and shaped.op_type == "Reshape":
-        value = taken(shaped, 0)
+        value = m.input_of(shaped, 0)
     return value
 
 
@@ -198,28 +186,28 @@ def _chain_users(images: ir.Value) -> list[ir.Node]:
     found: list[ir.Node] = []
     if images.is_graph_output():
         return found
-    for node in users(images):
+    for node in m.users(images):
         found += _chain_users(node.outputs[0]) if node.op_type in ("Reshape", "Transpose") else [node]
     return found
 
 
 def _view_dims(conv: ir.Node) -> list[ir.Value] | None:
     """The four sizes ``[B, T, C, h*w]`` of the view that ``conv`` works on, each of one element."""
-    swap = source(conv.inputs[0], "Transpose")
-    view = None if swap is None else source(swap.inputs[0], "Reshape")
-    sizes = None if view is None else source(view.inputs[1], "Concat")
+    swap = m.find_producer(conv.inputs[0], "Transpose")
+    view = None if swap is None else m.find_producer(swap.inputs[0], "Reshape")
+    sizes = None if view is None else m.find_producer(view.inputs[1], "Concat")
     dims = [] if sizes is None else [value for value in sizes.inputs if value is not None]
     return dims if len(dims) == 4 else None
 
 
 def _back_to_images(conv: ir.Node) -> ir.Value | None:
     """The result of a convolution along time as ``[B*T, C, h, w]``."""
-    swap = only_user(conv.outputs[0], "Transpose")
-    if swap is None or perm(swap) != _SWAP:
+    swap = m.only_user(conv.outputs[0], "Transpose")
+    if swap is None or m.permutation(swap) != _SWAP:
         return None
-    shaped = only_user(swap.outputs[0], "Reshape")
+    shaped = m.only_user(swap.outputs[0], "Reshape")
     while shaped is not None:
-        further = only_user(shaped.outputs[0], "Reshape")
+        further = m.only_user(shaped.outputs[0], "Reshape")
         if further is None:
             return shaped.outputs[0]
         shaped = further
@@ -233,7 +221,7 @@ def _is_rest(value: ir.Value | None, merge: float, images: ir.Value | None) -> b
         return False
     for share, kept in (product.inputs, product.inputs[::-1]):
         rest = None if share is None else share.producer()
-        if kept is images and rest is not None and rest.op_type == "Sub" and scalar(rest.inputs[0]) == 1:
-            taken_away = scalar(rest.inputs[1])
+        if kept is images and rest is not None and rest.op_type == "Sub" and m.scalar(rest.inputs[0]) == 1:
+            taken_away = m.scalar(rest.inputs[1])
             return taken_away is not None and math.isclose(taken_away, merge)
     return False

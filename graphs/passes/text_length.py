@@ -33,7 +33,7 @@ class Text:
     rows: ir.Value
 
 
-def fixed_text(parts: list[ir.Model], tokens: int) -> list[ir.Model]:
+def pad_text(parts: list[ir.Model], tokens: int) -> list[ir.Model]:
     """The parts of a graph (:func:`graphs.passes.split.split`), of which the last takes text of ``tokens`` rows, or of
     more.
 
@@ -63,7 +63,7 @@ def _told_lengths(step: ir.Model, given: Mapping[str, ir.Value]) -> Text | None:
     text: dict[str, ir.Value] = {}
     for node in m.nodes_of(step, "MultiHeadAttention"):
         count = _fed(step, node, _LENGTHS)
-        if count is None or m.source(given.get(str(count.name)), "ReduceSum") is None:
+        if count is None or m.find_producer(given.get(str(count.name)), "ReduceSum") is None:
             continue
         lengths = count
         found = [value for value in (_fed(step, node, _KEY), _fed(step, node, _VALUE)) if value is not None]
@@ -80,13 +80,15 @@ def _masked(step: ir.Model, given: Mapping[str, ir.Value]) -> Text | None:
     uses: set[tuple[ir.Node, int]] = set()
     values: list[ir.Value] = []
     for node in m.nodes_of(step, "Softmax"):
-        where = m.source(node.inputs[0], "Where")
+        where = m.find_producer(node.inputs[0], "Where")
         mask = None if where is None else _fed(step, where, 0)
         weighed = m.only_user(node.outputs[0], "MatMul")
         if where is None or mask is None or weighed is None or str(mask.name) not in given:
             continue
-        scaled = m.source(where.inputs[2], "Mul", "MatMul")
-        product = scaled if scaled is None or scaled.op_type == "MatMul" else m.source(scaled.inputs[0], "MatMul")
+        scaled = m.find_producer(where.inputs[2], "Mul", "MatMul")
+        product = (
+            scaled if scaled is None or scaled.op_type == "MatMul" else m.find_producer(scaled.inputs[0], "MatMul")
+        )
         key, value = None if product is None else _fed(step, product, 1), _fed(step, weighed, 1)
         if product is None or key is None or value is None or not {str(key.name), str(value.name)} <= given.keys():
             return None

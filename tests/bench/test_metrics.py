@@ -13,7 +13,7 @@ from bench.datasets.shapes import held_out, truth
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames, Mean, Metric, SetMetric
 from bench.metrics.intervals import share, wilson
-from bench.metrics.pixels import PEAK_DB, change_db, peak_ratio_db, psnr_db, ssim
+from bench.metrics.pixels import PEAK_DB, capped_psnr_db, change_db, psnr_db, ssim
 from bench.metrics.table import METRICS, scores_between
 
 
@@ -82,7 +82,8 @@ def test_psnr() -> None:
 
 
 def test_psnr_of_equal_pictures_is_the_cap() -> None:
-    assert peak_ratio_db(0.0) == PEAK_DB and peak_ratio_db(255.0**2) == 0
+    black, white = np.zeros(4), np.full(4, 255.0)
+    assert capped_psnr_db(black, black) == PEAK_DB and capped_psnr_db(black, white) == 0
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -17,7 +17,7 @@ from ffrt.bundle import Bundle, open_bundle
 from ffrt.errors import GraphInputError, ProviderError
 from ffrt.stages.device_loop import UPDATE
 from graphs.deep_cache import write_cached
-from graphs.passes.ir import open_graph
+from graphs.store import open_graph
 
 DEMO = Path(__file__).resolve().parents[2] / "graphs" / "demo"
 EXPECTED = {

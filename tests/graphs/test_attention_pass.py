@@ -1,22 +1,26 @@
-"""Fused attention: how many there are, and that they say what the plain ones say."""
+"""Fused attention: how many are fused, and that they compute what plain ones do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from graphs.passes.attention import count_attentions, fuse_attention
-from graphs.passes.ir import open_graph, tidy, write_graph
+from graphs.passes.attention import fuse_attention
+from graphs.passes.ir import tidy
+from graphs.store import open_graph, write_graph
+from tests.graphs.handmade import DEMO, Feed, attentions, ops, run, session_of
 
-DEMO = Path(__file__).resolve().parents[2] / "graphs" / "demo"
+PROVIDERS = {
+    "cpu": partial(fuse_attention, over_time=False, key_lengths=False),
+    "cuda": partial(fuse_attention, over_time=True, key_lengths=True),
+}
 ATTENTIONS = {
     "text_encoder": (2, 0),
     "keyframe_unet": (13, 4),
@@ -25,47 +29,36 @@ ATTENTIONS = {
     "movq_encoder": (2, 0),
     "movq_decoder": (3, 0),
 }
-"""Over tokens ``[B, n, C]``, and over time."""
+"""Over tokens `[B, n, C]`, and over time."""
 LOWEST = float(np.finfo(np.float32).min)
-Feed = dict[str, NDArray[np.generic]]
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_every_attention_of_the_demo_is_fused(name: str) -> None:
     plain = open_graph(DEMO / f"{name}.onnx")
     spatial, over_time = ATTENTIONS[name]
-    assert count_attentions(plain) == (0, spatial + over_time)
-    assert count_attentions(fuse_attention(plain, "cpu")) == (spatial, over_time)
-    fused = fuse_attention(plain, "cuda")
-    assert count_attentions(fused) == (spatial + over_time, 0)
-    assert count_attentions(plain) == (0, spatial + over_time), "the pass works on a copy"
-    per_attention = 1 if name.startswith("movq") else 5  # one head: keys are turned; else queries, keys, values, back
-    assert transposes(tidy(plain.clone())) - transposes(fused) == per_attention * (spatial + over_time)
-
-
-def transposes(model: ir.Model) -> int:
-    return sum(node.op_type == "Transpose" for node in model.graph)
+    assert attentions(plain) == (0, spatial + over_time)
+    assert attentions(PROVIDERS["cpu"](plain)) == (spatial, over_time)
+    fused = PROVIDERS["cuda"](plain)
+    assert attentions(fused) == (spatial + over_time, 0)
+    assert attentions(plain) == (0, spatial + over_time), "the pass works on a copy"
+    per_attention = 1 if name.startswith("movq") else 5  # one head: keys; several: queries, keys (2), values, result
+    removed = ops(tidy(plain.clone()))["Transpose"] - ops(fused)["Transpose"]
+    assert removed == per_attention * (spatial + over_time)
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "keyframe_unet", "movq_encoder"])
-def test_demo_graphs_say_the_same(name: str, tmp_path: Path) -> None:
+def test_fused_graphs_of_the_demo_give_the_same_result(name: str, tmp_path: Path) -> None:
     plain = open_graph(DEMO / f"{name}.onnx")
     sessions = [session_of(DEMO / f"{name}.onnx")]
-    for provider in ("cpu", "cuda"):
-        write_graph(fuse_attention(plain, provider), tmp_path / f"{provider}.onnx", half=True)
+    for provider, fuse in PROVIDERS.items():
+        write_graph(fuse(plain), tmp_path / f"{provider}.onnx", half=True)
         sessions.append(session_of(tmp_path / f"{provider}.onnx"))
     for feed in feeds(plain):
         wanted, *others = [session.run(None, feed) for session in sessions]
-        for got in others:
-            for one, other in zip(wanted, got, strict=True):
-                np.testing.assert_allclose(other, one, rtol=0, atol=2e-6 * max(1.0, float(np.abs(one).max())))
-
-
-def session_of(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        for outputs in others:
+            for want, got in zip(wanted, outputs, strict=True):
+                np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * max(1.0, float(np.abs(want).max())))
 
 
 def feeds(model: ir.Model) -> Iterator[Feed]:
@@ -89,7 +82,7 @@ def feeds(model: ir.Model) -> Iterator[Feed]:
 
 @pytest.mark.parametrize("rows", [[[1, 1, 1, 1, 1]], [[1, 0, 0, 0, 0]], [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]]])
 @pytest.mark.parametrize("mask_first", [True, False])
-@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+@pytest.mark.parametrize("provider", PROVIDERS)
 def test_hidden_keys_stay_hidden_however_high_they_score(
     rows: list[list[int]], mask_first: bool, provider: str
 ) -> None:
@@ -98,12 +91,12 @@ def test_hidden_keys_stay_hidden_however_high_they_score(
     tokens["k"] *= np.where(mask, -60, 4e4)[:, :, None].astype(np.float32)  # default filters of -1e4 would let these in
     tokens["v"] *= np.arange(5, dtype=np.float32)[:, None]
     model = handmade(mask_first=mask_first)
-    fused = fuse_attention(model, provider)  # type: ignore[arg-type]
-    assert count_attentions(fused) == (1, 0)
+    fused = PROVIDERS[provider](model)
+    assert attentions(fused) == (1, 0)
     feed = {**tokens, "mask": mask}
     wanted = run(model, feed)
-    seen = [np.arange(5)[row].mean() for row in mask]
-    np.testing.assert_allclose(wanted, np.broadcast_to(np.array(seen)[:, None, None], wanted.shape), rtol=1e-6)
+    means = [np.arange(5)[row].mean() for row in mask]
+    np.testing.assert_allclose(wanted, np.broadcast_to(np.array(means)[:, None, None], wanted.shape), rtol=1e-6)
     np.testing.assert_allclose(run(fused, feed), wanted, rtol=1e-6)
 
 
@@ -115,25 +108,14 @@ def test_a_mask_with_holes_is_exact_on_the_cpu() -> None:
     }
     feed["mask"] = np.array([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]], bool)
     model = handmade(mask_first=False)
-    np.testing.assert_allclose(run(fuse_attention(model, "cpu"), feed), run(model, feed), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(PROVIDERS["cpu"](model), feed), run(model, feed), rtol=1e-5, atol=1e-6)
 
 
-def test_what_the_operator_cannot_do_stays_plain() -> None:
-    per_query = handmade(mask_first=False, unsqueezed=(1,))  # [B, 1, n, m]: no key padding
-    assert count_attentions(fuse_attention(per_query, "cuda")) == (0, 1)
-    softly = handmade(mask_first=False, lowest=-1.0)
-    assert count_attentions(fuse_attention(softly, "cpu")) == (0, 1)
-    with pytest.raises(ValueError, match="wanted provider cpu or cuda, got 'tpu'"):
-        fuse_attention(softly, "tpu")  # type: ignore[arg-type]
-
-
-def run(model: ir.Model, feed: Feed) -> NDArray[np.float32]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (result,) = session.run(None, feed)
-    assert isinstance(result, np.ndarray)
-    return result
+def test_attention_that_the_operator_cannot_compute_stays_plain() -> None:
+    per_query = handmade(mask_first=False, unsqueezed=(1,))  # [B, 1, n, m]: not a mask of keys
+    assert attentions(PROVIDERS["cuda"](per_query)) == (0, 1)
+    soft = handmade(mask_first=False, lowest=-1.0)
+    assert attentions(PROVIDERS["cpu"](soft)) == (0, 1)
 
 
 def handmade(mask_first: bool, lowest: float = LOWEST, unsqueezed: tuple[int, ...] = (1, 2)) -> ir.Model:

@@ -1,4 +1,4 @@
-"""Step caching: the graphs of `graphs.deep_cache` compute what the whole one does; the runtime uses them in turn."""
+"""Step caching: shallow graphs compute what the whole ones do, and the runtime runs them in turn."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from ffrt.bundle.manifest import from_json, to_json
 from ffrt.families import DEEP, KANDINSKY_1_0, SHALLOW
 from ffrt.stages.step_cache import StepCache
 from graphs import deep_cache
+from graphs.__main__ import main
+from tests.graphs.handmade import DEMO
 
-DEMO = Path(__file__).parents[2] / "graphs" / "demo"
 Feed = Mapping[str, NDArray[Any]]
 LIMITS = Limits(cell=4, downscale=8, context_dim=96, vocab_size=1, position_range=180)
 
@@ -33,7 +34,7 @@ LIMITS = Limits(cell=4, downscale=8, context_dim=96, vocab_size=1, position_rang
 def cached(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The demo bundle with shallow graphs."""
     folder = tmp_path_factory.mktemp("bundles")
-    assert deep_cache.main(["demo", "--out", str(folder / "cached")]) == 0
+    assert main(["cache", "demo", "--out", str(folder / "cached")]) == 0
     assert [path.name for path in folder.iterdir()] == ["cached"]
     return open_bundle(folder / "cached")
 
@@ -76,7 +77,7 @@ def test_the_shallow_graph_is_the_outermost_level_alone(
     assert weights == {f"{name}.safetensors"}, "the weights are those of the whole network"
 
 
-def test_the_passes_leave_their_model_alone() -> None:
+def test_rewrites_work_on_copies() -> None:
     model = ir.load(DEMO / "interpolation_unet.onnx")
     before = ir.to_proto(model).SerializeToString()
     deep_cache.with_deep(model), deep_cache.shallow(model)
@@ -86,7 +87,7 @@ def test_the_passes_leave_their_model_alone() -> None:
     assert len(deep_cache.shallow(deep_cache.with_deep(model)).graph.outputs) == 1
 
 
-def test_caching_off_changes_nothing_and_on_changes_little(pipe: Pipeline) -> None:
+def test_no_caching_changes_nothing_and_caching_changes_little(pipe: Pipeline) -> None:
     context = pipe.encode("a red circle moving left on a black background")
     latents = {
         interval: pipe.keyframes(
@@ -98,13 +99,13 @@ def test_caching_off_changes_nothing_and_on_changes_little(pipe: Pipeline) -> No
     assert np.array_equal(latents[1], wanted)
     errors = [np.sqrt(np.mean((latents[interval] - wanted) ** 2)) for interval in (2, 6)]
     assert 0 < errors[0] < errors[1] and errors[0] < 0.5 * wanted.std()
-    between = [
+    interpolated = [
         pipe.interpolate(wanted[:3], fps=8, num_inference_steps=4, cache_interval=interval) for interval in (None, 2)
     ]
-    assert not np.array_equal(*between) and np.abs(between[0] - between[1]).mean() < 0.1 * wanted.std()
+    assert not np.array_equal(*interpolated) and np.abs(interpolated[0] - interpolated[1]).mean() < 0.1 * wanted.std()
 
 
-def test_a_request_that_caches_says_so_in_the_file(pipe: Pipeline) -> None:
+def test_caching_is_noted_in_the_metadata(pipe: Pipeline) -> None:
     arguments = {"fps": 2, "height": 32, "width": 32, "num_inference_steps": 2}
     video = pipe("a red circle", cache_interval=2, **arguments)
     assert video.metadata["cache_interval"] == "2"
@@ -112,7 +113,7 @@ def test_a_request_that_caches_says_so_in_the_file(pipe: Pipeline) -> None:
 
 
 class Counting:
-    """A network that notes what it was fed; its deep features are the value of `x`."""
+    """A network that records its inputs; its deep features are the value of `x`."""
 
     def __init__(self) -> None:
         self.fed: list[tuple[float, float, float | None]] = []
@@ -123,7 +124,7 @@ class Counting:
         return {"prediction": feed["x"], DEEP: feed["x"]}
 
 
-def test_every_nth_step_is_whole_and_windows_keep_their_own_features() -> None:
+def test_every_nth_step_runs_whole_and_each_window_keeps_its_features() -> None:
     whole, shallow = Counting(), Counting()
     network = StepCache(whole, shallow, 3)
     for step in range(5):
@@ -135,7 +136,7 @@ def test_every_nth_step_is_whole_and_windows_keep_their_own_features() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 1001, True, 2.0, "2"])
-def test_an_interval_that_is_none_is_refused(pipe: Pipeline, value: object) -> None:
+def test_an_invalid_interval_is_refused(pipe: Pipeline, value: object) -> None:
     with pytest.raises(RequestError, match="cache_interval: expected"):
         pipe.generate("a red circle", cache_interval=value)  # type: ignore[arg-type]
 
@@ -143,7 +144,7 @@ def test_an_interval_that_is_none_is_refused(pipe: Pipeline, value: object) -> N
 def test_a_bundle_without_shallow_graphs_names_the_command(tiny: Bundle, masked: Bundle) -> None:
     plain = Pipeline(tiny, provider="cpu", threads=1)
     for fps, missing in ((2, "'keyframe_unet_shallow'"), (8, "'interpolation_unet_shallow'")):
-        with pytest.raises(RequestError, match=f"{missing}.*python -m graphs.deep_cache"):
+        with pytest.raises(RequestError, match=f"{missing}.*python -m graphs cache"):
             plain.generate("a red circle", fps=fps, cache_interval=2)
     latents = np.zeros((3, 4, 4, 4), np.float32)
     assert plain.interpolate(latents, fps=8, cache_interval=1).shape == (9, 4, 4, 4)
@@ -162,12 +163,12 @@ def test_the_manifest_is_of_a_version_that_older_readers_refuse(cached: Bundle) 
 
 def test_a_bundle_appears_whole_or_not_at_all(tiny: Bundle, cached: Bundle, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "made"
-    assert deep_cache.main([str(tiny.folder), "--out", str(out)]) == 1
+    assert main(["cache", str(tiny.folder), "--out", str(out)]) == 1
     assert "keyframe_unet: expected a U-Net of two levels" in capsys.readouterr().err
-    assert deep_cache.main([str(cached.folder), "--out", str(out)]) == 1
+    assert main(["cache", str(cached.folder), "--out", str(out)]) == 1
     assert "already" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
     with pytest.raises(BundleError, match="optimise the result"):
         deep_cache.write_cached(replace(tiny, optimised=bundle.Optimised("cpu", (), "float32")), out)
     out.mkdir()
-    assert deep_cache.main(["demo", "--out", str(out)]) == 1
+    assert main(["cache", "demo", "--out", str(out)]) == 1
     assert "exists" in capsys.readouterr().err and list(out.iterdir()) == []

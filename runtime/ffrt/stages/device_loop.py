@@ -1,7 +1,8 @@
 """Denoising without leaving the device: two graphs a step, the network and `update.onnx`, which is all the rest.
 
 What `ffrt.sampling.denoise` does in numpy (guidance, clean estimate, threshold, update, the next input of the
-network) is done where the latents lie; noise is uploaded before the first step. `graphs.update` writes that graph.
+network) is done where the latents lie; noise is uploaded before the first step. `python -m graphs update` writes
+that graph.
 """
 
 from __future__ import annotations

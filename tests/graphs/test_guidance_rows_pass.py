@@ -1,20 +1,15 @@
-"""Layers that run on the leading rows alone: how many rows that is, that results stay, and what is left alone."""
+"""Layers that run on the leading rows only: on how many, that results stay the same, and what is left alone."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from onnx import parser
 from torch import Tensor, nn
 
 from bench.harness.flops import count_flops
@@ -24,20 +19,19 @@ from export.models.temporal import GroupAttentionBlock
 from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.trace import Traced, trace
 from ffrt.families import KANDINSKY_1_1
-from graphs.passes.guidance_rows import masked_temporal, sole_token
-from graphs.passes.ir import open_graph, write_graph
+from graphs.passes.guidance_rows import masked_temporal, single_token_attention
 from graphs.passes.split import split
 from graphs.passes.table import PASSES, apply, names_of
+from graphs.store import open_graph, write_graph
+from tests.graphs.handmade import DEMO, Feed, graph, normal, ops, run, run_parts, same, session_of
 
-DEMO = Path(__file__).resolve().parents[2] / "graphs" / "demo"
 UNET = "interpolation_unet"
-ROWS = ("sole_token", "masked_temporal")
+ROWS = ("single_token_attention", "masked_temporal")
 C, E, D = 8, 16, 8
-Feed = dict[str, NDArray[np.generic]]
 
 
 class Layers(nn.Module):
-    """What the 1.1 interpolation has of layers that some rows need not, with its inputs."""
+    """The layers of the 1.1 interpolation that some rows can skip, with its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +61,7 @@ class Layers(nn.Module):
 
 @pytest.fixture(scope="module")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """:class:`Layers` as the exporter writes it, no weight of it zero."""
+    """`Layers` as the exporter writes it, with no weight zero."""
     torch.manual_seed(0)
     module = Layers().requires_grad_(False)
     for parameter in module.parameters():
@@ -82,24 +76,17 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cut(layers: Path) -> dict[str, Path]:
-    """The graph after both passes: alone, and among all others of the CPU."""
+    """The graph after both passes alone, after all other passes of the CPU, and after all."""
     plain = open_graph(layers)
-    made = {
+    models = {
         "plain": plain,
-        "alone": masked_temporal(sole_token(plain)),
+        "alone": masked_temporal(single_token_attention(plain)),
         "others": apply(plain, UNET, "cpu", [name for name in names_of("cpu") if name not in ROWS]),
         "all": apply(plain, UNET, "cpu", names_of("cpu")),
     }
-    for name, model in made.items():
+    for name, model in models.items():
         write_graph(model, layers.parent / f"{name}.onnx", half=False)
-    return {name: layers.parent / f"{name}.onnx" for name in made}
-
-
-def session_of(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return {name: layers.parent / f"{name}.onnx" for name in models}
 
 
 def feed_of(tokens: list[list[bool]], mask: list[float], groups: int = 2, side: int = 2) -> Feed:
@@ -120,15 +107,10 @@ def lengths(*counts: int) -> list[list[bool]]:
     return [[at < count for at in range(6)] for count in counts]
 
 
-def same(got: NDArray[np.float32], want: NDArray[np.float32]) -> None:
-    assert got.shape == want.shape
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * float(np.abs(want).max()))
-
-
 @settings(max_examples=40)
 @given(st.data())
 def test_the_result_is_the_same_whatever_the_rows(cut: dict[str, Path], data: st.DataObject) -> None:
-    """Tokens anywhere in a row, none or all of them, rows in any order, masks of 0, 1 and between; one or more rows."""
+    """One or more rows in any order; tokens anywhere in a row, none or all of them; masks of 0, 1 and others."""
     rows, groups, length = (data.draw(st.integers(1, most), label) for label, most in SIZES.items())
     row = st.lists(st.booleans(), min_size=length, max_size=length)
     tokens = data.draw(st.lists(row, min_size=rows, max_size=rows))
@@ -136,103 +118,93 @@ def test_the_result_is_the_same_whatever_the_rows(cut: dict[str, Path], data: st
     feed = feed_of(tokens, mask, groups)
     want = session_of(cut["plain"]).run(None, feed)[0]
     for name in ("alone", "all"):
-        same(session_of(cut[name]).run(None, feed)[0], want)
+        same(session_of(cut[name]).run(None, feed)[0], want, 1e-5)
 
 
 SIZES = {"rows": 4, "groups": 3, "tokens": 4}
 
 
 @pytest.mark.parametrize("name", ["alone", "all"])
-def test_text_asks_for_the_rows_up_to_the_last_with_several_tokens(cut: dict[str, Path], name: str) -> None:
+def test_cross_attention_runs_up_to_the_last_row_with_several_tokens(cut: dict[str, Path], name: str) -> None:
     def operations(*counts: int) -> int:
         return count_flops(cut[name], feed_of(lengths(*counts), [1, 1, 1]))
 
     every = operations(5, 4, 3)
-    a_row = every - operations(5, 4, 1)
-    assert a_row > 0.02 * every
-    assert operations(5, 1, 1) == operations(1, 1, 1) == every - 2 * a_row, "one row is always left"
-    assert operations(1, 1, 3) == operations(0, 4, 0) == every, "a row without a token sees them all"
-    assert operations(1, 4, 1) == every - a_row
+    per_row = every - operations(5, 4, 1)
+    assert per_row > 0.02 * every
+    assert operations(5, 1, 1) == operations(1, 1, 1) == every - 2 * per_row, "one row always runs"
+    assert operations(1, 1, 3) == operations(0, 4, 0) == every, "a row without tokens attends to all"
+    assert operations(1, 4, 1) == every - per_row
     without = {count_flops(cut["others"], feed_of(lengths(*counts), [1, 1, 1])) for counts in ((5, 4, 3), (5, 1, 1))}
-    assert len(without) == 1, "no other pass does it"
+    assert len(without) == 1, "no other pass skips rows"
 
 
 @pytest.mark.parametrize("name", ["alone", "all"])
-def test_groups_see_each_other_in_the_rows_up_to_the_last_with_a_mask(cut: dict[str, Path], name: str) -> None:
+def test_layers_between_groups_run_up_to_the_last_row_with_a_mask(cut: dict[str, Path], name: str) -> None:
     def operations(*mask: float) -> int:
         return count_flops(cut[name], feed_of(lengths(5, 4, 3), list(mask)))
 
     every = operations(1, 1, 1)
-    a_row = every - operations(1, 1, 0)
-    assert a_row > 0.1 * every
-    assert operations(1, 0, 0) == operations(0, 0, 0) == every - 2 * a_row, "one row is always left"
+    per_row = every - operations(1, 1, 0)
+    assert per_row > 0.1 * every
+    assert operations(1, 0, 0) == operations(0, 0, 0) == every - 2 * per_row, "one row always runs"
     assert operations(0, 0, 0.1) == operations(0, -1, 1) == every
-    assert operations(0, 1, 0) == every - a_row
+    assert operations(0, 1, 0) == every - per_row
     without = {count_flops(cut["others"], feed_of(lengths(5, 4, 3), mask)) for mask in ([1.0] * 3, [1.0, 0, 0])}
-    assert len(without) == 1, "no other pass does it"
+    assert len(without) == 1, "no other pass skips rows"
 
 
-def ops(model: ir.Model) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph)
-
-
-def test_layers_behind_each_other_are_cut_once(layers: Path) -> None:
-    """Attention over groups and its feed-forward, two merges: the images are joined behind both."""
-    made = masked_temporal(open_graph(layers))
-    before, after = ops(open_graph(layers)), ops(made)
-    assert after["Split"] - before["Split"] == 2, "the convolution, and both merges"
-    assert after["Conv"] == before["Conv"] and after["Softmax"] == before["Softmax"], "nothing is there twice"
+def test_consecutive_layers_are_cut_once(layers: Path) -> None:
+    """Attention over groups and its feed-forward are two merges: images are joined after the second."""
+    cut = masked_temporal(open_graph(layers))
+    before, after = ops(open_graph(layers)), ops(cut)
+    assert after["Split"] - before["Split"] == 2, "one for the convolution, one for both merges"
+    assert after["Conv"] == before["Conv"] and after["Softmax"] == before["Softmax"], "nothing is duplicated"
 
 
 def test_every_cross_attention_of_the_demo_is_cut(tmp_path: Path) -> None:
-    """And what the sole token gives is worked out with the text, once a request: the step has no product for it."""
+    """The constant of a single token is computed with the text, once per request: the step has no product for it."""
     plain = open_graph(DEMO / "keyframe_unet.onnx")
     base = apply(plain, "keyframe_unet", "cpu", ["join_modulation", "fuse_attention"])
-    model = sole_token(base)
+    model = single_token_attention(base)
     assert ops(model)["Split"] - ops(base)["Split"] == 8
     assert ops(model)["MultiHeadAttention"] == ops(base)["MultiHeadAttention"]
     before, after = split(base), split(model)
-    own = {value.name for value in plain.graph.inputs}
-    given = [[{value.name for value in part.graph.inputs} & own for part in parts] for parts in (before, after)]
-    assert given[0] == given[1] and "context" not in given[1][-1]
+    inputs = {value.name for value in plain.graph.inputs}
+    taken = [[{value.name for value in part.graph.inputs} & inputs for part in parts] for parts in (before, after)]
+    assert taken[0] == taken[1] and "context" not in taken[1][-1]
     assert ops(after[-1])["MatMul"] == ops(before[-1])["MatMul"]
-    wanted = session_of(DEMO / "keyframe_unet.onnx")
     sessions = []
     for number, part in enumerate(after):
         write_graph(part, tmp_path / f"{number}.onnx", half=False)
         sessions.append(session_of(tmp_path / f"{number}.onnx"))
+    whole = session_of(DEMO / "keyframe_unet.onnx")
     rng = np.random.default_rng(1)
     for counts in ((4, 1), (1, 3), (3, 1, 1)):
         rows = len(counts)
-        known: Feed = {
+        feed: Feed = {
             "x": rng.standard_normal((rows * 3, 4, 8, 8)).astype(np.float32),
             "time": np.full(rows, 7, np.float32),
             "context": rng.standard_normal((rows, 6, 96)).astype(np.float32),
             "context_mask": np.array(lengths(*counts)),
             "temporal_positions": np.arange(3),
         }
-        want = wanted.run(None, known)[0]
-        for session in sessions:
-            names = [value.name for value in session.get_outputs()]
-            taken = {value.name: known[value.name] for value in session.get_inputs()}
-            known |= dict(zip(names, session.run(None, taken), strict=True))
-        same(known["prediction"], want)
+        same(run_parts(sessions, feed)[0], whole.run(None, feed)[0], 1e-5)
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "interpolation_unet", "movq_decoder"])
-def test_graphs_without_such_rows_stay(name: str) -> None:
+def test_graphs_without_such_layers_stay_as_they_are(name: str) -> None:
     plain = apply(open_graph(DEMO / f"{name}.onnx"), name, "cpu", ["constant_attention"])
-    for one in ROWS:
-        made = apply(plain, name, "cpu", [one])
-        assert ops(made) == ops(plain)
+    for row in ROWS:
+        assert ops(apply(plain, name, "cpu", [row])) == ops(plain)
 
 
-def test_both_run_on_the_cpu_alone() -> None:
-    assert {one.name: one.providers for one in PASSES if one.name in ROWS} == dict.fromkeys(ROWS, ("cpu",))
+def test_both_passes_are_for_the_cpu_only() -> None:
+    assert {row.name: row.providers for row in PASSES if row.name in ROWS} == dict.fromkeys(ROWS, ("cpu",))
     assert not set(ROWS) & set(names_of("cuda"))
 
 
-MIXING = """<ir_version: 10, opset_import: ["" : 20]>
+MERGE = """
 agraph (float[N, C, h, w] x, float[N] temporal_mask) => (float[N, C, h, w] prediction)
     <float[1] f = {{0.3}}, int64[4] wide = {{-1, 1, 1, 1}}, float one = {{1}}, int64[1] first = {{0}}> {{
     m = Mul (f, temporal_mask)
@@ -244,9 +216,9 @@ agraph (float[N, C, h, w] x, float[N] temporal_mask) => (float[N, C, h, w] predi
     prediction = Add (kept, given)
 }}"""
 LAYERS = {
-    "rows of their own": ("seen = Sigmoid (x)", True),
-    "rows that are added up": ("all = ReduceSum (x, first) seen = Sub (x, all)", False),
-    "rows that change places": (
+    "rows that stay apart": ("seen = Sigmoid (x)", True),
+    "a sum over rows": ("all = ReduceSum (x, first) seen = Sub (x, all)", False),
+    "rows transposed": (
         "t = Transpose <perm=[1, 0, 2, 3]> (x) s = Softmax <axis=1> (t) seen = Transpose <perm=[1, 0, 2, 3]> (s)",
         False,
     ),
@@ -255,15 +227,10 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("case", LAYERS)
-def test_rows_that_see_each_other_stay_together(case: str) -> None:
-    layer, apart = LAYERS[case]
-    model = ir.from_proto(parser.parse_model(MIXING.format(layer=layer)))
-    made = masked_temporal(model)
-    assert ops(made)["Concat"] == (2 if apart else 0)
-    feed = {"x": np.random.default_rng(0).standard_normal((3, 2, 2, 2)).astype(np.float32)}
-    feed["temporal_mask"] = np.array([0, 1, 0], np.float32)
-    results = [
-        ort.InferenceSession(ir.to_proto(one).SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)
-        for one in (model, made)
-    ]
-    same(results[1][0], results[0][0])
+def test_layers_that_mix_rows_are_not_cut(case: str) -> None:
+    layer, is_cut = LAYERS[case]
+    model = graph(MERGE.format(layer=layer))
+    rewritten = masked_temporal(model)
+    assert ops(rewritten)["Concat"] == (2 if is_cut else 0)
+    feed: Feed = {"x": normal(3, 2, 2, 2), "temporal_mask": np.array([0, 1, 0], np.float32)}
+    same(run(rewritten, feed), run(model, feed), 1e-5)

@@ -15,11 +15,13 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from ffrt import bundle
 from ffrt.errors import RequestError
-from graphs import compare as fidelity
+from graphs.compare import random_inputs
+from graphs.metrics import relative_rms
 from graphs.passes import half, int8
-from graphs.passes.ir import nodes_of, open_graph, write_graph
+from graphs.passes.ir import nodes_of
+from graphs.store import open_graph, write_graph
+from tests.graphs.handmade import DEMO
 
-DEMO = Path(__file__).parents[2] / "graphs" / "demo"
 K, N = 100, 48
 
 
@@ -70,13 +72,13 @@ def test_a_product_keeps_its_value(tmp_path: Path) -> None:
     want = run(tmp_path / "plain.onnx", {"x": x})
     for block, floor in ((32, 8e-3), (128, 1.1e-2)):
         write_graph(int8.to_int8(ir.from_proto(product()), block), tmp_path / "int8.onnx", half=False)
-        assert 1e-4 < fidelity.relative_rms(run(tmp_path / "int8.onnx", {"x": x}), want) < floor
+        assert 1e-4 < relative_rms(run(tmp_path / "int8.onnx", {"x": x}), want) < floor
 
 
-def test_the_text_encoder_of_the_demo(tmp_path: Path) -> None:
+def test_the_text_encoder_of_the_demo_is_smaller_and_close(tmp_path: Path) -> None:
     spec = bundle.open_bundle(DEMO).graphs["text_encoder"]
     plain = open_graph(DEMO / spec.file)
-    feed = fidelity.random_inputs(spec.inputs)
+    feed = random_inputs(spec.inputs)
     made = int8.to_int8(plain)
     assert [node.op_type for node in nodes_of(plain, "MatMul", "MatMulNBits")] == ["MatMul"] * 19
     left = [node.op_type for node in nodes_of(made, "MatMul", "MatMulNBits")]
@@ -84,9 +86,9 @@ def test_the_text_encoder_of_the_demo(tmp_path: Path) -> None:
     assert left.count("MatMul") == 4  # scores and what they weigh
     want = run(DEMO / spec.file, feed)
     write_graph(made, tmp_path / "int8.onnx", half=False)
-    assert 1e-4 < fidelity.relative_rms(run(tmp_path / "int8.onnx", feed), want) < 1e-2
+    assert 1e-4 < relative_rms(run(tmp_path / "int8.onnx", feed), want) < 1e-2
     write_graph(half.to_half(made), tmp_path / "both.onnx", half=True)
-    assert fidelity.relative_rms(run(tmp_path / "both.onnx", feed), want) < 1e-2
+    assert relative_rms(run(tmp_path / "both.onnx", feed), want) < 1e-2
     sizes = [
         sum(path.stat().st_size for path in folder.glob(name))
         for folder, name in ((DEMO, "text_encoder.*"), (tmp_path, "int8.*"))

@@ -1,4 +1,4 @@
-"""float16 graphs: every island by name, what a naive graph loses, and the whole networks of the demo."""
+"""float16 graphs: what each island keeps, what a naive conversion loses, and the networks of the demo."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 
 from ffrt import bundle
 from ffrt.errors import RequestError
-from graphs import compare as fidelity
+from graphs import compare
 from graphs.compare import FidelityError
 from graphs.deep_cache import with_deep
+from graphs.metrics import relative_rms
 from graphs.passes import half
-from graphs.passes.ir import nodes_of, open_graph, write_graph
+from graphs.passes.ir import nodes_of
+from graphs.store import open_graph, write_graph
 from tests.conftest import write_bundle
+from tests.graphs.handmade import DEMO
 
 Feed = Mapping[str, NDArray[np.generic]]
-DEMO = Path(__file__).parents[2] / "graphs" / "demo"
 RNG = np.random.default_rng(0)
 
 
@@ -42,14 +44,14 @@ def run(model: ir.Model, folder: Path, feed: Feed) -> list[NDArray[np.float32]]:
 
 
 def error(got: list[NDArray[np.float32]], want: list[NDArray[np.float32]]) -> float:
-    """The largest relative RMS; inf where something is not finite."""
+    """The largest relative RMS error; inf if something is not finite."""
     if not all(np.isfinite(array).all() for array in got):
         return float("inf")
-    return max(fidelity.relative_rms(a, b) for a, b in zip(got, want, strict=True))
+    return max(relative_rms(a, b) for a, b in zip(got, want, strict=True))
 
 
 def graph(text: str, **weights: NDArray[np.float32]) -> ir.Model:
-    """A graph of ONNX's own text form, with its weights."""
+    """A graph in ONNX's own text form, with weights by name."""
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 18]> {text}')
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
     return ir.from_proto(proto)
@@ -64,13 +66,13 @@ def constants(*numbers: float) -> dict[str, NDArray[np.float32]]:
 
 
 def timed() -> tuple[ir.Model, Feed]:
-    """The phase of step 999.7 needs digits behind the point."""
+    """The phase of step 999.7 needs digits after the point."""
     text = "g (float[2, 1] x) => (float[2, 8] y) { a = Mul(x, f)  y = Sin(a) }"
     return graph(text, f=np.linspace(1, 0.1, 8, dtype=np.float32)), {"x": np.array([[999.7], [501.3]], np.float32)}
 
 
 def modulated() -> tuple[ir.Model, Feed]:
-    """A linear layer on the time embedding whose products cancel, then a convolution it scales."""
+    """A linear layer on the time embedding whose products cancel, and a convolution that it scales."""
     w = normal(8, 16)
     b = np.zeros(8, np.float32)
     text = """g (float[2, 1] t, float[2, 8, 4, 4] x) => (float[2, 8, 4, 4] y) {
@@ -85,7 +87,7 @@ def modulated() -> tuple[ir.Model, Feed]:
 
 
 def rms_norm(scale: float) -> tuple[ir.Model, Feed]:
-    """T5's norm, written out: the squares of its input leave float16's range long before the input does."""
+    """T5's norm in plain operators: the squares of its input exceed float16 long before the input does."""
     text = """g (float[2, 64] x) => (float[2, 8] y) {
         s = Pow(x, c0)  axes = Constant <value_ints = [-1]> ()  m = ReduceMean(s, axes)  e = Add(m, c1)  r = Sqrt(e)
         i = Reciprocal(r)  n = Mul(x, i)  y = MatMul(n, w) }"""
@@ -93,7 +95,7 @@ def rms_norm(scale: float) -> tuple[ir.Model, Feed]:
 
 
 def attention() -> tuple[ir.Model, Feed]:
-    """Scores of 100000 before they are scaled, and a mask of float32's least number."""
+    """Scores of 100000 before scaling, and a mask of float32's lowest number."""
     text = """g (float[1, 8, 64] q, float[1, 64, 8] k, float[1, 1, 8] mask) => (float[1, 8, 4] y) {
         a = MatMul(q, k)  s = Mul(a, c0)  hidden = Sub(c1, mask)  bias = Mul(hidden, c2)  t = Add(s, bias)
         p = Softmax <axis = -1> (t)  y = MatMul(p, v) }"""
@@ -104,7 +106,7 @@ def attention() -> tuple[ir.Model, Feed]:
 
 
 def t5_block() -> tuple[ir.Model, Feed]:
-    """Two feed-forward layers whose stream of 200000 a norm brings back."""
+    """A gated feed-forward layer that writes 200000 to the stream, and the norm behind it."""
     text = """g (float[2, 16] x) => (float[2, 4] y) {
         h = MatMul(x, up)  a = Mul(h, h2)  h2 = MatMul(x, gate)  w = MatMul(a, wo)  r = Add(x, w)
         s = Pow(r, c0)  axes = Constant <value_ints = [-1]> ()  m = ReduceMean(s, axes)  e = Add(m, c1)  q = Sqrt(e)
@@ -116,7 +118,7 @@ def t5_block() -> tuple[ir.Model, Feed]:
 
 
 def output() -> tuple[ir.Model, Feed]:
-    """Products in the thousands, where float16 has steps of 1."""
+    """Products in the thousands, where neighbours in float16 are 1 apart."""
     text = "g (float[4, 8] x) => (float[4, 4] y) { a = MatMul(x, w)  b = Add(a, c0)  y = MatMul(b, v)}"
     return graph(text, w=normal(8, 8), v=normal(8, 4), **constants(2000)), {"x": normal(4, 8)}
 
@@ -131,29 +133,29 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_island_keeps_its_numbers_and_without_it_they_are_lost(name: str, tmp_path: Path) -> None:
+def test_without_its_island_a_result_is_lost(name: str, tmp_path: Path) -> None:
     build, floor = CASES[name]
     model, feed = build()
     want = run(model, tmp_path, feed)
     others = [island for island in half.ISLANDS if island not in (name, "output")]
-    inside = error(run(half.rounded(half.to_half(model, [*others, name])), tmp_path, feed), want)
-    without = error(run(half.rounded(half.to_half(model, others)), tmp_path, feed), want)
+    inside = error(run(half.emulate_half(half.to_half(model, [*others, name])), tmp_path, feed), want)
+    without = error(run(half.emulate_half(half.to_half(model, others)), tmp_path, feed), want)
     assert inside < floor
     assert without > 4 * inside
 
 
-def test_overflow_is_what_the_islands_prevent(tmp_path: Path) -> None:
-    """The naive graph gives NaN or a constant (black), not just a little noise."""
+def test_without_any_island_graphs_overflow(tmp_path: Path) -> None:
+    """The naive graph gives NaN or a constant (black), not just noise."""
     for build in (lambda: rms_norm(2000), attention, t5_block):
         model, feed = build()
-        naive = error(run(half.rounded(half.to_half(model, ())), tmp_path, feed), run(model, tmp_path, feed))
+        naive = error(run(half.emulate_half(half.to_half(model, ())), tmp_path, feed), run(model, tmp_path, feed))
         assert naive > 0.5
 
 
 def test_the_output_is_not_rounded(tmp_path: Path) -> None:
     model, feed = output()
     rounded = {
-        name: run(half.rounded(half.to_half(model, islands)), tmp_path, feed)[0]
+        name: run(half.emulate_half(half.to_half(model, islands)), tmp_path, feed)[0]
         for name, islands in (("with", ["output"]), ("without", []))
     }
     assert (rounded["without"] == rounded["without"].astype(np.float16)).all()
@@ -161,11 +163,11 @@ def test_the_output_is_not_rounded(tmp_path: Path) -> None:
 
 
 def test_the_cpu_provider_alone_would_hide_an_overflow(tmp_path: Path) -> None:
-    """Why `rounded` exists: if this fails, ONNX Runtime's CPU provider has begun to round and it can go."""
+    """Why `emulate_half` exists: if this fails, ONNX Runtime's CPU provider rounds by itself and it can go."""
     model, feed = t5_block()
     naive = half.to_half(model, ())
     assert np.isfinite(run(naive, tmp_path, feed)[0]).all()
-    assert error(run(half.rounded(naive), tmp_path, feed), run(model, tmp_path, feed)) > 0.5
+    assert error(run(half.emulate_half(naive), tmp_path, feed), run(model, tmp_path, feed)) > 0.5
 
 
 def test_an_unknown_island_is_refused() -> None:
@@ -173,19 +175,19 @@ def test_an_unknown_island_is_refused() -> None:
         half.to_half(timed()[0], ["softmax"])
 
 
-def test_a_constant_beyond_float16_becomes_its_largest(tmp_path: Path) -> None:
+def test_a_constant_beyond_float16_becomes_its_largest_number(tmp_path: Path) -> None:
     text = "g (float[2] x) => (float[2] y) { a = Mul(x, c0)  b = Add(a, c1)  y = Relu(b) }"
     model = half.to_half(graph(text, **constants(-3.4e38, -np.inf)), ())
     kept = {float(v.const_value.numpy()) for v in model.graph.initializers.values() if v.const_value is not None}
     assert kept == {-65504.0, -np.inf}
-    assert run(half.rounded(model), tmp_path, {"x": np.array([0, 1], np.float32)})[0].tolist() == [0, 0]
+    assert run(half.emulate_half(model), tmp_path, {"x": np.array([0, 1], np.float32)})[0].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "interpolation_unet", "movq_decoder"])
-def test_graphs_of_the_demo(name: str, tmp_path: Path) -> None:
+def test_graphs_of_the_demo_are_half_precision_and_close(name: str, tmp_path: Path) -> None:
     spec = bundle.open_bundle(DEMO).graphs[name]
     plain = open_graph(DEMO / spec.file)
-    feed = fidelity.random_inputs(spec.inputs, fidelity.SIZES)
+    feed = compare.random_inputs(spec.inputs)
     want = run(plain, tmp_path, feed)
     model = half.to_half(plain)
     types = half.dtypes(model.graph)
@@ -198,13 +200,15 @@ def test_graphs_of_the_demo(name: str, tmp_path: Path) -> None:
     assert [(v.name, types[v]) for v in model.graph.outputs] == [
         (v.name, ir.DataType.FLOAT) for v in plain.graph.outputs
     ]
-    assert error(run(half.rounded(model), tmp_path, feed), want) < 4e-3
-    if name != "interpolation_unet":  # which takes long to load
-        assert error(run(model, tmp_path, feed), want) < 1e-3  # and what is written runs
-    assert half.dtypes(plain.graph)[next(n for n in plain.graph if n.op_type == "MatMul").outputs[0]] == 1  # untouched
+    assert error(run(half.emulate_half(model), tmp_path, feed), want) < 4e-3
+    if name != "interpolation_unet":  # slow to load
+        assert error(run(model, tmp_path, feed), want) < 1e-3  # the written graph runs
+    assert (
+        half.dtypes(plain.graph)[next(n for n in plain.graph if n.op_type == "MatMul").outputs[0]] == 1
+    )  # the original is unchanged
 
 
-def test_weights_lie_in_float16_without_a_cast_and_casts_never_come_in_pairs() -> None:
+def test_weights_are_float16_without_a_cast_and_casts_never_come_in_pairs() -> None:
     model = half.to_half(open_graph(DEMO / "interpolation_unet.onnx"))
     types = half.dtypes(model.graph)
     for node in model.graph:
@@ -216,8 +220,8 @@ def test_weights_lie_in_float16_without_a_cast_and_casts_never_come_in_pairs() -
             assert source is None or source.op_type != "Cast" or types[source.outputs[0]] not in floats
 
 
-def test_deep_features_take_no_island_along() -> None:
-    """Step caching's second output lies in the middle of the network, which stays in float16 around it."""
+def test_deep_features_get_no_island() -> None:
+    """The second output of step caching is in the middle of the network, which stays float16 around it."""
     whole = open_graph(DEMO / "interpolation_unet.onnx")
     casts = [sum(1 for _ in nodes_of(half.to_half(model), "Cast")) for model in (whole, with_deep(whole))]
     assert casts[1] <= casts[0] + 1
@@ -243,23 +247,23 @@ def test_no_weight_is_read_before_it_is_written() -> None:
 
 
 def rewrite(folder: Path, scale: float) -> bundle.Bundle:
-    """The tiny bundle with its keyframe network in float16, and its answer to its input multiplied."""
-    made = write_bundle(folder)
+    """The tiny bundle with its keyframe network in float16, whose prediction is `scale` times too large."""
+    tiny = write_bundle(folder)
     model = open_graph(folder / "keyframe_unet.onnx")
     model.graph.initializers["scale"].const_value = ir.tensor(np.array(0.6 * scale, np.float32))
-    write_graph(half.rounded(half.to_half(model)), folder / "keyframe_unet.onnx", half=True)
-    return bundle.write_manifest(folder, replace(made.manifest, files=bundle.list_files(folder)))
+    write_graph(half.emulate_half(half.to_half(model)), folder / "keyframe_unet.onnx", half=True)
+    return bundle.write_manifest(folder, replace(tiny.manifest, files=bundle.list_files(folder)))
 
 
-def test_video_fidelity(tiny: bundle.Bundle, tmp_path: Path) -> None:
-    request = fidelity.Request("a red circle", steps=2)
+def test_videos_far_from_the_plain_ones_are_refused(tiny: bundle.Bundle, tmp_path: Path) -> None:
+    request = compare.Clip("a red circle", steps=2)
     near, far = rewrite(tmp_path / "near", 1.01), rewrite(tmp_path / "far", 1.5)
-    decibels = [fidelity.measure(tiny, other, [request], threads=1) for other in (tiny, near, far)]
+    decibels = [compare.compare_videos(tiny, other, [request], threads=1) for other in (tiny, near, far)]
     assert decibels[0] == float("inf")
     assert 35 < decibels[1] < 100
     assert decibels[2] < 35
-    fidelity.check(decibels[1])
+    compare.check_psnr(decibels[1])
     with pytest.raises(FidelityError, match=r"expected 35 dB or more; .*--dtype float32"):
-        fidelity.check(decibels[2])
+        compare.check_psnr(decibels[2])
     with pytest.raises(FidelityError):
-        fidelity.check(float("nan"))
+        compare.check_psnr(float("nan"))

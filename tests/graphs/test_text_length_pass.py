@@ -1,4 +1,4 @@
-"""The step of a split graph has one shape for all prompts, and gives what it gave."""
+"""The step of a split graph has one shape for all prompts, and the same result."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ import onnxruntime as ort
 import pytest
 from onnx import parser
 
-from graphs.passes.ir import open_graph, write_graph
 from graphs.passes.split import split
 from graphs.passes.table import apply, names_of
-from graphs.passes.text_length import fixed_text
+from graphs.passes.text_length import pad_text
+from graphs.store import open_graph, write_graph
+from tests.graphs.handmade import DEMO, Feed, ops, run_parts, same, session_of
 
-DEMO = Path(__file__).resolve().parents[2] / "graphs" / "demo"
 TOKENS = 20
-Feed = dict[str, np.ndarray]
-
-
 ONE_SHAPE = pytest.mark.parametrize("provider", ["cuda", "openvino"])
-"""With attention as one operator that is told lengths, and as plain ones under a mask."""
+"""Attention as one operator with key lengths, and as plain operators with a mask."""
 
 
 def keyframe_parts(provider: str) -> list[ir.Model]:
-    """The demo's keyframe U-Net as for the provider, but for the kernels that a CPU lacks."""
+    """The demo's keyframe U-Net as for the provider, except for kernels that the CPU lacks."""
     names = [name for name in names_of(provider) if name != "fuse_group_norm"]
     return split(apply(open_graph(DEMO / "keyframe_unet.onnx"), "keyframe_unet", provider, names))
 
@@ -34,18 +31,7 @@ def sessions_of(parts: list[ir.Model], folder: Path) -> list[ort.InferenceSessio
     folder.mkdir()
     for number, part in enumerate(parts):
         write_graph(part, folder / f"{number}.onnx", half=False)
-    paths = sorted(folder.glob("*.onnx"))
-    return [ort.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in paths]
-
-
-def run(sessions: list[ort.InferenceSession], feed: Feed) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """What the last part gives, and the shapes of what it was fed."""
-    known = dict(feed)
-    for session in sessions:
-        given = {value.name: known[value.name] for value in session.get_inputs()}
-        names = [value.name for value in session.get_outputs()]
-        known |= dict(zip(names, session.run(names, given), strict=True))
-    return known["prediction"], [value.shape for value in given.values()]
+    return [session_of(path) for path in sorted(folder.glob("*.onnx"))]
 
 
 def feed_of(length: int, rows: int, seed: int) -> Feed:
@@ -61,36 +47,36 @@ def feed_of(length: int, rows: int, seed: int) -> Feed:
 
 
 @ONE_SHAPE
-def test_the_step_stays_the_same_from_prompt_to_prompt(tmp_path: Path, provider: str) -> None:
+def test_the_step_has_one_shape_for_prompts_of_any_length(tmp_path: Path, provider: str) -> None:
     parts = keyframe_parts(provider)
-    plain, fixed = sessions_of(parts, tmp_path / "plain"), sessions_of(fixed_text(parts, TOKENS), tmp_path / "fixed")
-    assert "context_mask" not in [value.name for value in fixed[-1].get_inputs()]
-    seen = set()
+    plain, padded = sessions_of(parts, tmp_path / "plain"), sessions_of(pad_text(parts, TOKENS), tmp_path / "padded")
+    assert "context_mask" not in [value.name for value in padded[-1].get_inputs()]
+    shapes = set()
     for length in (1, 2, 11, TOKENS, TOKENS + 3):
         feed = feed_of(length, 2, length)
-        (want, before), (got, after) = run(plain, feed), run(fixed, feed)
-        np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * float(np.abs(want).max()))
-        assert sum(shape[0] == 2 and length in shape[1:] for shape in before) >= 2, "it was another one"
+        (want, before), (got, after) = run_parts(plain, feed), run_parts(padded, feed)
+        same(got, want, 2e-6)
+        plain_shapes = [value.shape for value in before.values()]
+        assert sum(shape[0] == 2 and length in shape[1:] for shape in plain_shapes) >= 2, "the plain step has many"
         if length <= TOKENS:
-            seen.add(tuple(after))
-    assert len(seen) == 1, "longer text than was said is taken as it is"
+            shapes.add(tuple(value.shape for value in after.values()))
+    assert len(shapes) == 1, "longer text is not padded"
 
 
 @ONE_SHAPE
-def test_rows_are_counted_elsewhere(tmp_path: Path, provider: str) -> None:
-    fixed = sessions_of(fixed_text(keyframe_parts(provider), TOKENS), tmp_path / "fixed")
+def test_padding_works_for_any_number_of_rows(tmp_path: Path, provider: str) -> None:
+    padded = sessions_of(pad_text(keyframe_parts(provider), TOKENS), tmp_path / "padded")
     plain = sessions_of(keyframe_parts(provider), tmp_path / "plain")
     for rows in (1, 3):
         feed = feed_of(7, rows, rows)
-        want = run(plain, feed)[0]
-        np.testing.assert_allclose(run(fixed, feed)[0], want, rtol=0, atol=2e-6 * float(np.abs(want).max()))
+        same(run_parts(padded, feed)[0], run_parts(plain, feed)[0], 2e-6)
 
 
-def test_what_is_no_split_graph_with_text_is_left_alone() -> None:
+def test_graphs_that_are_whole_or_without_text_are_left_alone() -> None:
     whole = [open_graph(DEMO / "movq_decoder.onnx")]
-    assert fixed_text(whole, TOKENS) is whole
+    assert pad_text(whole, TOKENS) is whole
     groups = split(apply(open_graph(DEMO / "interpolation_unet.onnx"), "interpolation_unet", "cuda", names_of("cuda")))
-    assert len(groups) == 3 and fixed_text(groups, TOKENS) is groups
+    assert len(groups) == 3 and pad_text(groups, TOKENS) is groups
 
 
 STEP = """<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
@@ -125,11 +111,11 @@ agraph (float[B, L, 4] context, bool[B, L] context_mask) => (int32[B] real, floa
         ),
     ],
 )
-def test_a_step_that_sees_text_otherwise_is_left_alone(rest: str, changed: bool) -> None:
+def test_a_step_that_uses_text_in_another_way_is_left_alone(rest: str, changed: bool) -> None:
     parts = [ir.from_proto(parser.parse_model(text)) for text in (REQUEST, STEP % rest)]
-    made = fixed_text(parts, TOKENS)
-    assert (made is not parts) == changed
-    assert sum(node.op_type == "Pad" for node in made[0].graph) == 2 * changed
+    padded = pad_text(parts, TOKENS)
+    assert (padded is not parts) == changed
+    assert ops(padded[0])["Pad"] == 2 * changed
 
 
 PLAIN_STEP = """<ir_version: 10, opset_import: ["" : 20]>
@@ -162,8 +148,8 @@ agraph (float[B, L, 4] context, bool[B, L] context_mask)
         ("more = MatMul (key, weights)\n mean = ReduceMean <keepdims=1> (more)\n prediction = Add (y, mean)", False),
     ],
 )
-def test_a_step_of_plain_operators_that_sees_text_otherwise_is_left_alone(rest: str, changed: bool) -> None:
+def test_a_step_of_plain_operators_that_uses_text_in_another_way_is_left_alone(rest: str, changed: bool) -> None:
     parts = [ir.from_proto(parser.parse_model(text)) for text in (PLAIN_REQUEST, PLAIN_STEP % rest)]
-    made = fixed_text(parts, TOKENS)
-    assert (made is not parts) == changed
-    assert sum(node.op_type == "Pad" for node in made[0].graph) == 3 * changed
+    padded = pad_text(parts, TOKENS)
+    assert (padded is not parts) == changed
+    assert ops(padded[0])["Pad"] == 3 * changed

@@ -1,0 +1,112 @@
+"""`python -m graphs`: what its commands write, and how they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from ffrt import Bundle
+from ffrt.backend.providers import PROVIDER_NAMES, made_for
+from ffrt.bundle import open_bundle
+from graphs import optimise as driver
+from graphs.__main__ import main, parser
+from graphs.passes.table import PAD_TEXT, PASSES, PROVIDERS, SPLIT
+from graphs.store import open_graph
+from graphs.update import PLACE
+
+
+def test_optimise_writes_a_bundle_and_reports_its_digest(
+    tiny: Bundle, empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["optimise", str(tiny.folder), "--out", str(empty / "new"), "--without", "drop_neutral", "split"]
+    assert main(line) == 0
+    output = capsys.readouterr().err
+    bundle = open_bundle(empty / "new")
+    assert bundle.digest[:12] in output and "keyframe_unet: 19 -> " in output
+    assert bundle.optimised is not None and not {"drop_neutral", "split"} & set(bundle.optimised.passes)
+
+
+def test_errors_name_the_argument_as_it_was_typed(
+    tiny: Bundle, empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["optimise", str(tiny.folder), "--out", str(empty / "new"), "--no-verify"]
+    assert main(line) == 0
+    capsys.readouterr()
+    for arguments, message in (
+        (line, "--out: expected a new folder, but"),
+        (["optimise", str(empty / "new"), "--out", str(empty / "x")], "BUNDLE: expected a plain one, but"),
+        ([*line, "--without", "fuse_group_norm"], "--without: expected some of"),
+        ([*line, "--dtype", "bfloat16"], "--dtype: expected one of"),
+    ):
+        assert main(arguments) == 1
+        assert capsys.readouterr().err.startswith(f"python -m graphs: {message}")
+    assert [path.name for path in empty.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [(["--provider", "cuda"], "float16"), (["--provider", "cuda", "--dtype", "float32"], "float32"), ([], "float32")],
+)
+def test_graphs_for_cuda_are_float16_by_default(tiny: Bundle, empty: Path, options: list[str], dtype: str) -> None:
+    assert main(["optimise", str(tiny.folder), "--out", str(empty / "new"), "--no-verify", *options]) == 0
+    bundle = open_bundle(empty / "new")
+    assert bundle.optimised is not None and bundle.optimised.dtype == dtype
+    handed_on = open_graph(bundle.path("keyframe_unet_schedule.onnx")).graph.outputs[0]
+    assert handed_on.dtype == ir.DataType[dtype.upper().replace("FLOAT32", "FLOAT")]
+    assert open_graph(bundle.path("keyframe_unet.onnx")).graph.outputs[0].dtype == ir.DataType.FLOAT
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (["optimise", "demo"], 2),
+        (["optimise", "demo", "--provider", "tpu", "--out", "x"], 2),
+        (["optimise", "demo", "--dtype", "int4", "--out", "x"], 2),
+        (["optimise", "demo", "--without", "magic", "--out", "x"], 2),
+        (["cache", "demo"], 2),
+        (["shrink"], 2),
+        ([], 2),
+        (["--help"], 0),
+        (["optimise", "--help"], 0),
+    ],
+)
+def test_unknown_words_end_with_the_usage(
+    line: list[str], code: int, capsys: pytest.CaptureFixture[str], empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(empty)
+    with pytest.raises(SystemExit) as end:
+        main(line)
+    assert end.value.code == code
+    out, err = capsys.readouterr()
+    assert "usage: python -m graphs" in (err if code else out)
+    assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_a_folder_without_a_bundle_is_refused(folder: str, empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimise", str(empty / folder), "--out", str(empty / "new")]) == 1
+    assert "python -m graphs: " in capsys.readouterr().err
+    assert list(empty.iterdir()) == []
+
+
+def test_help_and_documentation_name_every_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["optimise", "--help"])
+    output = capsys.readouterr().out
+    page = (Path(driver.__file__).parents[1] / "docs" / "passes.md").read_text(encoding="utf-8")
+    for name in {*(row.name for row in PASSES), SPLIT, PAD_TEXT}:
+        assert f"'{name}'" in output, name
+        assert f"| `{name}` |" in page, name
+
+
+def test_bundles_can_be_optimised_for_every_provider_that_errors_name() -> None:
+    assert {made_for(name) for name in PROVIDER_NAMES} <= set(PROVIDERS)
+
+
+def test_update_writes_the_graph_of_the_runtime(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = empty / "update.onnx"
+    assert main(["update", "--out", str(path)]) == 0
+    assert path.read_bytes() == PLACE.read_bytes()
+    assert f"{path}: {path.stat().st_size} bytes" in capsys.readouterr().out
