@@ -67,17 +67,17 @@ def fuse_attention(model: ir.Model, *, over_time: bool, key_lengths: bool) -> ir
 
 
 def find_attention(softmax: ir.Node) -> Attention | None:
-    """The attention around a Softmax; None where there is none, or none that the operator can do."""
+    """The attention around a Softmax; None if there is none, or the operator cannot compute it."""
     product = m.only_user(softmax.outputs[0], "MatMul")
     if product is None or product.inputs[0] is not softmax.outputs[0] or softmax.attributes.get_int("axis", -1) != -1:
         return None
     scores, mask, bias = m.input_of(softmax, 0), None, None
     where = m.find_producer(scores, "Where")
     if where is not None:
-        hidden = _hidden(where)
-        if hidden is None:
+        masked = _masked_scores(where)
+        if masked is None:
             return None
-        scores, mask = hidden
+        scores, mask = masked
     add = m.find_producer(scores, "Add")
     if add is not None:
         split = [
@@ -91,7 +91,7 @@ def find_attention(softmax: ir.Node) -> Attention | None:
         return None
     first, scale = scaled
     query, keys, values = m.input_of(first, 0), m.input_of(first, 1), m.input_of(product, 1)
-    split_heads = [_without_heads(query, False), _without_heads(keys, True), _without_heads(values, False)]
+    split_heads = [_split_heads(query, False), _split_heads(keys, True), _split_heads(values, False)]
     if None not in split_heads:
         return _with_heads(product, split_heads, scale, mask, bias)
     return None if mask is not None or bias is not None else _one_head(product, query, keys, values, scale)
@@ -128,14 +128,19 @@ def _with_heads(
 
 
 def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value, scale: float) -> Attention | None:
-    """Attention without heads, of queries that are transposed to ``[B, n, C]``."""
-    tokens, turned = m.find_producer(query, "Transpose"), m.find_producer(keys, "Transpose")
-    if tokens is None or turned is None or len(m.permutation(tokens)) != 3 or m.permutation(turned) != (0, 2, 1):
+    """Attention of a single head, whose queries are transposed to `[B, n, C]`."""
+    tokens, transposed = m.find_producer(query, "Transpose"), m.find_producer(keys, "Transpose")
+    if (
+        tokens is None
+        or transposed is None
+        or len(m.permutation(tokens)) != 3
+        or m.permutation(transposed) != (0, 2, 1)
+    ):
         return None
     return Attention(
         product.outputs[0],
         query,
-        m.input_of(turned, 0),
+        m.input_of(transposed, 0),
         value,
         1,
         scale,
@@ -149,7 +154,7 @@ def _one_head(product: ir.Node, query: ir.Value, keys: ir.Value, value: ir.Value
 
 
 def _scaled(scores: ir.Value) -> tuple[ir.Node, float] | None:
-    """The product of queries and keys behind ``scores``, and what it is multiplied with."""
+    """The product of queries and keys behind `scores`, and the factor that it is scaled by."""
     node = m.find_producer(scores, "Mul", "Div", "MatMul")
     if node is None:
         return None
@@ -162,19 +167,19 @@ def _scaled(scores: ir.Value) -> tuple[ir.Node, float] | None:
     return None
 
 
-def _hidden(where: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    """Scores and key mask of ``Where(not mask, lowest, scores)`` or ``Where(mask, scores, lowest)``."""
+def _masked_scores(where: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+    """Scores and key mask of `Where(not mask, lowest, scores)` or `Where(mask, scores, lowest)`."""
     condition = m.input_of(where, 0)
     negated = m.find_producer(condition, "Not")
     scores, lowest = (m.input_of(where, i) for i in ((2, 1) if negated is not None else (1, 2)))
-    filled = m.scalar(lowest)
+    fill = m.scalar(lowest)
     mask = _key_mask(condition if negated is None else m.input_of(negated, 0))
-    return None if filled is None or filled > MAX_HIDDEN_SCORE or mask is None else (scores, mask)
+    return None if fill is None or fill > MAX_HIDDEN_SCORE or mask is None else (scores, mask)
 
 
 def _key_mask(value: ir.Value) -> ir.Value | None:
-    """The ``[B, m]`` behind ``[B, 1, 1, m]``."""
-    new: list[int] = []
+    """The mask `[B, m]` behind `[B, 1, 1, m]`; None if `value` is not of that form."""
+    inserted: list[int] = []
     while (node := m.find_producer(value, "Unsqueeze", "Slice")) is not None:
         if node.op_type == "Slice":
             if not _is_whole(node):
@@ -183,13 +188,13 @@ def _key_mask(value: ir.Value) -> ir.Value | None:
             axes = m.weight(node.inputs[1])
             if axes is None:
                 return None
-            new = [*map(int, axes.numpy().reshape(-1)), *new]
+            inserted = [*map(int, axes.numpy().reshape(-1)), *inserted]
         value = m.input_of(node, 0)
-    return value if new == [1, 2] else None
+    return value if inserted == [1, 2] else None
 
 
 def _is_whole(node: ir.Node) -> bool:
-    """A Slice that leaves all as it is."""
+    """Whether a Slice takes everything."""
     starts, ends, steps = (m.weight(node.inputs[i]) if i < len(node.inputs) else None for i in (1, 2, 4))
     return (
         starts is not None
@@ -202,29 +207,29 @@ def _is_whole(node: ir.Node) -> bool:
 
 @dataclass(frozen=True)
 class _Heads:
-    """Where ``[..., heads, n, head_dim]`` comes from: tokens ``[..., n, heads * head_dim]``."""
+    """The tokens `[..., n, heads * head_dim]` that `[..., heads, n, head_dim]` comes from."""
 
     tokens: ir.Value
     heads: int
     rank: int
-    """Axes with the heads split off."""
+    """Axes once heads are split off."""
     sizes: list[ir.Value | int]
-    """All axes in front of heads and head_dim."""
+    """Sizes of all axes in front of heads and head_dim."""
 
 
-def _without_heads(value: ir.Value, turned: bool) -> _Heads | None:
-    """Look through the Transposes and the Reshape that split heads off; ``turned`` asks for head_dim before n."""
+def _split_heads(value: ir.Value, transposed: bool) -> _Heads | None:
+    """Look through the Transposes and the Reshape that split heads off; with `transposed`, head_dim is before n."""
     perm: tuple[int, ...] | None = None
     while (node := m.find_producer(value, "Transpose", "Reshape")) is not None and node.op_type == "Transpose":
         perm = m.permutation(node) if perm is None else tuple(m.permutation(node)[axis] for axis in perm)
         value = m.input_of(node, 0)
     if node is None or perm is None or len(perm) < 4:
         return None
-    wanted = _heads_first(len(perm))
-    if turned:
-        wanted = (*wanted[:-2], wanted[-1], wanted[-2])
+    expected = _heads_first(len(perm))
+    if transposed:
+        expected = (*expected[:-2], expected[-1], expected[-2])
     sizes = pieces(m.input_of(node, 1))
-    if perm != wanted or len(sizes) != len(perm):
+    if perm != expected or len(sizes) != len(perm):
         return None
     heads, head_dim = map(number, sizes[-2:])
     tokens = m.input_of(node, 0)
@@ -234,7 +239,7 @@ def _without_heads(value: ir.Value, turned: bool) -> _Heads | None:
 
 
 def _heads_first(rank: int) -> tuple[int, ...]:
-    """The permutation that swaps heads and tokens in ``[..., n, heads, head_dim]``."""
+    """The permutation that swaps tokens and heads in `[..., n, heads, head_dim]`."""
     return (*range(rank - 3), rank - 2, rank - 3, rank - 1)
 
 
@@ -243,17 +248,17 @@ def _fuse(graph: ir.Graph, attention: Attention, key_lengths: bool) -> None:
     assert before is not None
     inputs: list[ir.Value | None] = [attention.query, attention.key, attention.value, None]
     if attention.rank > 3:
-        every, last = m.constant(graph, np.array([-1])), m.emit(before, "Shape", [attention.query], {"start": -2})
-        shape = m.emit(before, "Concat", [every, last], {"axis": 0})  # [-1, n, C]
-        inputs = [m.emit(before, "Reshape", [one, shape]) for one in inputs[:3] if one is not None] + [None]
+        rows, last = m.constant(graph, np.array([-1])), m.emit(before, "Shape", [attention.query], {"start": -2})
+        shape = m.emit(before, "Concat", [rows, last], {"axis": 0})  # [-1, n, C]
+        inputs = [m.emit(before, "Reshape", [value, shape]) for value in inputs[:3] if value is not None] + [None]
     mask = None
     attributes: dict[str, object] = {"num_heads": attention.heads, "scale": attention.scale}
     if attention.mask is not None:
         mask = m.emit(before, "Cast", [attention.mask], {"to": ir.DataType.INT32})
         attributes["mask_filter_value"] = LOWEST
         if key_lengths:
-            one = m.constant(graph, np.array([1]))
-            mask = m.emit(before, "ReduceSum", [mask, one], {"keepdims": 0})
+            axis = m.constant(graph, np.array([1]))
+            mask = m.emit(before, "ReduceSum", [mask, axis], {"keepdims": 0})
     inputs += [mask, attention.bias]
     while inputs[-1] is None:
         inputs.pop()
@@ -264,6 +269,6 @@ def _fuse(graph: ir.Graph, attention: Attention, key_lengths: bool) -> None:
 
 
 def _same_tokens(attention: Attention) -> bool:
-    """Whether joining the heads gives the shape of the queries, so that the operator's result has it already."""
+    """Whether the joined heads have the shape of the queries, which the operator's result has already."""
     assert attention.joined is not None
     return attention.rank == 3 and pieces(attention.joined)[:-1] == attention.sizes

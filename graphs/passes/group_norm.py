@@ -1,12 +1,12 @@
-"""GroupNorm as the one operator that CUDA has for it, com.microsoft GroupNorm on ``[N, h, w, C]``.
+"""GroupNorm as the one operator that CUDA has for it, com.microsoft GroupNorm on `[N, h, w, C]`.
 
-An exporter writes Reshape to groups, InstanceNormalization, Reshape back, scale and shift for every channel. Here that
-is one node between two Transposes: ONNX Runtime's layout pass (``prefer_nhwc``) lays out convolutions the same way,
-and the Transposes of neighbours meet and cancel. A SiLU that follows directly is part of the node. Scale and shift of a
+An exporter writes Reshape to groups, InstanceNormalization, Reshape back, then scale and shift per channel. This pass
+writes one node between two Transposes: ONNX Runtime's layout pass (`prefer_nhwc`) treats convolutions in the same way,
+and the Transposes of neighbours cancel. A SiLU that follows directly becomes part of the node. Scale and shift of a
 conditional norm differ from row to row, which the operator cannot do: they stay a product and a sum behind it.
 
-The kernel sums x and x^2 in float32 and reads two channels at a time: a norm with an odd number of channels in a group
-stays as it is. The CPU has no such kernel, so this is for graphs that run on CUDA alone.
+The kernel sums x and x^2 in float32 and reads two channels at a time, so norms with an odd number of channels per group
+stay as they are. The CPU has no such kernel: the result runs on CUDA only.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs.passes import ir as m
-from graphs.passes.sizes import channels_of, pieces, shape_of
+from graphs.passes.sizes import channels_of
 
 DOMAIN = "com.microsoft"
-MOST_PER_GROUP = 512
-"""Channels in a group that a block of the kernel takes."""
+MAX_CHANNELS_PER_GROUP = 512
+"""Limit of the kernel, which handles a group in one block."""
 _VIEWS: dict[int, tuple[int, ...]] = {3: (0, 0, 1, -1), 5: (0, 0, 0, -1)}
-"""How ``[N, C, n]`` and ``[N, C, T, h, w]`` are seen as ``[N, C, h, w]``: a norm does not ask where in a row it is."""
+"""Shapes that view `[N, C, n]` and `[N, C, T, h, w]` as `[N, C, h, w]`, by number of axes; norms ignore positions."""
 
 
 @dataclass(frozen=True)
 class _Norm:
-    """One GroupNorm found in a graph; gamma and beta are None where they are one and zero."""
+    """One GroupNorm found in a graph; gamma and beta are None if they are one and zero."""
 
     x: ir.Value
     rank: int
@@ -39,7 +39,7 @@ class _Norm:
     gamma: ir.TensorProtocol | None
     beta: ir.TensorProtocol | None
     back: ir.Node
-    """The Reshape that puts channels apart again."""
+    """The Reshape that splits groups into channels again."""
     last: ir.Node
     silu: bool
     modulation: _Modulation | None
@@ -47,33 +47,23 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _Modulation:
-    """``x * scale + shift``, both ``[N, C, 1, 1]`` or ``[N, C, h, w]``, and the SiLU behind it if there is one.
-
-    ``frames`` is the shape ``[B, T, C, h, w]`` that x is seen with meanwhile, ``images`` the one that it gets back.
-    """
+    """`x * scale + shift`, both `[N, C, 1, 1]` or `[N, C, h, w]`, and whether a SiLU follows."""
 
     scale: ir.Value
     shift: ir.Value
-    frames: list[ir.Value | int] | None
-    images: list[ir.Value | int] | None
     last: ir.Node
     silu: bool
 
 
 def fuse_group_norm(model: ir.Model) -> ir.Model:
-    """Every GroupNorm that the CUDA kernel takes as one operator; the result is the same up to rounding."""
+    """Replace every GroupNorm that the CUDA kernel supports by one operator; equal up to rounding."""
     model = model.clone()
-    found = [norm for norm in map(_find, m.nodes_of(model, "InstanceNormalization")) if norm is not None]
-    for norm in found:
+    norms = [norm for norm in map(_find, m.nodes_of(model, "InstanceNormalization")) if norm is not None]
+    for norm in norms:
         _fuse(model.graph, norm)
     if any(node.domain == DOMAIN for node in model.graph):
         model.opset_imports[DOMAIN] = 1
     return m.tidy(model)
-
-
-def count_group_norms(model: ir.Model) -> tuple[int, int]:
-    """How many GroupNorms are one operator, and how many are plain ones."""
-    return tuple(sum(1 for _ in m.nodes_of(model, op)) for op in ("GroupNorm", "InstanceNormalization"))  # type: ignore[return-value]
 
 
 def _find(node: ir.Node) -> _Norm | None:
@@ -98,11 +88,11 @@ def _find(node: ir.Node) -> _Norm | None:
     if known is None:
         return None
     channels, rank = known
-    each, odd = divmod(channels, groups)
-    if odd or each % 2 or each > MOST_PER_GROUP or (rank != 4 and rank not in _VIEWS):
+    per_group, remainder = divmod(channels, groups)
+    if remainder or per_group % 2 or per_group > MAX_CHANNELS_PER_GROUP or (rank != 4 and rank not in _VIEWS):
         return None
-    multiplied = _silu(last.outputs[0])
-    modulation = _modulation(last.outputs[0]) if multiplied is None and rank == 4 else None
+    silu = _silu(last.outputs[0])
+    modulation = _modulation(last.outputs[0]) if silu is None and rank == 4 else None
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     assert epsilon is not None
     return _Norm(
@@ -114,97 +104,87 @@ def _find(node: ir.Node) -> _Norm | None:
         gamma,
         beta,
         back,
-        last if multiplied is None else multiplied,
-        multiplied is not None,
+        last if silu is None else silu,
+        silu is not None,
         modulation,
     )
 
 
 def _is(value: ir.Value | None, number: float) -> bool:
-    """Whether ``value`` is a constant that is ``number`` throughout."""
+    """Whether `value` is a constant with all elements equal to `number`."""
     tensor = m.weight(value)
     return tensor is not None and bool((m.as_float32(tensor) == number).all())
 
 
 def _then(value: ir.Value, op: str) -> ir.Node | None:
-    """The one node that uses the numbers of ``value``, if it is ``op``; a CastLike asks for its dtype alone."""
-    found = [node for node in m.users(value) if node.op_type != "CastLike"]
-    return found[0] if len(found) == 1 and found[0].op_type == op and not value.is_graph_output() else None
+    """The only node that uses the numbers of `value`, if it is `op`; a CastLike uses its dtype only."""
+    nodes = [node for node in m.users(value) if node.op_type != "CastLike"]
+    return nodes[0] if len(nodes) == 1 and nodes[0].op_type == op and not value.is_graph_output() else None
 
 
 def _per_channel(node: ir.Node, value: ir.Value) -> tuple[ir.TensorProtocol, int] | None:
-    """The other input of ``node``, if that is a constant ``[C, 1, ...]``, and how many axes it has."""
+    """The input of `node` besides `value`, if it is a constant `[C, 1, ...]`, and how many axes it has."""
     other: ir.Value | None = m.input_of(node, 1 if node.inputs[0] is value else 0)
-    new = 0
+    inserted = 0
     while (unsqueeze := m.find_producer(other, "Unsqueeze")) is not None:
         axes = m.weight(unsqueeze.inputs[1])
         if axes is None:
             return None
-        other, new = unsqueeze.inputs[0], new + axes.size
+        other, inserted = unsqueeze.inputs[0], inserted + axes.size
     tensor = m.weight(other)
-    if tensor is None or len(tensor.shape) == 0 or tensor.size != tensor.shape[0] or len(tensor.shape) + new < 2:
+    if tensor is None or len(tensor.shape) == 0 or tensor.size != tensor.shape[0] or len(tensor.shape) + inserted < 2:
         return None
-    return tensor, len(tensor.shape) + new
+    return tensor, len(tensor.shape) + inserted
 
 
 def _silu(value: ir.Value) -> ir.Node | None:
-    """The product of ``value`` with its sigmoid, where nothing else uses ``value``."""
-    found = {node.op_type: node for node in m.users(value)}
-    if set(found) != {"Sigmoid", "Mul"} or len(m.users(value)) != 2 or value.is_graph_output():
+    """The product of `value` with its sigmoid, if nothing else uses `value`."""
+    nodes = {node.op_type: node for node in m.users(value)}
+    if set(nodes) != {"Sigmoid", "Mul"} or len(m.users(value)) != 2 or value.is_graph_output():
         return None
-    product, share = found["Mul"], found["Sigmoid"].outputs[0]
-    return product if set(product.inputs) == {value, share} and m.only_user(share, "Mul") is product else None
+    product, gate = nodes["Mul"], nodes["Sigmoid"].outputs[0]
+    return product if set(product.inputs) == {value, gate} and m.only_user(gate, "Mul") is product else None
 
 
 def _modulation(value: ir.Value) -> _Modulation | None:
-    view = m.only_user(value, "Reshape")  # older bundles see [B, T, C, h, w] meanwhile, with scale [B, 1, C, 1, 1]
-    frames = None if view is None else pieces(m.input_of(view, 1))
-    seen = value if view is None else view.outputs[0]
-    product = m.only_user(seen, "Mul")
+    product = m.only_user(value, "Mul")
     total = None if product is None else m.only_user(product.outputs[0], "Add")
-    if product is None or total is None or (frames is not None and len(frames) != 5):
+    if product is None or total is None:
         return None
-    scale = m.input_of(product, 1 if product.inputs[0] is seen else 0)
+    scale = m.input_of(product, 1 if product.inputs[0] is value else 0)
     shift = m.input_of(total, 1 if total.inputs[0] is product.outputs[0] else 0)
-    last, images = total, None
-    if frames is not None:
-        back = m.only_user(total.outputs[0], "Reshape")
-        images = None if back is None else pieces(m.input_of(back, 1))
-        if back is None or images is None or len(images) != 4:
-            return None
-        last = back
-    if not all(_is_row(one, frames is not None) or (frames is None and _is_map(one)) for one in (scale, shift)):
+    if not all(_is_row(factor) or _is_map(factor) for factor in (scale, shift)):
         return None
-    multiplied = _silu(last.outputs[0])
-    return _Modulation(scale, shift, frames, images, last if multiplied is None else multiplied, multiplied is not None)
+    silu = _silu(total.outputs[0])
+    return _Modulation(scale, shift, total if silu is None else silu, silu is not None)
 
 
-def _is_row(value: ir.Value, frames: bool) -> bool:
-    """Whether ``value`` is ``[N, C, 1, 1]``, or ``[B, 1, C, 1, 1]`` for frames: of a linear layer, with axes put in."""
+def _is_row(value: ir.Value) -> bool:
+    """Whether `value` is `[N, C, 1, 1]`: the result of a linear layer or a part of it, with axes inserted."""
     add = m.find_producer(value, "Add")
     if add is not None:
         tables = [m.input_of(add, i) for i in (0, 1) if m.scalar(add.inputs[1 - i]) is not None]
-        return len(tables) == 1 and _is_row(tables[0], frames)
+        return len(tables) == 1 and _is_row(tables[0])
     node = m.find_producer(value, "Split", "Unsqueeze")
     if node is not None and node.op_type == "Split":
         node = m.find_producer(node.inputs[0], "Unsqueeze")
-    new: list[int] = []
+    inserted: list[int] = []
     linear = value
     while node is not None and node.op_type == "Unsqueeze":
         axes, linear = m.weight(node.inputs[1]), m.input_of(node, 0)
         if axes is None:
             return False
-        new += [int(axis) for axis in axes.numpy().reshape(-1)]
+        inserted += [int(axis) for axis in axes.numpy().reshape(-1)]
         node = m.find_producer(linear, "Unsqueeze")
-    known = ([1, 3, 4],) if frames else ([2, 3], [-1, -1], [-2, -1])
     table = m.find_producer(linear, "Gemm", "Concat", "MatMul", "GatherND", "Gather", "Slice")
-    return sorted(new) in known and (table is not None or _axes(linear) == 2)
+    last_two = sorted(inserted) in ([2, 3], [-1, -1], [-2, -1])
+    return last_two and (table is not None or _axes(linear) == 2)
 
 
 def _is_map(value: ir.Value) -> bool:
-    """Whether ``value`` is ``[N, C, h, w]``."""
-    known = channels_of(value)
-    return _axes(value) == 4 or (known is not None and known[1] == 4)
+    """Whether `value` is `[N, C, h, w]`."""
+    channels = channels_of(value)
+    return _axes(value) == 4 or (channels is not None and channels[1] == 4)
 
 
 def _axes(value: ir.Value) -> int | None:
@@ -212,20 +192,15 @@ def _axes(value: ir.Value) -> int | None:
 
 
 def _modulated(graph: ir.Graph, value: ir.Value, modulation: _Modulation) -> ir.Value:
-    """``value`` ``[N, h, w, C]`` after scale, shift and SiLU, in the same layout."""
+    """`value` `[N, h, w, C]` after scale, shift and SiLU, in the same layout."""
     last = modulation.last
-    rows = (0, 1, 1, -1) if modulation.frames is None else (0, 1, 1, 1, -1)
     scale, shift = (
-        m.emit(last, "Reshape", [one, m.constant(graph, np.array(rows))])
-        if _is_row(one, modulation.frames is not None)
-        else m.emit(last, "Transpose", [one], {"perm": [0, 2, 3, 1]})
-        for one in (modulation.scale, modulation.shift)
+        m.emit(last, "Reshape", [factor, m.constant(graph, np.array((0, 1, 1, -1)))])
+        if _is_row(factor)
+        else m.emit(last, "Transpose", [factor], {"perm": [0, 2, 3, 1]})
+        for factor in (modulation.scale, modulation.shift)
     )
-    if modulation.frames is not None:
-        value = m.emit(last, "Reshape", [value, shape_of(graph, last, [modulation.frames[i] for i in (0, 1, 3, 4, 2)])])
     value = m.emit(last, "Add", [m.emit(last, "Mul", [value, scale]), shift])
-    if modulation.images is not None:
-        value = m.emit(last, "Reshape", [value, shape_of(graph, last, [modulation.images[i] for i in (0, 2, 3, 1)])])
     return m.emit(last, "Mul", [value, m.emit(last, "Sigmoid", [value])]) if modulation.silu else value
 
 
@@ -256,7 +231,7 @@ def _fuse(graph: ir.Graph, norm: _Norm) -> None:
 def _parameter(
     graph: ir.Graph, name: str, channels: int, tensor: ir.TensorProtocol | None, otherwise: float
 ) -> ir.Value:
-    """float32 ``[C]``: the numbers of ``tensor``, or the same one for every channel."""
+    """float32 `[C]`: the numbers of `tensor`, or `otherwise` for every channel."""
     if tensor is None or _all(tensor, otherwise):
         return m.constant(graph, np.full(channels, otherwise, np.float32))
     return m.new_weight(graph, name, [channels], _flat(tensor))

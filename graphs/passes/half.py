@@ -1,6 +1,4 @@
-"""A graph in float16, but for the islands of :mod:`graphs.passes.islands`; and what it would give where kernels
-round.
-"""
+"""A graph in float16, except for the islands of `graphs.passes.islands`; and an emulation of its rounding."""
 
 from __future__ import annotations
 
@@ -14,19 +12,20 @@ from graphs.passes import ir as m
 from graphs.passes.islands import FLOATS, HALF, ISLANDS, MOVES, SINGLE, Typed, dtypes, integers
 
 LARGEST = 65504.0
-_SINGLE_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "GroupNorm": (1, 2), "SkipGroupNorm": (1, 2)}
+"""The largest number of float16."""
+_FLOAT32_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "GroupNorm": (1, 2), "SkipGroupNorm": (1, 2)}
 
 
 def to_half(model: ir.Model, islands: Collection[str] = tuple(ISLANDS), single_outputs: bool = True) -> ir.Model:
-    """``model`` in float16, except for ``islands`` and its inputs and outputs. Weights are then float16 without a Cast.
+    """Convert `model` to float16, except for `islands`, inputs and outputs. Weights become float16 without a Cast.
 
-    Without ``single_outputs`` each output has the dtype that it was worked out in: for parts that feed each other.
-    A constant beyond float16's range becomes the largest it has, so that a mask stays finite. Raises RequestError for
-    an island that is not in :data:`ISLANDS`.
+    Without `single_outputs` each output keeps the dtype that it is computed in, for parts that feed each other. A
+    constant beyond float16's range becomes the largest number it has, so that masks stay finite. Raises RequestError
+    for an island that is not in `ISLANDS`.
     """
     unknown = sorted(set(islands) - set(ISLANDS))
     if unknown:
-        raise RequestError(f"islands: expected some of {list(ISLANDS)}, got {unknown}; leave the others out")
+        raise RequestError(f"islands: expected some of {list(ISLANDS)}, got {unknown}; leave these out")
     model = model.clone()
     graph = model.graph
     facts = Typed(graph, dtypes(graph))
@@ -40,41 +39,41 @@ def to_half(model: ir.Model, islands: Collection[str] = tuple(ISLANDS), single_o
             writer.set(node, SINGLE if node in single else HALF)
     for index, output in enumerate(graph.outputs):
         if single_outputs and facts.types.get(output) == SINGLE:
-            found = writer.seen_as(output, SINGLE)
-            if found is not output:
-                found.name, output.name = output.name, f"{output.name}.half"
-                found.shape, found.type = output.shape, ir.TensorType(SINGLE)
-                graph.outputs[index] = found
+            wide = writer.cast(output, SINGLE)
+            if wide is not output:
+                wide.name, output.name = output.name, f"{output.name}.half"
+                wide.shape, wide.type = output.shape, ir.TensorType(SINGLE)
+                graph.outputs[index] = wide
     return m.tidy(model)
 
 
 def _spread(g: Typed, single: set[ir.Node]) -> None:
-    """Views between float32 nodes stay float32, since they would need a Cast on either side, and so do joined ones."""
+    """Add views between float32 nodes to `single`: they would need a Cast on either side; and Concats of such views."""
     views: set[ir.Node] = set()
     for node in g.graph:
-        made = [source for source in g.sources(node) if source.op_type not in ("Cast", "CastLike", "Constant")]
-        if node.op_type in MOVES and made and all(source in single or source in views for source in made):
+        sources = [source for source in g.sources(node) if source.op_type not in ("Cast", "CastLike", "Constant")]
+        if node.op_type in MOVES and sources and all(source in single or source in views for source in sources):
             views.add(node)
     for node in reversed(g.graph):
-        ahead = [user for value in node.outputs for user in m.users(value)]
-        if node in views and (node.op_type == "Concat" or (ahead and all(user in single for user in ahead))):
+        users = [user for value in node.outputs for user in m.users(value)]
+        if node in views and (node.op_type == "Concat" or (users and all(user in single for user in users))):
             single.add(node)
 
 
 class _Writer:
-    """Gives nodes their dtype, with each Cast made once."""
+    """Sets the dtype of nodes, and inserts every Cast once."""
 
     def __init__(self, graph: ir.Graph, types: dict[ir.Value, ir.DataType]) -> None:
         self._graph = graph
         self._types = types
-        self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def set(self, node: ir.Node, dtype: ir.DataType) -> None:
-        """Let ``node`` compute in ``dtype``."""
-        kept = _SINGLE_INPUTS.get(node.op_type, ())
+        """Make `node` compute in `dtype`."""
+        float32 = _FLOAT32_INPUTS.get(node.op_type, ())
         for index, value in enumerate(node.inputs):
             if value is not None and self._types.get(value) in FLOATS:
-                node.replace_input_with(index, self.seen_as(value, SINGLE if index in kept else dtype))
+                node.replace_input_with(index, self.cast(value, SINGLE if index in float32 else dtype))
         if node.op_type in ("Constant", "ConstantOfShape"):
             return
         for output in node.outputs:
@@ -83,8 +82,8 @@ class _Writer:
                 if output.type is not None:
                     output.dtype = dtype
 
-    def seen_as(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """``value`` in ``dtype``, from where its numbers come: a Cast on the way to it is not gone through."""
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """`value` in `dtype`, cast from the value that its numbers come from, so that casts are not chained."""
         if self._types.get(value) == dtype and value.producer() is None:
             return value
         root = value
@@ -94,11 +93,11 @@ class _Writer:
                 break
         if self._types.get(root) == dtype:
             return root
-        if (root, dtype) not in self._made:
-            self._made[root, dtype] = self._cast(root, dtype)
-        return self._made[root, dtype]
+        if (root, dtype) not in self._casts:
+            self._casts[root, dtype] = self._new_cast(root, dtype)
+        return self._casts[root, dtype]
 
-    def _cast(self, root: ir.Value, dtype: ir.DataType) -> ir.Value:
+    def _new_cast(self, root: ir.Value, dtype: ir.DataType) -> ir.Value:
         tensor = root.const_value if root.producer() is None else ir.convenience.get_const_tensor(root)
         if tensor is not None and dtype == HALF and tensor.dtype == SINGLE:
             return self._half_weight(root, tensor)
@@ -108,27 +107,27 @@ class _Writer:
 
     def _half_weight(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.Value:
         name, shape = f"{value.name}.half", ir.Shape(tensor.shape.numpy())
-        made = ir.val(name, dtype=HALF, shape=shape)
+        half = ir.val(name, dtype=HALF, shape=shape)
         if tensor.nbytes > m.LARGEST_CONSTANT or isinstance(tensor, ir.ExternalTensor | ir.LazyTensor):
-            made.const_value = ir.LazyTensor(lambda: _rounded(tensor, name), HALF, shape, name=name)
+            half.const_value = ir.LazyTensor(lambda: _to_float16(tensor, name), HALF, shape, name=name)
         else:
-            made.const_value = _rounded(tensor, name)
-        self._graph.register_initializer(made)
-        self._types[made] = HALF
-        return made
+            half.const_value = _to_float16(tensor, name)
+        self._graph.register_initializer(half)
+        self._types[half] = HALF
+        return half
 
 
-def _rounded(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
-    found = m.as_float32(tensor)
-    finite = np.where(np.isfinite(found), np.clip(found, -LARGEST, LARGEST), found)
+def _to_float16(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    numbers = m.as_float32(tensor)
+    finite = np.where(np.isfinite(numbers), np.clip(numbers, -LARGEST, LARGEST), numbers)
     return ir.tensor(finite.astype(np.float16), name=name)
 
 
 def emulate_half(model: ir.Model) -> ir.Model:
-    """A float16 graph for a provider without float16 kernels: every node in float32, its results rounded to float16.
+    """A float16 graph for providers without float16 kernels: nodes compute in float32, results are rounded to float16.
 
-    ONNX Runtime's CPU provider runs float16 as float32 and rounds nowhere between two nodes, so that nothing overflows
-    there and nothing differs. This graph rounds and overflows where a CUDA kernel that sums in float32 does.
+    ONNX Runtime's CPU provider runs float16 graphs in float32 without rounding between nodes, so nothing overflows and
+    nothing differs. This graph rounds and overflows where a CUDA kernel that sums in float32 would.
     """
     model = model.clone()
     graph = model.graph
@@ -160,7 +159,7 @@ def emulate_half(model: ir.Model) -> ir.Model:
 
 
 def _cast_after(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """``value`` as ``dtype``, in a place where all its users see it."""
+    """Cast `value` to `dtype`, in front of all its users."""
     cast = ir.node("Cast", [value], {"to": dtype})
     producer = value.producer()
     if producer is None:

@@ -1,9 +1,9 @@
 """Where float16 is not enough: the nodes of a graph that compute in float32, as islands with a name.
 
-What float16 lacks is range and digits: 65504 is its largest number, 6e-8 its smallest, 2048 the last whole number that
-has a neighbour. So the islands are where numbers are squared, summed over many, handed to exp or to a sine. A kernel
-that takes float16 and sums in float32 inside (convolutions, matrix products, InstanceNormalization and fused attention
-on CUDA) needs none.
+Float16 lacks range and digits: 65504 is its largest number, 6e-8 its smallest, and above 2048 not even whole numbers
+are exact. So islands are where numbers are squared, summed over many, or passed to exp or a sine. Kernels that take
+float16 and sum in float32 inside (convolutions, matrix products, InstanceNormalization and fused attention on CUDA)
+need none.
 """
 
 from __future__ import annotations
@@ -87,46 +87,47 @@ _BOOL_RESULT = frozenset({"Not", "And", "Or", "Xor", *_COMPARE})
 
 @dataclass(frozen=True)
 class Typed:
-    """The graph with the dtype of every value."""
+    """A graph with the dtype of every value."""
 
     graph: ir.Graph
     types: Mapping[ir.Value, ir.DataType]
 
     def is_float(self, value: ir.Value | None) -> bool:
+        """Whether `value` is float16 or float32."""
         return value is not None and self.types.get(value) in FLOATS
 
     def sources(self, node: ir.Node) -> Iterator[ir.Node]:
-        """The nodes that make the float inputs of ``node``."""
+        """The nodes that produce the float inputs of `node`."""
         for value in node.inputs:
             producer = None if value is None else value.producer()
             if producer is not None and self.is_float(value):
                 yield producer
 
     def closure(self, start: Iterable[ir.Node], through: frozenset[str], to: frozenset[str]) -> set[ir.Node]:
-        """Where the numbers of ``start`` come from: back through ``through``, with the nodes ``to`` where it ends."""
-        found: set[ir.Node] = set()
-        ahead = [source for node in start for source in self.sources(node)]
-        while ahead:
-            node = ahead.pop()
-            if node in found or node.op_type not in through | to:
+        """The nodes that the inputs of `start` come from: back through operators `through`, ending with `to`."""
+        nodes: set[ir.Node] = set()
+        waiting = [source for node in start for source in self.sources(node)]
+        while waiting:
+            node = waiting.pop()
+            if node in nodes or node.op_type not in through | to:
                 continue
-            found.add(node)
+            nodes.add(node)
             if node.op_type not in to:
-                ahead += self.sources(node)
-        return found
+                waiting += self.sources(node)
+        return nodes
 
 
 def dtypes(graph: ir.Graph) -> dict[ir.Value, ir.DataType]:
-    """The dtype of every value, worked out from inputs, weights and operators; graphs need not say them."""
+    """The dtype of every value, inferred from inputs, weights and operators; graphs need not state them."""
     known = {value: value.dtype for value in graph.inputs if value.dtype is not None}
     for value in graph.initializers.values():
         if value.const_value is not None:
             known[value] = value.const_value.dtype
     for node in graph:
         for output in node.outputs:
-            made = _result(node, known)
-            if made is not None:
-                known[output] = made
+            dtype = _result(node, known)
+            if dtype is not None:
+                known[output] = dtype
     return known
 
 
@@ -150,57 +151,58 @@ def _result(node: ir.Node, known: Mapping[ir.Value, ir.DataType]) -> ir.DataType
 
 
 def _times(g: Typed) -> set[ir.Node]:
-    """Sinusoids, with all that leads to their phase: a step of 1000 has no place after the point in float16."""
+    """Sinusoids and everything that leads to their phase: at 1000, float16 has no digit after the point."""
     waves = [node for node in g.graph if node.op_type in ("Sin", "Cos")]
     return set(waves) | g.closure(waves, MOVES | _POINTWISE | _LINEAR | _REDUCE | _ALWAYS_SINGLE, frozenset())
 
 
 def _modulation(g: Typed) -> set[ir.Node]:
-    """Linear layers on the time embedding, and all before them: their sums cancel, and every norm multiplies by them.
+    """Linear layers on the time embedding and all before them: their sums cancel, and every norm multiplies by them.
 
-    In the demo's interpolation network they cause nine tenths of what float16 changes.
+    In the demo's interpolation network they cause nine tenths of the error of float16.
     """
-    timed = _after(g, ("Sin", "Cos"))
-    spatial = _after(g, ("Conv", "ConvTranspose", "NhwcConv"))
+    timed = _dependents(g, ("Sin", "Cos"))
+    spatial = _dependents(g, ("Conv", "ConvTranspose", "NhwcConv"))
     ends = [node for node in timed - spatial if node.op_type in ("Gemm", "MatMul")]
     return set(ends) | g.closure(ends, MOVES | _POINTWISE | _REDUCE | _LINEAR | {"Softmax"}, frozenset())
 
 
-def _after(g: Typed, ops: Collection[str]) -> set[ir.Node]:
-    """The nodes ``ops`` and all that use their numbers."""
-    found: set[ir.Node] = set()
+def _dependents(g: Typed, ops: Collection[str]) -> set[ir.Node]:
+    """The nodes that are one of `ops`, and all that depend on their results."""
+    nodes: set[ir.Node] = set()
     for node in g.graph:
-        if node.op_type in ops or not found.isdisjoint(g.sources(node)):
-            found.add(node)
-    return found
+        if node.op_type in ops or not nodes.isdisjoint(g.sources(node)):
+            nodes.add(node)
+    return nodes
 
 
 def _statistics(g: Typed) -> set[ir.Node]:
-    """Means and squares that are written out, up to where they normalise; layer norms."""
-    found = {node for node in g.graph if node.op_type in _LAYER_NORM}
-    made: set[ir.Value] = set()  # a statistic
-    seen: set[ir.Value] = set()  # what it was made of, and what it has normalised
+    """Means and squares in plain operators, up to where they normalise; layer norms."""
+    nodes = {node for node in g.graph if node.op_type in _LAYER_NORM}
+    statistics: set[ir.Value] = set()
+    normalised: set[ir.Value] = set()  # the inputs of statistics, and the results of normalising them
     for node in g.graph:
         if node.op_type in _REDUCE and g.is_float(node.outputs[0]):
             before = {node, *_squares(node)}
-            found |= before
-            made.add(node.outputs[0])
+            nodes |= before
+            statistics.add(node.outputs[0])
             before |= g.closure(before, MOVES, frozenset())
-            seen |= {v for each in before for v in each.inputs if g.is_float(v) and m.weight(v) is None and v}
+            inputs = (value for each in before for value in each.inputs if g.is_float(value))
+            normalised |= {value for value in inputs if value is not None and m.weight(value) is None}
     for node in g.graph:
         floats = {value for value in node.inputs if g.is_float(value)}
-        if node.op_type in _POINTWISE | MOVES and floats & made:
-            found.add(node)
-            (seen if floats & seen else made).update(node.outputs)
-        elif node.op_type in MOVES and floats & seen:
-            seen |= set(node.outputs)
-    return found
+        if node.op_type in _POINTWISE | MOVES and floats & statistics:
+            nodes.add(node)
+            (normalised if floats & normalised else statistics).update(node.outputs)
+        elif node.op_type in MOVES and floats & normalised:
+            normalised |= set(node.outputs)
+    return nodes
 
 
 def _squares(node: ir.Node) -> Iterator[ir.Node]:
-    """The square that ``node`` reduces, and the difference from the mean that it is of."""
-    for op in (("Pow", "Mul"), ("Sub",)):
-        before = m.find_producer(node.inputs[0], *op)
+    """The square that `node` reduces, and the difference from the mean that is squared."""
+    for ops in (("Pow", "Mul"), ("Sub",)):
+        before = m.find_producer(node.inputs[0], *ops)
         if before is None:
             return
         yield before
@@ -208,13 +210,13 @@ def _squares(node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _scores(g: Typed) -> set[ir.Node]:
-    """A softmax that is written out, with the masks and the matrix product that lead to it."""
+    """Softmax in plain attention, with the masks and the matrix product that lead to it."""
     softmax = [node for node in g.graph if node.op_type in ("Softmax", "LogSoftmax")]
     return set(softmax) | g.closure(softmax, _POINTWISE | MOVES, frozenset({"MatMul", "Gemm", "FusedMatMul"}))
 
 
 def _residual(g: Typed) -> set[ir.Node]:
-    """The stream that T5 adds to, which its norm never centres, and the products that write to it (wo, o)."""
+    """The residual stream of T5, which its norm does not centre, and the products that write to it (wo, o)."""
     ends = [node for node in g.graph if node.op_type in ("RMSNormalization", "SimplifiedLayerNormalization")]
     for node in g.graph:
         square = m.find_producer(node.inputs[0], "Pow", "Mul") if node.op_type == "ReduceMean" else None
@@ -234,11 +236,12 @@ def _is_square(node: ir.Node) -> bool:
 
 
 def _output(g: Typed) -> set[ir.Node]:
-    """What makes the graph's outputs, back to the last matrix product or convolution; not the deep features that step
-    caching hands on, which are in the middle of the network.
+    """The nodes that produce the graph's outputs, back to the last matrix product or convolution.
+
+    The deep features of step caching do not count: they are in the middle of the network.
     """
-    shown = [value for value in g.graph.outputs if value.name != DEEP]
-    last = [node for value in shown if (node := value.producer()) is not None]
+    outputs = [value for value in g.graph.outputs if value.name != DEEP]
+    last = [node for value in outputs if (node := value.producer()) is not None]
     return set(last) | g.closure(
         [node for node in last if node.op_type not in _LINEAR], _POINTWISE | MOVES, _LINEAR | _LAYER_NORM
     )
@@ -252,14 +255,14 @@ ISLANDS: Mapping[str, Callable[[Typed], set[ir.Node]]] = {
     "residual": _residual,
     "output": _output,
 }
-"""The nodes that each island keeps in float32."""
+"""Island -> the nodes that it keeps in float32."""
 
 
 def integers(g: Typed) -> set[ir.Node]:
-    """What becomes an integer or a choice, which a rounding would change, and what has no float16 kernel."""
+    """Nodes whose results become integers or truth values, which rounding could change, or have no float16 kernel."""
     ends = [node for node in g.graph if node.op_type in _COMPARE or _to_integer(node, g)]
-    found = {node for node in g.graph if node.op_type in _ALWAYS_SINGLE}
-    return found | set(ends) | g.closure(ends, _POINTWISE | MOVES | _ALWAYS_SINGLE, frozenset())
+    always = {node for node in g.graph if node.op_type in _ALWAYS_SINGLE}
+    return always | set(ends) | g.closure(ends, _POINTWISE | MOVES | _ALWAYS_SINGLE, frozenset())
 
 
 def _to_integer(node: ir.Node, g: Typed) -> bool:

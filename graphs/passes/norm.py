@@ -1,8 +1,8 @@
 """GroupNorm as exporters write it, in the form that the CPU runs fastest.
 
-PyTorch's GroupNorm without weights becomes InstanceNormalization times ones plus zeros, a pass over the activations
-each, which ONNX Runtime keeps since they are a number a channel. InstanceNormalization itself runs on one thread there,
-LayerNormalization on all; both compute mean and deviation in two passes.
+PyTorch's GroupNorm without weights is exported as InstanceNormalization followed by a Mul by ones and an Add of zeros,
+each a pass over the activations; ONNX Runtime keeps both because their constants are per channel. There,
+InstanceNormalization runs on one thread and LayerNormalization on all; both compute mean and deviation in two passes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NEUTRAL = {"Mul": 1.0, "Add": 0.0}
 
 
 def drop_neutral(model: ir.Model) -> ir.Model:
-    """Products with ones and sums with zeros behind InstanceNormalization are left out."""
+    """Remove products with ones and sums with zeros behind InstanceNormalization."""
     model = model.clone()
     for norm in m.nodes_of(model, "InstanceNormalization"):
         shaped = m.only_user(norm.outputs[0], "Reshape")
@@ -28,19 +28,19 @@ def drop_neutral(model: ir.Model) -> ir.Model:
                 break
             m.replace(model.graph, node.outputs[0], value)
             cast = other.producer()
-            alone = cast is not None and m.users(other) == [node]
-            model.graph.remove([node, cast] if cast is not None and alone else [node], safe=True)
+            unused = cast is not None and m.users(other) == [node]
+            model.graph.remove([node, cast] if cast is not None and unused else [node], safe=True)
     return m.tidy(model)
 
 
 def _affine(value: ir.Value) -> ir.Node | None:
-    """The product or sum that uses ``value``, beside casts to its type."""
-    found = [node for node in {node: None for node, _ in value.uses()} if node.op_type != "CastLike"]
-    return found[0] if len(found) == 1 and found[0].op_type in _NEUTRAL else None
+    """The only product or sum that uses `value`; casts to its type do not count."""
+    nodes = [node for node in m.users(value) if node.op_type != "CastLike"]
+    return nodes[0] if len(nodes) == 1 and nodes[0].op_type in _NEUTRAL else None
 
 
 def layer_norm(model: ir.Model) -> ir.Model:
-    """InstanceNormalization over ``[N, groups, n]`` without weights becomes LayerNormalization over the last axis."""
+    """InstanceNormalization over `[N, groups, n]` without weights becomes LayerNormalization over the last axis."""
     model = model.clone()
     graph = model.graph
     for norm in m.nodes_of(model, "InstanceNormalization"):

@@ -1,8 +1,8 @@
-"""Residual streams in smaller units, so that float16 holds them: exact, and only needed where they leave its range.
+"""Residual streams in smaller units, so that float16 holds them. Exact, and only needed where they exceed its range.
 
-A U-Net adds to its streams from layer to layer and looks at them through norms, which do not see units: with x / 2^k
-and epsilon / 4^k their result is the same. Convolutions that write to a stream or read from it take the units into
-their weights, anything else gets a multiplication. Powers of two change no digit.
+A U-Net adds to its streams from layer to layer and reads them through norms, which do not depend on units: with
+x / 2^k and epsilon / 4^k their result is the same. Convolutions that write to a stream or read from it absorb the units
+into their weights; other operators get a multiplication. Powers of two change no digit.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _INDICES = (
 
 
 def scale_streams(model: ir.Model, exponent: int = 4) -> ir.Model:
-    """``model`` with everything that leads from sums to norms in units of 2^``exponent``; in front of ``to_half``.
+    """Divide everything between sums and norms by 2^`exponent`; run it before `to_half`.
 
-    Filters that write to a stream get smaller by as much, which costs float16 digits of those under 2^(exponent - 14).
-    Raises RequestError for an exponent that is not 1 to 12.
+    Kernels that write to a stream are divided as well, so float16 loses digits of those below 2^(exponent - 14). Raises
+    RequestError if the exponent is not 1 to 12.
     """
     if not 1 <= exponent <= 12:
         raise RequestError(f"exponent: expected 1 to 12, got {exponent}; 4 makes room for numbers up to a million")
@@ -85,44 +85,44 @@ def scale_streams(model: ir.Model, exponent: int = 4) -> ir.Model:
 
 
 def _fixed(graph: ir.Graph) -> set[ir.Value]:
-    """What depends on weights and constants alone."""
-    found = set(graph.initializers.values())
+    """Values that depend on weights and constants only."""
+    values = set(graph.initializers.values())
     for node in graph:
-        if all(value is None or value in found for value in node.inputs):
-            found.update(node.outputs)
-    return found
+        if all(value is None or value in values for value in node.inputs):
+            values.update(node.outputs)
+    return values
 
 
 def _carries(node: ir.Node, fixed: set[ir.Value]) -> bool:
-    """Whether the result is in the units of the inputs."""
+    """Whether the result has the units of the inputs."""
     return node.op_type in _SUMS and (node.op_type != "Mul" or any(value in fixed for value in node.inputs))
 
 
 def _terms(node: ir.Node) -> Iterator[int]:
-    """The inputs that are in the units of the result."""
+    """The inputs that have the units of the result."""
     if node.op_type in ("Add", "Sub", "Concat"):
         yield from range(len(node.inputs))
 
 
 def _streams(graph: ir.Graph, floats: set[ir.Value], fixed: set[ir.Value]) -> set[ir.Value]:
-    """The inputs of norms, and all that is bound to have the same units."""
-    found: set[ir.Value] = set()
-    ahead = [node.inputs[0] for node in graph if node.op_type in _NORMS]
-    while ahead:
-        value = ahead.pop()
-        if value is None or value in found or value in fixed or value not in floats or value.is_graph_input():
+    """The inputs of norms, and all values that must have the same units."""
+    streams: set[ir.Value] = set()
+    waiting = [node.inputs[0] for node in graph if node.op_type in _NORMS]
+    while waiting:
+        value = waiting.pop()
+        if value is None or value in streams or value in fixed or value not in floats or value.is_graph_input():
             continue
-        found.add(value)
+        streams.add(value)
         producer = value.producer()
         for node in [*m.users(value), *([] if producer is None else [producer])]:
             if _carries(node, fixed):
                 inputs = node.inputs[:1] if node.op_type in _INDICES else node.inputs
-                ahead += [*inputs, *node.outputs]
-    return found
+                waiting += [*inputs, *node.outputs]
+    return streams
 
 
 def _absorb(graph: ir.Graph, node: ir.Node, reads: bool, writes: bool, exponent: int) -> None:
-    """Take the units of what ``node`` reads and writes into its weights and bias."""
+    """Absorb the units of the inputs and outputs of `node` into its weights and bias."""
     for index, power in ((1, int(reads) - int(writes)), (2, -int(writes))):
         if index < len(node.inputs) and node.inputs[index] is not None and power != 0:
             node.replace_input_with(index, _scaled(graph, node, m.input_of(node, index), 2.0 ** (power * exponent)))

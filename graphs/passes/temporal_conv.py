@@ -1,4 +1,4 @@
-"""Exact algebra of the convolutions along time, which are (3, 1) kernels over the view ``[B, C, T, h*w]``.
+"""Exact algebra on convolutions over time, which are (k, 1) kernels on the view `[B, C, T, h*w]`.
 
 In real arithmetic the passes change nothing; rounding differs in the last bits.
 """
@@ -15,11 +15,11 @@ import onnx_ir as ir
 from graphs.passes import ir as m
 
 _SWAP = (0, 2, 1, 3)
-"""Frames and channels change places: ``[B, T, C, h*w]`` <-> ``[B, C, T, h*w]``."""
+"""Swaps frames and channels: `[B, T, C, h*w]` <-> `[B, C, T, h*w]`."""
 
 
 def over_time(model: ir.Model) -> Iterator[ir.Node]:
-    """Every convolution with a (k, 1) kernel, k > 1, stride 1 and a frame of padding for each that it reaches out."""
+    """Every convolution with a (k, 1) kernel, k odd and over 1, stride 1, and padding that keeps all frames."""
     for conv in m.nodes_of(model, "Conv"):
         kernel = conv.attributes.get_ints("kernel_shape", ())
         if len(kernel) == 2 and kernel[0] > 1 and kernel[0] % 2 == 1 and kernel[1] == 1:
@@ -29,19 +29,21 @@ def over_time(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def _is_plain(conv: ir.Node) -> bool:
-    """Whether it has neither strides nor dilations nor groups of channels."""
+    """Whether a convolution has no strides, dilations or groups of channels."""
     steps = (tuple(conv.attributes.get_ints(name, ())) for name in ("strides", "dilations"))
     return all(step == (1, 1) for step in steps) and conv.attributes.get_int("group", 1) == 1
 
 
 def bias_of(node: ir.Node) -> ir.TensorProtocol | None:
-    """The bias of a convolution or linear layer, None where it has none or that depends on an input."""
+    """The bias of a convolution or linear layer; None if it has none, or it depends on an input."""
     return m.weight(node.inputs[2]) if len(node.inputs) > 2 else None
 
 
 def fold_merge(model: ir.Model) -> ir.Model:
-    """``(1 - m) x + m conv(x)`` with a learned m becomes one convolution: its kernel times m, and 1 - m added in the
-    middle for every channel. Saves three passes over the activations (paper eq. 3, ``export.models.layers.merged``).
+    """Fold `(1 - m) x + m conv(x)` with a learned m (paper eq. 3, `export.models.layers.merged`) into one convolution.
+
+    Its kernel is multiplied by m, and 1 - m is added to the tap in the middle of every channel. That saves three passes
+    over the activations.
     """
     model = model.clone()
     graph = model.graph
@@ -60,10 +62,10 @@ def fold_merge(model: ir.Model) -> ir.Model:
             continue
 
         def folded(kernel: ir.TensorProtocol = kernel, merge: float = merge) -> m.Float32Array:
-            made = merge * m.as_float32(kernel)
-            each = np.arange(made.shape[0])
-            made[each, each, made.shape[2] // 2, 0] += 1 - merge
-            return made
+            taps = merge * m.as_float32(kernel)
+            channels = np.arange(taps.shape[0])
+            taps[channels, channels, taps.shape[2] // 2, 0] += 1 - merge
+            return taps
 
         def folded_bias(bias: ir.TensorProtocol = bias, merge: float = merge) -> m.Float32Array:
             return np.asarray(merge * m.as_float32(bias), np.float32)
@@ -77,10 +79,10 @@ def fold_merge(model: ir.Model) -> ir.Model:
 
 
 def merge_pointwise(model: ir.Model) -> ir.Model:
-    """A 1x1 convolution followed by one along time becomes one along time, where that takes fewer operations.
+    """Merge a 1x1 convolution into the one over time behind it, if that takes fewer operations.
 
-    The padding of the second is zeros behind the first one's bias, so the first and last frame of a clip get another
-    bias than those between: it is added as ``[1, C, T, 1]``.
+    The second pads with zeros, to which the first has not added its bias. So the frames at the ends of a clip get
+    another bias than those between; the difference is added as `[1, C, T, 1]`.
     """
     model = model.clone()
     graph = model.graph
@@ -91,7 +93,7 @@ def merge_pointwise(model: ir.Model) -> ir.Model:
             continue
         kernels = [m.weight(node.inputs[1]) for node in (first, conv)]
         biases = [bias_of(node) for node in (first, conv)]
-        if None in kernels or None in biases or len(_chain_users(images)) != 1:
+        if None in kernels or None in biases or len(_users_through_views(images)) != 1:
             continue
         outer, middle, inner = kernels[1].shape[0], kernels[1].shape[1], kernels[0].shape[1]  # type: ignore[union-attr]
         reach = kernels[1].shape[2]  # type: ignore[union-attr]
@@ -120,7 +122,7 @@ def _merge(
         return np.asarray(np.einsum("omk,mi->oik", a, b, optimize=True)[..., None], np.float32)
 
     def missing(offset: int) -> m.Float32Array:
-        """What the bias of the first adds to a frame through the tap at ``offset``."""
+        """What the first convolution's bias adds to a frame through the tap at `offset`."""
         return np.asarray(m.as_float32(kernel)[:, :, offset, 0] @ m.as_float32(before), np.float32)
 
     def edge_of(offset: int) -> m.Float32Array:
@@ -151,7 +153,7 @@ def _merge(
 
 
 def _outside(graph: ir.Graph, before: ir.Node, frames: ir.Value, away: int) -> ir.Value:
-    """``[1, 1, T, 1]``: 1 for every frame whose neighbour ``away`` frames further is outside the clip."""
+    """`[1, 1, T, 1]`: 1 for every frame whose neighbour `away` frames further is outside the clip."""
     zero, one = (m.constant(graph, np.array(number, np.int64)) for number in (0, 1))
     count = m.emit(before, "Squeeze", [frames])
     places = m.emit(before, "Range", [zero, count, one])
@@ -171,7 +173,7 @@ def _is_pointwise(conv: ir.Node) -> bool:
 
 
 def _images(conv: ir.Node) -> ir.Value | None:
-    """``[B*T, C, h, w]`` that a convolution along time sees as clips, through any number of reshapes."""
+    """The images `[B*T, C, h, w]` that a convolution over time takes as clips, behind any number of reshapes."""
     swap = m.find_producer(conv.inputs[0], "Transpose")
     if swap is None or m.permutation(swap) != _SWAP:
         return None
@@ -181,18 +183,18 @@ def _images(conv: ir.Node) -> ir.Value | None:
     return value
 
 
-def _chain_users(images: ir.Value) -> list[ir.Node]:
-    """Who uses ``images``, where views count as what uses them."""
-    found: list[ir.Node] = []
+def _users_through_views(images: ir.Value) -> list[ir.Node]:
+    """The nodes that use `images`, directly or through views."""
+    nodes: list[ir.Node] = []
     if images.is_graph_output():
-        return found
+        return nodes
     for node in m.users(images):
-        found += _chain_users(node.outputs[0]) if node.op_type in ("Reshape", "Transpose") else [node]
-    return found
+        nodes += _users_through_views(node.outputs[0]) if node.op_type in ("Reshape", "Transpose") else [node]
+    return nodes
 
 
 def _view_dims(conv: ir.Node) -> list[ir.Value] | None:
-    """The four sizes ``[B, T, C, h*w]`` of the view that ``conv`` works on, each of one element."""
+    """The four sizes `[B, T, C, h*w]` of the view that `conv` works on, each of one element."""
     swap = m.find_producer(conv.inputs[0], "Transpose")
     view = None if swap is None else m.find_producer(swap.inputs[0], "Reshape")
     sizes = None if view is None else m.find_producer(view.inputs[1], "Concat")
@@ -201,7 +203,7 @@ def _view_dims(conv: ir.Node) -> list[ir.Value] | None:
 
 
 def _back_to_images(conv: ir.Node) -> ir.Value | None:
-    """The result of a convolution along time as ``[B*T, C, h, w]``."""
+    """The result of a convolution over time as images `[B*T, C, h, w]`."""
     swap = m.only_user(conv.outputs[0], "Transpose")
     if swap is None or m.permutation(swap) != _SWAP:
         return None
@@ -215,13 +217,13 @@ def _back_to_images(conv: ir.Node) -> ir.Value | None:
 
 
 def _is_rest(value: ir.Value | None, merge: float, images: ir.Value | None) -> bool:
-    """Whether ``value`` is ``(1 - merge) images``."""
+    """Whether `value` is `(1 - merge) images`."""
     product = None if value is None else value.producer()
     if product is None or product.op_type != "Mul" or images is None:
         return False
     for share, kept in (product.inputs, product.inputs[::-1]):
         rest = None if share is None else share.producer()
         if kept is images and rest is not None and rest.op_type == "Sub" and m.scalar(rest.inputs[0]) == 1:
-            taken_away = m.scalar(rest.inputs[1])
-            return taken_away is not None and math.isclose(taken_away, merge)
+            subtracted = m.scalar(rest.inputs[1])
+            return subtracted is not None and math.isclose(subtracted, merge)
     return False

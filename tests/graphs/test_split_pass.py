@@ -23,6 +23,7 @@ from export.onnx.trace import Traced, trace
 from ffrt.backend.parts import Parts
 from ffrt.backend.session import Session
 from ffrt.bundle import PartSpec
+from ffrt.errors import BundleError
 from ffrt.families import KANDINSKY_1_1
 from ffrt.sampling import drain, normal_noise
 from ffrt.stages.interpolate import WINDOW_GROUPS, interpolation_steps, noise_shape, windows
@@ -267,5 +268,6 @@ def test_the_last_part_gives_all_outputs() -> None:
     ],
     ids=["of the mask", "of x"],
 )
-def test_a_size_that_only_the_step_has_is_no_ground_to_split(model: ir.Model) -> None:
-    assert len(split(model)) == 1
+def test_a_size_that_only_the_step_has_is_refused(model: ir.Model) -> None:
+    with pytest.raises(BundleError, match="earlier parts need in another input, got none.*--without split"):
+        split(model)
