@@ -31,10 +31,6 @@ FLOORS = {
         *{"pytest", "pytest_benchmark", "safetensors", "skimage"},
     },
 }
-# parts of ffrt that a floor may import; the others may import all of it
-PARTS = {"graphs": {"ffrt.bundle", "ffrt.families", "ffrt.errors"}}
-# file of such a floor -> the parts that it alone may import as well
-PARTS_OF_ONE = {"graphs/compare.py": {"ffrt.pipeline"}, "graphs/optimise.py": {"ffrt.backend"}}
 
 # third-party package -> the only files of ffrt that may import it
 ONLY = {
@@ -71,12 +67,6 @@ def test_a_floor_imports_only_what_lies_below(floor: str) -> None:
         for file in sources(floor)
         for module in imports(file)
         if module.split(".")[0] not in allowed
-        or (
-            floor in PARTS
-            and module.startswith("ffrt.")
-            and ".".join(module.split(".")[:2])
-            not in PARTS[floor] | PARTS_OF_ONE.get(file.relative_to(ROOT).as_posix(), set())
-        )
     ]
     assert wrong == []
 
