@@ -133,5 +133,10 @@ def _part(model: ir.Model, outputs: list[ir.Value], known: list[ir.Value]) -> ir
             waiting += fresh
     order = [value for value in [*model.graph.inputs, *known] if value in fed]
     graph = ir.convenience.extract(model.graph, order, outputs)
+    weights = dict(graph.initializers)
+    graph.initializers.clear()  # `extract` leaves them in an order that differs from run to run
+    for name in model.graph.initializers:
+        if name in weights:
+            graph.register_initializer(weights[name])
     graph.opset_imports.update(model.graph.opset_imports)
     return ir.Model(graph, ir_version=model.ir_version)
