@@ -23,16 +23,16 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", ROOT / "graphs" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def renewed(text: str, results: Path) -> str:
-    """A page with every table and value written from the records of a folder. Raises BenchError where one cannot be."""
-    return with_values(with_tables(text, results), results)
+def renewed(text: str, page: Path, results: Path) -> str:
+    """The text of a page with every table and value written from records. Raises BenchError where one cannot be."""
+    return with_values(with_tables(text, page, results), results)
 
 
 def checked(page: Path, results: Path) -> list[str]:
     """What is stale or unfounded on a page. Raises BenchError where a record is missing."""
     text = page.read_text(encoding="utf-8")
     name = str(page.relative_to(ROOT)) if page.is_relative_to(ROOT) else page.name
-    stale = [] if renewed(text, results) == text else [f"{name} is stale: run `python -m bench.report`"]
+    stale = [] if renewed(text, page, results) == text else [f"{name} is stale: run `python -m bench.report`"]
     return stale + [f"{name}, {fault}" for fault in unfounded(text, ROOT)]
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for page in asked.pages:
                 found += checked(page, asked.results)
         else:
-            texts = {page: renewed(page.read_text(encoding="utf-8"), asked.results) for page in asked.pages}
+            texts = {page: renewed(page.read_text(encoding="utf-8"), page, asked.results) for page in asked.pages}
             for page, text in texts.items():
                 page.write_text(text, encoding="utf-8")
     except (OSError, BenchError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -38,40 +39,67 @@ PARTS: dict[str, Mapping[str, Part]] = {
     "step_quality": step_quality.PARTS,
 }
 """What makes one part of it, where it has several."""
+PICTURE = "picture"
+"""The part that is the picture of a record, as a link."""
 HEADLINE = "headline"
 """A table of a few targets from several records."""
 
 
-def with_tables(text: str, results: Path) -> str:
-    """A page with every table made from its record in the folder `results`. Raises BenchError where one cannot be."""
-    return BLOCK.sub(partial(block, results), text)
+def with_tables(text: str, page: Path, results: Path) -> str:
+    """The text of a page with every table made from its record in the folder `results`.
+
+    Raises BenchError for a record that may not be shown; where there is none, the page says how to make it.
+    """
+    return BLOCK.sub(partial(block, page, results), text)
 
 
-def block(results: Path, match: re.Match[str]) -> str:
+def block(page: Path, results: Path, match: re.Match[str]) -> str:
     """One marked table, made from its record."""
     marker = match[1]
     name, _, part = marker.partition("/")
     if name == HEADLINE:
-        lines = "\n".join(headline(results))
+        lines = headline(results)
+    elif (results / f"{name}.json").is_file():
+        lines = shown(load(results, name), name, part, page, results)
     else:
-        record = load(results, name)
-        bench = record["bench"]
-        if not record["whole"]:
-            raise BenchError(f"{name}.json is of a partial run, which is not for the README")
-        if bench not in TABLES or not name.startswith(bench):
-            raise BenchError(f"{name}.json: expected a record of one of {sorted(TABLES)}, got {bench!r}")
-        if part == "":
-            lines = TABLES[bench](record)
-        elif part in PARTS.get(bench, {}):
-            lines = "\n".join(PARTS[bench][part](record))
-        else:
-            raise BenchError(f"bench:{marker}: expected a part of {sorted(PARTS.get(bench, {}))}, got {part!r}")
-    return f"<!-- bench:{marker} -->\n{lines}\n<!-- /bench -->"
+        bench_of(name)
+        lines = [] if part in (PICTURE, "conditions") else [missing(name)]
+    return "\n".join([f"<!-- bench:{marker} -->", *lines, "<!-- /bench -->"])
+
+
+def shown(record: Record, name: str, part: str, page: Path, results: Path) -> list[str]:
+    """The lines of a table, of one part of it, or of its picture. Raises BenchError for what may not be shown."""
+    bench = record["bench"]
+    if not record["whole"]:
+        raise BenchError(f"{name}.json is of a partial run, which is not for the README")
+    if bench not in TABLES or not name.startswith(bench):
+        raise BenchError(f"{name}.json: expected a record of one of {sorted(TABLES)}, got {bench!r}")
+    if part == "":
+        return [TABLES[bench](record)]
+    if part == PICTURE and (results / f"{name}.png").is_file():
+        return [f"![{bench}]({Path(os.path.relpath(results, page.parent)).as_posix()}/{name}.png)"]
+    if part not in PARTS.get(bench, {}):
+        raise BenchError(f"bench:{name}/{part}: expected a part of {sorted(PARTS.get(bench, {}))}, got {part!r}")
+    return PARTS[bench][part](record)
+
+
+def bench_of(name: str) -> str:
+    """The bench that makes a record of this name. Raises BenchError if none does."""
+    found = [bench for bench in TABLES if name.startswith(bench)]
+    if not found:
+        raise BenchError(f"bench:{name}: expected the name of a record of one of {sorted(TABLES)}")
+    return found[0]
+
+
+def missing(name: str) -> str:
+    """What a page says in place of a table without a record."""
+    return f"*Not measured for the shipped bundle yet: `python -m bench.{bench_of(name)}` does.*"
 
 
 def headline(results: Path) -> list[str]:
     """At most six targets, from the records that are there."""
-    return markdown(["", "measured", "target", "met"], headline_rows(results))
+    rows = list(headline_rows(results))
+    return markdown(["", "measured", "target", "met"], rows) if rows else [missing("demo_quality")]
 
 
 def headline_rows(results: Path) -> Iterator[list[str]]:

@@ -67,7 +67,8 @@ def test_a_part_of_a_table_stands_alone(page: Path, tiny: Bundle) -> None:
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        ("bench:nothing", "expected a record nothing.json, got none"),
+        ("bench:nothing", "expected the name of a record of one of"),
+        ("bench:demo_quality/picture", "expected a part of"),
         ("bench:demo_quality/nothing", "expected a part of ['conditions', 'interpolation', 'targets']"),
     ],
 )
@@ -77,6 +78,26 @@ def test_a_table_of_nothing_is_refused(
     text = f"<!-- {block} -->\n<!-- /bench -->\n"
     page.write_text(text)
     assert run(page, tiny) == 2 and words in capsys.readouterr().err and page.read_text() == text
+
+
+@pytest.mark.parametrize("marker", ["skip_values", "interp_speed_small/cost", "step_quality/picture"])
+def test_a_page_says_what_is_not_measured_yet(marker: str, page: Path, tiny: Bundle) -> None:
+    page.write_text(f"<!-- bench:{marker} -->\n| 1.5 | old |\n<!-- /bench -->\n")
+    assert run(page, tiny) == 0 and run(page, tiny, "--check") == 0
+    bench = {"interp_speed_small/cost": "interp_speed"}.get(marker, marker)
+    words = (
+        "" if "picture" in marker else f"*Not measured for the shipped bundle yet: `python -m bench.{bench}` does.*\n"
+    )
+    assert page.read_text() == f"<!-- bench:{marker} -->\n{words}<!-- /bench -->\n"
+
+
+def test_a_picture_is_linked_from_where_the_page_is(page: Path, tiny: Bundle) -> None:
+    (page.parent / "results" / "demo_quality.png").write_bytes(b"")
+    deep = page.parent / "docs" / "page.md"
+    deep.parent.mkdir()
+    deep.write_text("<!-- bench:demo_quality/picture -->\n<!-- /bench -->\n")
+    assert report.main(["--results", str(page.parent / "results"), "--pages", str(deep)]) == 0
+    assert "![demo_quality](../results/demo_quality.png)" in deep.read_text()
 
 
 def test_a_partial_run_is_not_shown(page: Path, tiny: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
