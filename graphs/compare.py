@@ -19,6 +19,7 @@ from ffrt.bundle import Bundle
 from ffrt.errors import FfrtError
 from ffrt.families import DEEP, SHALLOW, TensorSpec
 from ffrt.pipeline import Pipeline
+from ffrt.request import Request
 from graphs.metrics import psnr, relative_rms
 from graphs.store import open_graph
 
@@ -26,6 +27,8 @@ MIN_PSNR_DB = 35.0
 """Bundles whose videos are further from the original ones than this are refused."""
 REFERENCE = "cpu"
 """The provider that plain graphs are run on."""
+PROMPTS = ("a red circle moves right", "a blue square moves left on black")
+"""What the videos show; the seed of each is its index."""
 SIZES: Mapping[str, int] = {"B": 2, "T": 4, "G": 3, "F": 5, "L": 8, "N": 2, "h": 8, "w": 8, "H": 64, "W": 64}
 """Axis sizes for `random_inputs`; the width `D` of a context has to be added."""
 
@@ -44,21 +47,6 @@ class Difference:
 
     max_abs: float
     relative_rms: float
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A video that both bundles make. `fps` None is that of the first interpolation pass, sides None the bundle's."""
-
-    prompt: str
-    seed: int = 0
-    steps: int = 4
-    fps: int | None = None
-    height: int | None = None
-    width: int | None = None
-
-
-CLIPS = (Clip("a red circle moves right", 0), Clip("a blue square moves left on black", 1))
 
 
 def compare_graph(plain: Bundle, other: Bundle, name: str, limit: float) -> Difference:
@@ -84,7 +72,7 @@ def compare_graph(plain: Bundle, other: Bundle, name: str, limit: float) -> Diff
 def compare_videos(
     plain: Bundle,
     other: Bundle,
-    clips: Sequence[Clip] = CLIPS,
+    requests: Sequence[Request] | None = None,
     *,
     provider: str = REFERENCE,
     other_provider: str = REFERENCE,
@@ -93,13 +81,16 @@ def compare_videos(
 ) -> float:
     """`metric(got, want)` over all pixels of the videos of both bundles; by default their PSNR in dB, inf if equal.
 
-    Keyframes, interpolation and decoding run on the same noise. To compare float16 on the CPU, build `other` from
+    `requests` None is a video of each of `PROMPTS`, of few steps and with one pass of interpolation. Keyframes,
+    interpolation and decoding run on the same noise. To compare float16 on the CPU, build `other` from
     `graphs.passes.half.emulate_half` graphs: that provider does not compute in float16. Raises FfrtError if a bundle
     or provider cannot be used, GraphInputError if numbers overflow.
     """
+    if requests is None:
+        requests = _few_steps(plain)
     pipes = [Pipeline(plain, provider=provider, threads=threads)]
     pipes += [Pipeline(other, provider=other_provider, threads=threads)]
-    want, got = (np.concatenate([_pixels(pipe, clip) for clip in clips]) for pipe in pipes)
+    want, got = (np.concatenate([_pixels(pipe, request) for request in requests]) for pipe in pipes)
     return metric(got, want)
 
 
@@ -118,20 +109,16 @@ def random_inputs(specs: Sequence[TensorSpec], sizes: Mapping[str, int] = SIZES)
     return {spec.name: _random(rng, spec, sizes) for spec in specs}
 
 
-def _pixels(pipe: Pipeline, clip: Clip) -> NDArray[np.uint8]:
-    """All pixels of a video, flat."""
-    bundle = pipe.bundle
+def _few_steps(bundle: Bundle) -> list[Request]:
+    """Short requests that use all stages."""
     rates = [interpolation.fps for interpolation in bundle.interpolation.passes]
-    fps = clip.fps if clip.fps is not None else rates[0] if rates else bundle.keyframes.fps
-    video = pipe(
-        clip.prompt,
-        fps=fps,
-        seed=clip.seed,
-        num_inference_steps=clip.steps,
-        height=clip.height,
-        width=clip.width,
-    )
-    return np.concatenate([np.ravel(frame) for frame in video])
+    fps = rates[0] if rates else bundle.keyframes.fps
+    return [Request(prompt, fps=fps, seed=seed, num_inference_steps=4) for seed, prompt in enumerate(PROMPTS)]
+
+
+def _pixels(pipe: Pipeline, request: Request) -> NDArray[np.uint8]:
+    """All pixels of a video, flat."""
+    return np.concatenate([np.ravel(frame) for frame in pipe(request)])
 
 
 def _inputs_of(bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:

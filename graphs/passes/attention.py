@@ -3,9 +3,9 @@
 PyTorch's exporter writes each attention as a dozen nodes: split heads and transpose, product, scale, mask or bias,
 softmax, product, transpose back and join heads. The operator does all of that without storing the scores.
 
-Which attentions are worth it depends on the provider (measurements in graphs/README.md). On CUDA it is all of them; its
-fast kernels take key padding as one length per row, so real tokens have to come first, as the runtime orders them. On
-the CPU the mask itself is passed, and attention over time stays in plain operators: it has thousands of rows of a few
+Which attentions are worth it depends on the provider (`graphs.passes.table`). On CUDA it is all of them; its fast
+kernels take key padding as one length per row, so real tokens have to come first, as the runtime orders them. On the
+CPU the mask itself is passed, and attention over time stays in plain operators: it has thousands of rows of a few
 frames, for which the operator is slower.
 """
 

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from ffrt import bundle
+from ffrt import Request, bundle
 from ffrt.errors import RequestError
 from graphs import compare
 from graphs.compare import FidelityError
@@ -256,7 +256,7 @@ def rewrite(folder: Path, scale: float) -> bundle.Bundle:
 
 
 def test_videos_far_from_the_plain_ones_are_refused(tiny: bundle.Bundle, tmp_path: Path) -> None:
-    request = compare.Clip("a red circle", steps=2)
+    request = Request("a red circle", num_inference_steps=2)
     near, far = rewrite(tmp_path / "near", 1.01), rewrite(tmp_path / "far", 1.5)
     decibels = [compare.compare_videos(tiny, other, [request], threads=1) for other in (tiny, near, far)]
     assert decibels[0] == float("inf")
