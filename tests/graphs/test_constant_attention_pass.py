@@ -43,7 +43,7 @@ SUM = "out = MatMul (joined, wo) prediction = Add (x, out)"
 
 
 def attention(
-    seen: list[int],
+    visible: list[int],
     *,
     context: str = "fixed",
     mask: str = "fixed_mask",
@@ -51,12 +51,12 @@ def attention(
     fill: float = LOWEST,
     behind: str = SUM,
 ) -> ir.Model:
-    """Cross-attention of two heads to constant tokens, of which `seen` are not padding."""
-    size = len(seen)
+    """Cross-attention of two heads to constant tokens, of which `visible` are not padding."""
+    size = len(visible)
     return graph(
         ATTENTION.format(context=context, mask=mask, where=where, behind=behind),
         null=normal(1, size, 4, scale=3),
-        null_mask=np.array([seen], bool),
+        null_mask=np.array([visible], bool),
         tokens=np.array([size]),
         width=np.array([4]),
         wq=normal(6, 6),
@@ -80,15 +80,15 @@ def feed_of(tokens: int, rows: int = 2) -> Feed:
     return {"x": normal(rows, 5, 6), "text": normal(rows, tokens, 4, seed=3), "text_mask": mask}
 
 
-@pytest.mark.parametrize("seen", [[1], [1, 0, 0], [0, 1, 0]])
+@pytest.mark.parametrize("visible", [[1], [1, 0, 0], [0, 1, 0]])
 @pytest.mark.parametrize("rows", [1, 2, 5])
-def test_attention_to_one_token_is_a_constant(seen: list[int], rows: int) -> None:
-    model = attention(seen)
+def test_attention_to_one_token_is_a_constant(visible: list[int], rows: int) -> None:
+    model = attention(visible)
     constant = constant_attention(model)
     assert ops(constant)["Softmax"] == ops(constant)["MatMul"] == 0
     assert ops(model)["Softmax"] == 1
     assert weights(constant) == 6
-    feed = feed_of(len(seen), rows)
+    feed = feed_of(len(visible), rows)
     same(run(constant, feed), run(model, feed))
 
 

@@ -7,10 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnx.parser
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
@@ -24,23 +21,17 @@ from graphs.passes import half
 from graphs.passes.ir import nodes_of
 from graphs.store import open_graph, write_graph
 from tests.conftest import write_bundle
-from tests.graphs.handmade import DEMO
+from tests.graphs.handmade import DEMO, graph, session_of
 
 Feed = Mapping[str, NDArray[np.generic]]
 RNG = np.random.default_rng(0)
 
 
 def run(model: ir.Model, folder: Path, feed: Feed) -> list[NDArray[np.float32]]:
-    path = folder / "graph.onnx"
-    write_graph(model, path, half=False)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    found: list[NDArray[np.float32]] = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(
-        None, dict(feed)
-    )
-    return found
+    """All outputs of a graph once it is written."""
+    write_graph(model, folder / "graph.onnx", half=False)
+    outputs: list[NDArray[np.float32]] = session_of(folder / "graph.onnx").run(None, dict(feed))
+    return outputs
 
 
 def error(got: list[NDArray[np.float32]], want: list[NDArray[np.float32]]) -> float:
@@ -48,13 +39,6 @@ def error(got: list[NDArray[np.float32]], want: list[NDArray[np.float32]]) -> fl
     if not all(np.isfinite(array).all() for array in got):
         return float("inf")
     return max(relative_rms(a, b) for a, b in zip(got, want, strict=True))
-
-
-def graph(text: str, **weights: NDArray[np.float32]) -> ir.Model:
-    """A graph in ONNX's own text form, with weights by name."""
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 18]> {text}')
-    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
-    return ir.from_proto(proto)
 
 
 def normal(*shape: int, scale: float = 1.0) -> NDArray[np.float32]:
@@ -228,10 +212,10 @@ def test_deep_features_get_no_island() -> None:
 
 
 def test_no_weight_is_read_before_it_is_written() -> None:
-    asked: list[int] = []
+    reads: list[int] = []
 
     def numbers() -> ir.TensorProtocol:
-        asked.append(1)
+        reads.append(1)
         return ir.tensor(np.ones((64, 64), np.float32))
 
     model = graph(
@@ -240,9 +224,9 @@ def test_no_weight_is_read_before_it_is_written() -> None:
     )
     weight = model.graph.initializers["w"]
     weight.const_value = ir.LazyTensor(numbers, ir.DataType.FLOAT, ir.Shape((64, 64)), name="w")
-    made = half.to_half(model)
-    assert asked == []
-    dtypes = {v.const_value.dtype for v in made.graph.initializers.values() if v.const_value is not None}
+    converted = half.to_half(model)
+    assert reads == []
+    dtypes = {v.const_value.dtype for v in converted.graph.initializers.values() if v.const_value is not None}
     assert ir.DataType.FLOAT16 in dtypes
 
 

@@ -15,7 +15,8 @@ from graphs.compare import random_inputs
 from graphs.passes import half, scale
 from graphs.passes.ir import as_float32, new_weight, nodes_of, weight
 from graphs.store import open_graph
-from tests.graphs.test_half_pass import DEMO, constants, error, graph, normal, run
+from tests.graphs.handmade import DEMO, graph
+from tests.graphs.test_half_pass import constants, error, normal, run
 
 
 def open_demo(name: str) -> tuple[ir.Model, dict[str, NDArray[np.generic]]]:
