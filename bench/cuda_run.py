@@ -24,7 +24,7 @@ from bench.harness import program
 from bench.harness.program import Program, Result, check_counts
 from bench.harness.record import ROOT, BenchError, version
 from ffrt import ProviderError, open_bundle
-from ffrt.backend.session import check_provider
+from ffrt.backend.providers import choose_provider
 
 PARTS = ("keyframes", "interpolation", "decode")
 COMPILED = {"full": PARTS, "tiny": ("decode",)}
@@ -68,7 +68,7 @@ def check(asked: Namespace) -> None:
 def check_gpu() -> None:
     """Raise ProviderError unless both ONNX Runtime and PyTorch can use an NVIDIA GPU."""
     try:
-        check_provider("cuda")
+        choose_provider("cuda")
     except ProviderError as error:
         raise ProviderError(f"{error}; {DRY_RUN}") from error
     import torch

@@ -29,7 +29,7 @@ from bench.harness.record import ROOT
 from bench.harness.run import child, say
 from bench.harness.words import markdown, verdict
 from ffrt import Context, Pipeline, open_bundle
-from ffrt.backend.session import Memory
+from ffrt.backend.runner import Memory
 from ffrt.sampling import Sampling, drain, normal_noise
 from ffrt.stages.interpolate import noise_shape
 from ffrt.stages.run import Stages

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.contenders.work import SAMPLER, STEPS, Inputs, Scale, Steps
 from ffrt import Bundle, Context, Pipeline
-from ffrt.backend.session import Memory
+from ffrt.backend.runner import Memory
 from ffrt.sampling import Array, Sampling, normal_noise
 from ffrt.stages.interpolate import noise_shape
 

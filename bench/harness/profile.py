@@ -19,7 +19,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from bench.harness.flops import node_flops, shapes
 from bench.harness.run import summary
-from ffrt.backend.openvino import OpenVinoGraph
+from ffrt.backend.openvino import OpenVinoSession
 
 TOP = 8
 """How many operators a profile names; the others are summed up."""
@@ -55,7 +55,7 @@ def timed_runs() -> Iterator[list[float]]:
 
         return run
 
-    methods = [(ort.InferenceSession, "run"), (ort.InferenceSession, "run_with_iobinding"), (OpenVinoGraph, "run")]
+    methods = [(ort.InferenceSession, "run"), (ort.InferenceSession, "run_with_iobinding"), (OpenVinoSession, "run")]
     own = [vars(kind).get(name) for kind, name in methods]
     for kind, name in methods:
         setattr(kind, name, timed(getattr(kind, name)))

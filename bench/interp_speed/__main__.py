@@ -27,7 +27,7 @@ from bench.interp_speed.plot import plot
 from bench.interp_speed.quality import quality
 from bench.interp_speed.table import table
 from ffrt import Bundle, Pipeline, open_bundle
-from ffrt.backend.session import MEMORY
+from ffrt.backend.runner import MEMORY
 from ffrt.stages.interpolate import GRAPHS, METHODS
 
 SCALES = ("demo", "small", "full")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from export.checkpoints.safetensors import places_in
 from export.errors import MissingKeyError
-from ffrt.backend.graph import bind_axes
+from ffrt.backend.axes import bind_axes
 from ffrt.families import KANDINSKY_1_0, Signature, TensorSpec
 
 OPSET = 18

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ffrt.backend.session import Memory
+from ffrt.backend.runner import Memory
 from ffrt.bundle import Bundle
 from ffrt.errors import OutOfMemoryError
 from ffrt.stages.decode import CHUNK_FRAMES

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Unpack
 
 from ffrt import checks
 from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph
-from ffrt.backend.session import MEMORY, check_provider
+from ffrt.backend.providers import choose_provider
+from ffrt.backend.runner import MEMORY
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import BundleError, RequestError
 from ffrt.generation.checkpoint import Checkpoint
@@ -42,10 +43,13 @@ class Pipeline(StageCalls):
         threads: int | None = None,
         memory: str = "fast",
         cuda_graph: bool = False,
+        provider_options: Mapping[str, str | int | float] | None = None,
     ) -> None:
         """Arguments as `from_pretrained`, with a bundle that was opened already."""
         threads = None if threads is None else checks.whole("threads", threads, 1, 1024)
-        settings = SessionSettings(provider, threads, checks.choice("memory", memory, MEMORY), cuda_graph)
+        settings = SessionSettings(
+            provider, threads, checks.choice("memory", memory, MEMORY), cuda_graph, provider_options
+        )
         graphs = OpenGraphs(bundle, settings)
         self.bundle = bundle
         self.stages = Stages(graphs, open_tokenizer(bundle.path(bundle.text.tokenizer)))
@@ -60,11 +64,13 @@ class Pipeline(StageCalls):
         threads: int | None = None,
         memory: str = "fast",
         cuda_graph: bool = False,
+        provider_options: Mapping[str, str | int | float] | None = None,
     ) -> Pipeline:
         """Open a bundle: a folder, or the demo for None and "demo".
 
         `provider` is "auto" (CUDA if it can be had, else the CPU; OpenVINO for a bundle that was optimised for it) or a
-        name that `ffrt doctor` lists. `threads` is the number of CPU threads inside an operator, None for ONNX
+        name that `ffrt doctor` lists, or any execution provider of the installed ONNX Runtime by its own name, such as
+        "MIGraphXExecutionProvider"; `provider_options` go to it as they are. `threads` is the number of CPU threads inside an operator, None for ONNX
         Runtime's choice. Engines that TensorRT builds are kept in the user's cache folder, which `ffrt doctor` shows.
 
         With `memory` "low", weights stay in the bundle's files and are converted where they are used, and one stage's
@@ -75,9 +81,16 @@ class Pipeline(StageCalls):
         Raises BundleError if a file is missing or was changed, and ProviderError if the provider cannot be had: here,
         or when its first graph is opened.
         """
-        check_provider(provider)
+        choose_provider(provider)
         opened = open_bundle(find_bundle(bundle))
-        return cls(opened, provider=provider, threads=threads, memory=memory, cuda_graph=cuda_graph)
+        return cls(
+            opened,
+            provider=provider,
+            threads=threads,
+            memory=memory,
+            cuda_graph=cuda_graph,
+            provider_options=provider_options,
+        )
 
     def __enter__(self) -> Pipeline:
         return self
@@ -174,4 +187,5 @@ def _reopen(folder: str, digest: str, settings: SessionSettings) -> Pipeline:
         threads=settings.threads,
         memory=settings.memory,
         cuda_graph=settings.cuda_graph,
+        provider_options=settings.provider_options,
     )

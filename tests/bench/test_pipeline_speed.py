@@ -28,7 +28,7 @@ from bench.pipeline_speed.memory import memory_of
 from bench.pipeline_speed.plot import plot
 from bench.pipeline_speed.table import table
 from ffrt import Bundle, Context, open_bundle
-from ffrt.backend.openvino import OpenVinoGraph
+from ffrt.backend.openvino import OpenVinoSession
 from ffrt.sampling import Array, Denoised
 
 ROOT = Path(__file__).parents[2]
@@ -134,14 +134,14 @@ def test_eager_and_the_demo_agree_in_every_stage() -> None:
 
 
 def test_runs_of_sessions_are_counted_and_left_as_they_were(tiny: Bundle) -> None:
-    run, other, ours = ort.InferenceSession.run, OpenVinoGraph.run, Ours(tiny, "cpu", 1)
+    run, other, ours = ort.InferenceSession.run, OpenVinoSession.run, Ours(tiny, "cpu", 1)
     scale = scale_of(tiny)
     inputs = inputs_of(scale, tiny, ours.encode)
     call = runner(ours, "keyframe_step", scale, inputs, 3)
     with speed_profile.timed_runs() as spent:
         call()
     assert len(spent) >= 3 and len(spent) % 3 == 0 and all(seconds > 0 for seconds in spent)
-    assert ort.InferenceSession.run is run and OpenVinoGraph.run is other
+    assert ort.InferenceSession.run is run and OpenVinoSession.run is other
     assert speed_profile.host_share(int, 3) == 1.0
     assert 0 < contender_profile.host_overhead(ours, "keyframe_step", scale, inputs, 2, 3) < 1
 

@@ -1,10 +1,10 @@
-"""What goes into a session and comes out: arrays on the host or on its device, and how a file declares them."""
+"""Arrays that enter and leave a session, on the host or on its device, and how a file declares them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,59 +18,87 @@ DTYPES = {
     "tensor(int32)": "int32",
     "tensor(bool)": "bool",
 }
-"""Numpy's names of the types that graphs take and give."""
+"""ONNX Runtime's names of the element types that graphs use, and numpy's."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output as the file has it: a size that is not fixed is a name or None, an unknown rank is None."""
+    """One input or output as the file declares it.
+
+    An open size is a symbolic name or None; `shape` is None where even the rank is open.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str | None, ...] | None
 
 
-class DeviceArray:
-    """An array in the memory of a session's device, uploaded or computed there; on the CPU it shares memory."""
+class OrtValue(Protocol):
+    """The part of `onnxruntime.OrtValue` that is used here."""
 
-    def __init__(self, value: Any) -> None:
-        self._value = value  # an OrtValue
+    def data_type(self) -> str:
+        """The element type, as in `DTYPES`."""
+
+    def shape(self) -> list[int]:
+        """All sizes."""
+
+    def device_name(self) -> str:
+        """Where it lies."""
+
+    def data_ptr(self) -> int:
+        """Its address there."""
+
+    def numpy(self) -> NDArray[Any]:
+        """On the host."""
+
+    def update_inplace(self, np_arr: NDArray[Any]) -> None:
+        """Overwrite it."""
+
+
+class DeviceArray:
+    """An array in the memory of a session's device; on the CPU it shares memory with its source."""
+
+    def __init__(self, ort_value: OrtValue, source: NDArray[Any] | None = None) -> None:
+        self.ort_value = ort_value
+        self._source = source  # shares memory with `ort_value`, whose views do not keep it alive
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        found = str(self._value.data_type())
-        return np.dtype(str(DTYPES.get(found, found)))
+        """As numpy has it."""
+        name = str(self.ort_value.data_type())
+        return np.dtype(DTYPES.get(name, name))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._value.shape())
+        """All sizes."""
+        return tuple(self.ort_value.shape())
 
     @property
     def ndim(self) -> int:
+        """The rank."""
         return len(self.shape)
 
     @property
     def device(self) -> str:
-        """ "cpu" or "cuda"."""
-        return str(self._value.device_name()).lower()
+        """Where it lies: "cpu" or "cuda"."""
+        return str(self.ort_value.device_name()).lower()
 
     def numpy(self) -> NDArray[Any]:
-        """The array on the host: a copy of a device's, a view of the CPU's."""
-        found: NDArray[Any] = self._value.numpy()
-        return found
+        """The array on the host: a copy of a device's memory, a view of the CPU's."""
+        return self.ort_value.numpy() if self._source is None else self._source
 
     def update(self, array: NDArray[Any]) -> None:
-        """Write `array`, of the same shape and dtype, in the same place, as CUDA graphs need it."""
+        """Overwrite it in place with `array` of the same shape and dtype, as CUDA graphs need; else GraphInputError."""
         if array.shape != self.shape or array.dtype != self.dtype:
             raise GraphInputError(
                 f"device array: expected {self.dtype} {list(self.shape)}, got {array.dtype} {list(array.shape)}"
             )
-        self._value.update_inplace(np.ascontiguousarray(array))
+        self.ort_value.update_inplace(np.asarray(array, order="C"))
 
 
 Feed = Mapping[str, NDArray[Any] | DeviceArray]
 
 
 def on_host(value: NDArray[Any] | DeviceArray) -> NDArray[Any]:
-    """An array wherever it lies, on the host."""
+    """The array on the host, wherever it lies."""
     return value.numpy() if isinstance(value, DeviceArray) else value

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 
 from ffrt.errors import Cancelled
+
+WAIT_S = 0.05
+"""Seconds between two looks at the cancellation of a call that waits."""
 
 
 class Cancellation:
@@ -59,3 +63,24 @@ class Cancellation:
 def token(cancellation: Cancellation | None) -> Cancellation:
     """The cancellation that a call was given, or one that nobody cancels."""
     return Cancellation() if cancellation is None else cancellation
+
+
+class Turn:
+    """One call at a time; waiting for it can be cancelled. A forked child begins with nobody's turn."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    @contextlib.contextmanager
+    def taken(self, cancellation: Cancellation, what: str) -> Iterator[None]:
+        """Run a block as the only one; raises Cancelled if `cancellation` comes before its turn."""
+        if self._process != os.getpid():  # the thread that held it is not in this process
+            self._lock, self._process = threading.Lock(), os.getpid()
+        lock = self._lock
+        while not lock.acquire(timeout=WAIT_S):
+            cancellation.check(what)
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,100 +1,124 @@
-"""An ONNX file run by OpenVINO's own package, with what :mod:`ffrt.backend.session` uses of a session of ONNX Runtime.
+"""An ONNX file opened by OpenVINO's own package. The only module that imports openvino.
 
-ONNX Runtime's plug-in for OpenVINO sees Intel's processors alone (microsoft/onnxruntime pull request 31981) and a run
-of it cannot be ended; this one runs on any processor, in bfloat16 where that multiplies in it, and stops within a
-layer. The only module that imports openvino.
+ONNX Runtime's plug-in for OpenVINO accepts Intel's processors alone (microsoft/onnxruntime pull request 31981) and its
+runs cannot be cancelled. The package runs on any processor, in bfloat16 where that has instructions for it, and stops
+within a layer.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.backend import onnxruntime
+from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
+from ffrt.backend.cancel import Cancellation, token
+from ffrt.backend.inherited import keep_for_ever
+from ffrt.backend.runner import Provider, SessionOptions
+from ffrt.errors import ProviderError
+
 DTYPES = {"f32": "float32", "f16": "float16", "i64": "int64", "i32": "int32", "boolean": "bool"}
-"""Numpy's names of OpenVINO's types."""
-PICTURES_RANK = 4
-"""A graph that takes an array of this rank sees pictures or latents. It is compiled for the shapes that it meets, which
-makes it up to a quarter faster, and may compute in bfloat16. Others, for text and noise levels, stay open and in
-float32: they run once a request, and the tables of a noise level made in bfloat16 would cost 9 dB of the video."""
+"""OpenVINO's names of element types, and numpy's."""
+IMAGE_RANK = 4
+"""A graph with an input of this rank takes images or latents. It is compiled per input shape, which makes it up to a
+quarter faster, and may compute in bfloat16. Others, for text and noise levels, keep open shapes and float32: they run
+once per request, and tables of a noise level in bfloat16 would cost 9 dB of the video."""
+COMPILED_SHAPES = 2
+"""How many input shapes stay compiled. A video at 30 fps needs two: the 8 fps pass and the windowed pass."""
 
 
-@dataclass(frozen=True)
-class Node:
-    """An input or output, as ONNX Runtime describes one; None is a size that is not fixed."""
-
-    name: str
-    type: str
-    shape: list[int | None] | None
+class _Request(Protocol):
+    def start_async(self, inputs: Mapping[str, NDArray[Any]], share_inputs: bool) -> None: ...
+    def wait(self) -> None: ...
+    def cancel(self) -> None: ...
+    def get_tensor(self, name: str) -> Any: ...
 
 
-class OpenVinoGraph:
-    """One file, whose weights lie in its folder, compiled for the CPU with `settings`; of the shapes that it met, the
-    last `kept` stay compiled. With `bfloat16` it multiplies in that where it sees pictures, if the processor can. Runs
-    of several threads wait for each other.
+class OpenVinoSession:
+    """One file, whose weights lie in its folder, compiled for the CPU.
 
-    Raises RuntimeError, as OpenVINO has no other error: for a file that is no graph, a failed run, a cancelled one.
+    Keeps the last `kept` shapes compiled. With `dtype` "bfloat16" it computes in that where it takes images, if the
+    processor can. Threads take turns. Raises RuntimeError, the only error that OpenVINO has, for a file that is no
+    graph and a run that fails.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, str], *, bfloat16: bool, kept: int) -> None:
+    engine = "OpenVINO"
+    provider = "openvino"
+    device = "cpu"
+
+    def __init__(self, path: Path, name: str, settings: Mapping[str, str], *, dtype: str, kept: int) -> None:
         import openvino
         from openvino.frontend import FrontEndManager
 
+        self._process = os.getpid()
+        self._requests: OrderedDict[tuple[tuple[int, ...], ...], _Request] = OrderedDict()
+        self._lock = threading.Lock()
+        self._name = name
         self._kept = kept
         reader = FrontEndManager().load_by_framework("onnx")  # read_model would try TensorFlow's and others too
         self._model = openvino.Model(reader.convert(reader.load(str(path))))
-        self._fixed = any(len(port.partial_shape) == PICTURES_RANK for port in self._model.inputs if _ranked(port))
-        precision = "bf16" if bfloat16 and self._fixed else "f32"
+        self._per_shape = any(len(port.partial_shape) == IMAGE_RANK for port in self._model.inputs if _has_rank(port))
+        precision = "bf16" if dtype == "bfloat16" and self._per_shape else "f32"
         self._settings = {"INFERENCE_PRECISION_HINT": precision, **settings}
-        self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
-        self._one_at_a_time = threading.Lock()
-        self._running: Any = None
+        self.inputs = [_tensor(port) for port in self._model.inputs]
+        self.outputs = [_tensor(port) for port in self._model.outputs]
 
-    def get_inputs(self) -> list[Node]:
-        """As the file declares them."""
-        return [_node(port) for port in self._model.inputs]
+    def __del__(self) -> None:
+        if self._process != os.getpid():
+            keep_for_ever(*self._requests.values())
 
-    def get_outputs(self) -> list[Node]:
-        """As the file declares them."""
-        return [_node(port) for port in self._model.outputs]
+    @property
+    def compiled(self) -> int:
+        """How many shapes are compiled."""
+        return len(self._requests)
 
-    def get_providers(self) -> list[str]:
-        """What ONNX Runtime calls this provider."""
-        return ["OpenVINOExecutionProvider"]
+    def device_array(self, array: NDArray[Any]) -> DeviceArray:
+        """The same memory, which must not change meanwhile."""
+        return onnxruntime.device_array(array, "cpu")
 
-    def run(self, names: Sequence[str], feed: Mapping[str, NDArray[Any]], options: object) -> list[NDArray[Any]]:
-        """The named outputs, copied; `options` are ONNX Runtime's, of which none is for this."""
-        given = {name: _named(np.ascontiguousarray(value)) for name, value in feed.items()}
-        with self._one_at_a_time:
-            request = self._request({name: value.shape for name, value in given.items()})
-            self._running = request
-            try:
-                request.start_async(given, share_inputs=True)
+    def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
+        """All outputs, copied. Raises Cancelled, though a compilation runs to its end, and RuntimeError."""
+        cancellation = token(cancellation)
+        inputs = {name: _numbered(np.asarray(on_host(value), order="C")) for name, value in feed.items()}
+        with self._lock:
+            request = self._request({name: value.shape for name, value in inputs.items()})
+            with cancellation.aborts(request.cancel, f"graph {self._name}"):
+                request.start_async(inputs, share_inputs=True)
+                if cancellation.cancelled:  # perhaps before it was started, which a request ignores
+                    request.cancel()
                 request.wait()
-            finally:
-                self._running = None
-            return [np.array(request.get_tensor(name).data) for name in names]
+            return {tensor.name: np.array(request.get_tensor(tensor.name).data) for tensor in self.outputs}
 
-    def cancel(self) -> None:
-        """End the run under way, if there is one, but not a compilation; may be called from any thread."""
-        running = self._running
-        if running is not None:
-            running.cancel()
+    def run_on_device(
+        self,
+        feed: Feed,
+        outputs: Sequence[str] | Mapping[str, DeviceArray],
+        cancellation: Cancellation | None = None,
+    ) -> dict[str, DeviceArray]:
+        """The named outputs, whose device is the host; raises as `run`."""
+        values = self.run(feed, cancellation)
+        if isinstance(outputs, Mapping):
+            for name, target in outputs.items():
+                target.update(values[name])
+            return dict(outputs)
+        return {name: self.device_array(values[name]) for name in outputs}
 
-    def _request(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        key = tuple(shapes[name] for name in sorted(shapes)) if self._fixed else ()
+    def _request(self, shapes: Mapping[str, tuple[int, ...]]) -> _Request:
+        key = tuple(shapes[name] for name in sorted(shapes)) if self._per_shape else ()
         if key not in self._requests:
             while len(self._requests) >= self._kept:
                 self._requests.popitem(last=False)
             model = self._model
-            if self._fixed:
+            if self._per_shape:
                 model = model.clone()
                 model.reshape({name: list(shape) for name, shape in shapes.items()})
             self._requests[key] = _core().compile_model(model, "CPU", self._settings).create_infer_request()
@@ -102,8 +126,35 @@ class OpenVinoGraph:
         return self._requests[key]
 
 
+def has_openvino() -> bool:
+    """Whether OpenVINO's own package is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def open_session(
+    path: Path, name: str, provider: Provider, options: SessionOptions, cancellation: Cancellation
+) -> OpenVinoSession | onnxruntime.OnnxRuntimeSession:
+    """Open a file with OpenVINO's package, or with ONNX Runtime's plug-in where that alone is installed."""
+    if not has_openvino():
+        return onnxruntime.open_session(path, name, provider, options, cancellation)
+    settings = {**settings_of(options.threads), **options.provider_options}
+    known = sorted(map(str, _core().get_property("CPU", "SUPPORTED_PROPERTIES")))
+    unknown = [key for key in options.provider_options if key not in known]
+    if unknown:
+        raise ProviderError(f"provider 'openvino': provider_options: expected some of {known}, got {unknown}")
+    kept = 1 if options.memory == "low" else COMPILED_SHAPES
+    with cancellation.aborts(lambda: None, f"opening graph {name}"):
+        return OpenVinoSession(path, name, settings, dtype=options.dtype, kept=kept)
+
+
+def settings_of(threads: int | None) -> dict[str, str]:
+    """OpenVINO's settings for the CPU, except for the precision."""
+    settings = {"PERFORMANCE_HINT": "LATENCY"}
+    return settings if threads is None else {**settings, "INFERENCE_NUM_THREADS": str(threads)}
+
+
 def multiplies_bfloat16() -> bool:
-    """Whether OpenVINO is here and this processor can multiply in bfloat16. Raises nothing."""
+    """Whether OpenVINO is installed and this processor has instructions for bfloat16. Raises nothing."""
     try:
         return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except ImportError:
@@ -112,25 +163,29 @@ def multiplies_bfloat16() -> bool:
 
 @functools.cache
 def _core() -> Any:
-    """OpenVINO, once a process: each one gives the thread a stack for signals, and of several that end in another order
-    than they began one leaves a stack that is gone, on which the next Ctrl-C would be a crash.
+    """OpenVINO's core, once per process.
+
+    Each core gives the thread a stack for signals; when several end in another order than they began, one leaves a
+    stack that is gone, and the next Ctrl-C would crash.
     """
     import openvino
 
     return openvino.Core()
 
 
-def _named(array: NDArray[Any]) -> NDArray[Any]:
+def _numbered(array: NDArray[Any]) -> NDArray[Any]:
     """`array` with the dtype that has its name: of C's two 64-bit integers OpenVINO knows that one alone."""
     return array.view(np.dtype(array.dtype.name))
 
 
-def _ranked(port: Any) -> bool:
+def _has_rank(port: Any) -> bool:
     return bool(port.partial_shape.rank.is_static)
 
 
-def _node(port: Any) -> Node:
+def _tensor(port: Any) -> Tensor:
     kind = str(port.element_type.get_type_name())
-    sizes = [axis.get_length() if axis.is_static else None for axis in port.partial_shape] if _ranked(port) else None
+    shape = None
+    if _has_rank(port):
+        shape = tuple(axis.get_length() if axis.is_static else None for axis in port.partial_shape)
     name = str(port.get_node().get_friendly_name()).removesuffix("/sink_port_0")  # of all names the file's own
-    return Node(name, DTYPES.get(kind, kind), sizes)
+    return Tensor(name, DTYPES.get(kind, kind), shape)

@@ -1,8 +1,7 @@
-"""A graph that was split in several sessions, run as one: what stays the same from step to step is worked out once.
+"""A graph that was split into several sessions, run as one: what stays the same from step to step is computed once.
 
-Text keys and values change once a request and the tables of scale and shift once a noise level
-(``graphs.passes.split``); what such a part gave stays on the device, and parts that saw the same inputs before are not
-run again.
+Keys and values of the text change once per request, the tables of scale and shift once per noise level
+(`graphs.passes.split`). Their outputs stay on the device, and a part does not run again on inputs that it saw before.
 """
 
 from __future__ import annotations
@@ -17,131 +16,136 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
-from ffrt.backend.cancel import Cancellation
-from ffrt.backend.cuda_graph import Recorded
-from ffrt.backend.session import Session
+from ffrt.backend.cancel import Cancellation, Turn, token
+from ffrt.backend.runner import Runner
 from ffrt.bundle import PartSpec
 from ffrt.errors import BundleError, GraphInputError
 from ffrt.families import TensorSpec
 
 KEPT_BYTES = 1 << 28
-"""How much is kept of what parts gave: tables of 50 noise levels take 105 MB in float16 at the released size."""
+"""How many bytes of outputs are kept: tables of 50 noise levels take 105 MB in float16 at the released size."""
 
-Given = dict[str, DeviceArray]
+Outputs = dict[str, DeviceArray]
+Opener = Callable[[str, Cancellation], Runner]
+"""Opens the file of a part."""
 
 
 class Parts:
-    """The sessions of one graph, with what a :class:`ffrt.backend.session.Session` has.
+    """The sessions of one graph, of which the last runs in every step.
 
-    `opened` opens the file of a part again where `precompute` has closed it. Raises BundleError where a file takes or
-    gives something else than its part of the manifest says.
+    `open_part` opens the file of a part again where `precompute` has closed it. Raises BundleError where the inputs or
+    outputs of a file differ from its part of the manifest.
     """
 
     def __init__(
         self,
         name: str,
         inputs: Sequence[TensorSpec],
-        parts: Sequence[tuple[PartSpec, Session | Recorded]],
-        opened: Callable[[str, Cancellation | None], Session | Recorded],
+        parts: Sequence[tuple[PartSpec, Runner]],
+        open_part: Opener,
     ) -> None:
         for part, session in parts:
-            for side, want, got in (
-                ("inputs", part.inputs, session.inputs),
-                ("outputs", part.outputs, session.outputs),
-            ):
-                names = [tensor.name for tensor in got]
-                if sorted(names) != sorted(want):
-                    raise BundleError(
-                        f"graph {name}, {part.file}: the manifest has the {side} {want}, the file {names}"
-                    )
+            _check_part(name, part, session)
         self.name = name
-        self._slow = [(part, session.inputs) for part, session in parts[:-1]]
+        self.step = parts[-1][1]
+        self._early = [(part, session.inputs) for part, session in parts[:-1]]
         self._sessions = {part.file: session for part, session in parts[:-1]}
-        self._opened = opened
-        self._step = parts[-1][1]
-        self._kept: OrderedDict[bytes, Given] = OrderedDict()
-        self._before: dict[str, tuple[dict[str, NDArray[Any] | bytes], bytes]] = {}
-        found = {tensor.name: tensor.dtype for _, session in parts for tensor in session.inputs}
-        step = {tensor.name: tensor for tensor in self._step.inputs}
-        self.inputs = [
-            step.get(spec.name, Tensor(spec.name, found.get(spec.name, spec.dtype), None)) for spec in inputs
+        self._open_part = open_part
+        self._turn = Turn()
+        self._kept: OrderedDict[bytes, Outputs] = OrderedDict()
+        self._last: dict[str, tuple[dict[str, NDArray[Any] | bytes], bytes]] = {}
+        dtypes = {tensor.name: tensor.dtype for _, session in parts for tensor in session.inputs}
+        step = {tensor.name: tensor for tensor in self.step.inputs}
+        self.inputs: Sequence[Tensor] = [
+            step.get(spec.name, Tensor(spec.name, dtypes.get(spec.name, spec.dtype), None)) for spec in inputs
         ]
-        self.outputs = self._step.outputs
+        self.outputs: Sequence[Tensor] = self.step.outputs
+        self.provider = self.step.provider
+        self.device = self.step.device
 
     @property
-    def provider(self) -> str:
-        """The provider that the step got, in the words that `provider=` takes."""
-        return self._step.provider
+    def kept(self) -> list[Outputs]:
+        """What earlier runs of the parts before the step left on the device, the oldest first."""
+        return list(self._kept.values())
 
     @property
-    def device(self) -> str:
-        """Where device arrays lie: "cuda" or "cpu"."""
-        return self._step.device
+    def open_files(self) -> list[str]:
+        """The files of the parts before the step that are open."""
+        return list(self._sessions)
 
     def device_array(self, array: NDArray[Any]) -> DeviceArray:
         """`array` uploaded to the device, as a session does it."""
-        return self._step.device_array(array)
+        return self.step.device_array(array)
 
     def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
-        """All outputs on the host; raises as a session does."""
-        return self._step.run(self._fed(feed, cancellation), cancellation)
+        """Return all outputs on the host; raises as a session does."""
+        return self.step.run(self._step_feed(feed, token(cancellation)), cancellation)
 
-    def run_on_device(self, feed: Feed, outputs: Sequence[str], cancellation: Cancellation | None = None) -> Given:
-        """The named outputs, left on the device; raises as a session does."""
-        return self._step.run_on_device(self._fed(feed, cancellation), outputs, cancellation)
+    def run_on_device(
+        self,
+        feed: Feed,
+        outputs: Sequence[str] | Mapping[str, DeviceArray],
+        cancellation: Cancellation | None = None,
+    ) -> Outputs:
+        """Return the named outputs on the device; raises as a session does."""
+        return self.step.run_on_device(self._step_feed(feed, token(cancellation)), outputs, cancellation)
 
     def precompute(self, feeds: Iterable[Feed], cancellation: Cancellation | None = None) -> None:
-        """Work out what the other parts give for runs to come, then close them: the step has their memory. `feeds` may
-        lack what the step alone takes.
+        """Run the parts before the step for runs to come, then close them: the step gets their memory.
+
+        `feeds` may lack what the step alone takes.
         """
+        cancellation = token(cancellation)
         for feed in feeds:
-            self._known(feed, cancellation)
-        self._sessions.clear()
+            self._with_outputs(feed, cancellation)
+        with self._turn.taken(cancellation, f"graph {self.name}"):
+            self._sessions.clear()
 
-    def _fed(self, feed: Feed, cancellation: Cancellation | None) -> Feed:
-        """What the step takes: inputs of the graph, and what the other parts give for them."""
-        known = self._known(feed, cancellation)
-        return {tensor.name: known[tensor.name] for tensor in self._step.inputs}
+    def _step_feed(self, feed: Feed, cancellation: Cancellation) -> Feed:
+        known = self._with_outputs(feed, cancellation)
+        return {tensor.name: known[tensor.name] for tensor in self.step.inputs}
 
-    def _known(self, feed: Feed, cancellation: Cancellation | None) -> Feed:
-        """`feed` and what the parts before the step give for it."""
+    def _with_outputs(self, feed: Feed, cancellation: Cancellation) -> Feed:
+        """`feed` and the outputs of the parts before the step for it."""
         known: dict[str, NDArray[Any] | DeviceArray] = dict(feed)
-        came_from: dict[str, bytes] = {}
-        for part, inputs in self._slow:
-            given = {tensor.name: self._fitted(tensor, known[tensor.name]) for tensor in inputs}
-            key = self._key(
-                part.file,
-                {name: came_from[name] if name in came_from else on_host(value) for name, value in given.items()},
-            )
-            if key not in self._kept:
-                if part.file not in self._sessions:
-                    self._sessions[part.file] = self._opened(part.file, cancellation)
-                self._kept[key] = self._sessions[part.file].run_on_device(given, list(part.outputs), cancellation)
-            self._kept.move_to_end(key)
-            known.update(self._kept[key])
-            came_from.update(dict.fromkeys(part.outputs, key))
-        while len(self._kept) > len(self._slow) and sum(map(_size, self._kept.values())) > KEPT_BYTES:
-            self._kept.popitem(last=False)
+        made_by: dict[str, bytes] = {}
+        with self._turn.taken(cancellation, f"graph {self.name}"):
+            for part, inputs in self._early:
+                own = {tensor.name: self._one_number(tensor, known[tensor.name]) for tensor in inputs}
+                key = self._key(
+                    part.file,
+                    {name: made_by[name] if name in made_by else on_host(value) for name, value in own.items()},
+                )
+                if key not in self._kept:
+                    if part.file not in self._sessions:
+                        self._sessions[part.file] = self._open_part(part.file, cancellation)
+                    self._kept[key] = self._sessions[part.file].run_on_device(own, part.outputs, cancellation)
+                self._kept.move_to_end(key)
+                known.update(self._kept[key])
+                made_by.update(dict.fromkeys(part.outputs, key))
+            while len(self._kept) > len(self._early) and sum(map(_bytes, self._kept.values())) > KEPT_BYTES:
+                self._kept.popitem(last=False)
         return known
 
-    def _key(self, file: str, told: Mapping[str, NDArray[Any] | bytes]) -> bytes:
-        """The same for the same part and inputs: of what another part gave, that part's own key counts. Inputs that are
-        as in the call before, as they are in every step but the first, are compared and not hashed.
+    def _key(self, file: str, inputs: Mapping[str, NDArray[Any] | bytes]) -> bytes:
+        """The same for the same part and inputs; the output of another part counts as that part's own key.
+
+        Inputs that equal those of the call before, as they do in every step but the first, are compared and not hashed.
         """
-        before, key = self._before.get(file, ({}, b""))
-        if told.keys() != before.keys() or not all(_same(told[name], before[name]) for name in told):
+        last, key = self._last.get(file, ({}, b""))
+        if inputs.keys() != last.keys() or not all(_same(inputs[name], last[name]) for name in inputs):
             digest = hashlib.sha256(file.encode())
-            for name, value in sorted(told.items()):
+            for name, value in sorted(inputs.items()):
                 array = value if isinstance(value, bytes) else np.ascontiguousarray(value)
                 kind = "" if isinstance(array, bytes) else f"{array.dtype}{array.shape}"
                 digest.update(f"{name}{kind}".encode())
                 digest.update(array if isinstance(array, bytes) else array.data)
             key = digest.digest()
-            self._before[file] = ({n: v if isinstance(v, bytes) else v.copy() for n, v in told.items()}, key)
+            self._last[file] = ({n: v if isinstance(v, bytes) else v.copy() for n, v in inputs.items()}, key)
         return key
 
-    def _fitted(self, tensor: Tensor, value: NDArray[Any] | DeviceArray) -> NDArray[Any] | DeviceArray:
-        """`value`, its one number where the part takes one for all groups. Raises GraphInputError where they differ."""
+    def _one_number(self, tensor: Tensor, value: NDArray[Any] | DeviceArray) -> NDArray[Any] | DeviceArray:
+        """`value`, or its first number where the part takes one for all groups; GraphInputError if they differ."""
         if tensor.shape != (1,) or value.shape == (1,):
             return value
         numbers = on_host(value)
@@ -153,11 +157,21 @@ class Parts:
         return numbers[:1]
 
 
+def _check_part(graph: str, part: PartSpec, session: Runner) -> None:
+    for side, expected, tensors in (
+        ("inputs", part.inputs, session.inputs),
+        ("outputs", part.outputs, session.outputs),
+    ):
+        names = [tensor.name for tensor in tensors]
+        if sorted(names) != sorted(expected):
+            raise BundleError(f"graph {graph}, {part.file}: the manifest has the {side} {expected}, the file {names}")
+
+
 def _same(one: NDArray[Any] | bytes, other: NDArray[Any] | bytes) -> bool:
     if isinstance(one, bytes) or isinstance(other, bytes):
         return isinstance(one, bytes) and isinstance(other, bytes) and one == other
     return one.dtype == other.dtype and one.shape == other.shape and np.array_equal(one, other)
 
 
-def _size(given: Given) -> int:
-    return sum(math.prod(value.shape) * value.dtype.itemsize for value in given.values())
+def _bytes(outputs: Outputs) -> int:
+    return sum(math.prod(value.shape) * value.dtype.itemsize for value in outputs.values())

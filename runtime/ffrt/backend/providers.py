@@ -1,150 +1,232 @@
-"""Execution providers in the words that `provider=` takes: their names, options and packages, and the folder that keeps
-the engines which some of them build.
+"""The table of execution providers, one row each, and which of them a request gets.
+
+A new provider is a row of `PROVIDERS`; one that needs no settings of its own needs no row: any execution provider that
+ONNX Runtime or an installed plug-in has is taken by its own name.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.util import find_spec
 
-PROVIDER_NAMES = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-"""What ONNX Runtime calls each provider."""
-PROVIDERS = ("auto", *PROVIDER_NAMES)
-AUTOMATIC = ("cuda", "cpu")
-"""What "auto" tries, the best first."""
-PLUGINS = {"openvino": "onnxruntime_ep_openvino", "tensorrt-rtx": "onnxruntime_ep_nv_tensorrt_rtx"}
-"""Providers that a package of their own brings to any build of ONNX Runtime: its module has `get_library_path()`."""
-OPENVINO = "openvino"
-"""The provider whose own package is taken where it is installed, before the plug-in, which sees Intel's processors
-alone (:mod:`ffrt.backend.openvino`)."""
-ENGINES = ("tensorrt", "tensorrt-rtx")
-"""Providers that build an engine for a graph, which takes minutes, and keep it in a file."""
-ON_GPU = ("cuda", "tensorrt", "tensorrt-rtx")
-INSTALL = {
-    "cpu": 'pip install "ffrt[cpu]"',
-    "cuda": 'pip install "ffrt[cuda]", with an NVIDIA driver for CUDA 13',
-    "tensorrt": 'pip install "ffrt[cuda]" tensorrt',
-    "tensorrt-rtx": "pip install onnxruntime-ep-nv-tensorrt-rtx, for a GeForce or RTX GPU",
-    "openvino": 'pip install "ffrt[openvino]"',
-}
-ONE_SHAPE = (*ON_GPU, "openvino")
-"""Providers that open a network that sees pictures for one shape at a time: a new shape costs them seconds."""
-RUNS = {"cpu": ("cpu", "openvino"), "cuda": ("cuda", "tensorrt"), "openvino": ("openvino", "cpu")}
-"""Who can run a bundle that was optimised for one provider: the first is meant, the rest take what is not theirs to it.
-A provider that is not named here runs only its own."""
+from ffrt.backend import onnxruntime, openvino
+from ffrt.backend.runner import Provider, SessionOptions
+from ffrt.errors import ProviderError
+
+AUTO = "auto"
+"""What `provider=` takes for the best provider that is there."""
+SUFFIX = "ExecutionProvider"
+"""What ONNX Runtime's own names of execution providers end with."""
 
 
-def runners(optimised_for: str | None) -> tuple[str, ...]:
-    """The providers that can run graphs optimised for one of them, None being for none."""
-    return tuple(PROVIDER_NAMES) if optimised_for is None else RUNS.get(optimised_for, (optimised_for,))
+def _cuda_options(options: SessionOptions) -> Mapping[str, str]:
+    return {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": "1",
+        "prefer_nhwc": str(int(options.channels_last)),
+        "enable_cuda_graph": str(int(options.records)),
+    }
 
 
-def made_for(word: str) -> str:
-    """What a bundle for this provider is optimised for: itself or, for those that run another's, that one."""
-    return word if word in RUNS else next((name for name, able in RUNS.items() if word in able), "cpu")
+def _tensorrt_options(options: SessionOptions) -> Mapping[str, str]:
+    own = {"trt_cuda_graph_enable": str(int(options.records))}
+    if options.engines is not None:
+        own |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(options.engines)}
+        own |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(options.engines)}
+    return own
 
 
-def plugged_in(word: str) -> bool:
-    """Whether the package that brings this provider is installed."""
-    return word in PLUGINS and importlib.util.find_spec(PLUGINS[word]) is not None
+def _tensorrt_rtx_options(options: SessionOptions) -> Mapping[str, str]:
+    own = {"enable_cuda_graph": str(int(options.records))}
+    return own if options.engines is None else {**own, "nv_runtime_cache_path": str(options.engines)}
 
 
-def packaged(word: str) -> bool:
-    """Whether OpenVINO's own package is there to run its graphs."""
-    return word == OPENVINO and importlib.util.find_spec(OPENVINO) is not None
+def _openvino_options(options: SessionOptions) -> Mapping[str, str]:
+    settings = {"INFERENCE_PRECISION_HINT": "f32", **openvino.settings_of(options.threads)}  # else bfloat16 if it can
+    return {"load_config": json.dumps({"CPU": settings})}
 
 
-def automatic(optimised_for: str | None) -> tuple[str, ...]:
-    """What "auto" tries for graphs optimised for a provider, the best first: OpenVINO where they are made for it."""
-    return AUTOMATIC if optimised_for != OPENVINO else RUNS[OPENVINO]
+CPU = Provider(
+    "cpu",
+    "CPUExecutionProvider",
+    install='pip install "ffrt[cpu]"',
+    open=onnxruntime.open_session,
+    automatic=True,
+    survives_fork=True,
+    dtypes=("float32", "float16"),
+    runs=("cpu", "openvino"),
+)
+CUDA = Provider(
+    "cuda",
+    "CUDAExecutionProvider",
+    install='pip install "ffrt[cuda]", with an NVIDIA driver for CUDA 13',
+    open=onnxruntime.open_session,
+    options=_cuda_options,
+    device="cuda",
+    automatic=True,
+    one_shape=True,
+    shrinks_arena=True,
+    dtypes=("float16", "float32"),
+    runs=("cuda",),
+    falls_back_to=(CPU,),
+)
+TENSORRT = Provider(
+    "tensorrt",
+    "TensorrtExecutionProvider",
+    install='pip install "ffrt[cuda]" tensorrt',
+    open=onnxruntime.open_session,
+    options=_tensorrt_options,
+    device="cuda",
+    one_shape=True,
+    keeps_engines=True,
+    runs=("cuda",),
+    falls_back_to=(CUDA, CPU),
+)
+TENSORRT_RTX = Provider(
+    "tensorrt-rtx",
+    "NvTensorRTRTXExecutionProvider",
+    install="pip install onnxruntime-ep-nv-tensorrt-rtx, for a GeForce or RTX GPU",
+    open=onnxruntime.open_session,
+    options=_tensorrt_rtx_options,
+    plugin="onnxruntime_ep_nv_tensorrt_rtx",
+    device="cuda",
+    one_shape=True,
+    keeps_engines=True,
+    falls_back_to=(CUDA, CPU),
+)
+OPENVINO = Provider(
+    "openvino",
+    "OpenVINOExecutionProvider",
+    install='pip install "ffrt[openvino]"',
+    open=openvino.open_session,
+    options=_openvino_options,
+    package="openvino",
+    plugin="onnxruntime_ep_openvino",
+    built_in=False,
+    one_shape=True,
+    dtypes=("bfloat16", "float32"),
+    runs=("openvino", "cpu"),
+    falls_back_to=(CPU,),
+)
+WEBGPU = Provider(
+    "webgpu",
+    "WebGpuExecutionProvider",
+    install='pip install "ffrt[webgpu]", with a GPU and its driver for Vulkan (and libvulkan1), Metal or Direct3D 12',
+    open=onnxruntime.open_session,
+    plugin="onnxruntime_ep_webgpu",
+    one_shape=True,
+    falls_back_to=(CPU,),
+)
+PROVIDERS: dict[str, Provider] = {row.name: row for row in (CPU, CUDA, TENSORRT, TENSORRT_RTX, OPENVINO, WEBGPU)}
+"""Every provider with a name of ours."""
 
 
-def chain(word: str) -> list[str]:
-    """The provider and those that take what it cannot run, in that order."""
-    below = ["cuda", "cpu"] if word in ENGINES else ["cpu"]
-    return list(dict.fromkeys([word, *below]))
+def is_available(provider: Provider) -> bool:
+    """Whether the provider is installed: as a package, as a plug-in, or in this build of ONNX Runtime."""
+    return (
+        has_package(provider)
+        or onnxruntime.has_plugin(provider)
+        or (provider.built_in and onnxruntime.is_built_in(provider))
+    )
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a session asks of its providers.
+def has_package(provider: Provider) -> bool:
+    """Whether the package with an engine of its own for this provider is installed."""
+    return provider.package is not None and find_spec(provider.package) is not None
 
-    `engines` is the folder for what they build, None for none; `nhwc` is for graphs whose normalisations and
-    convolutions were fused for channels last, others get slower; `cuda_graph` records the launches of a run and plays
-    them back, for fixed shapes and device arrays that stay where they are; `sizes` fixes axes by their names;
-    `bfloat16` lets OpenVINO's package multiply in it.
+
+def available_providers() -> list[str]:
+    """The providers that are installed, by the names that `provider=` takes."""
+    return [name for name, provider in PROVIDERS.items() if is_available(provider)]
+
+
+def compatible_with(target: str | None) -> list[Provider]:
+    """The providers that run bundles optimised for `target`, itself first; None is for plain bundles."""
+    able = [row for row in PROVIDERS.values() if target is None or target in row.runs]
+    return sorted(able, key=lambda row: row.name != target)
+
+
+def target_of(provider: Provider) -> str | None:
+    """The provider that a bundle for this one is optimised for; None where it runs plain bundles alone."""
+    return provider.runs[0] if provider.runs else None
+
+
+def auto_order(target: str | None) -> list[Provider]:
+    """What "auto" tries for bundles optimised for `target`, the best first."""
+    if target is not None and target in PROVIDERS and not PROVIDERS[target].automatic:
+        return compatible_with(target)
+    return sorted((row for row in PROVIDERS.values() if row.automatic), key=lambda row: not row.on_gpu)
+
+
+def choose_provider(name: str, optimised_for: str | None = None) -> Provider:
+    """The row of a provider, for "auto" of the best that is there and can run graphs optimised for `optimised_for`.
+
+    Raises ProviderError if it is unknown, not installed, or cannot run such graphs.
     """
-
-    threads: int | None = None
-    engines: Path | None = None
-    nhwc: bool = False
-    cuda_graph: bool = False
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    bfloat16: bool = False
-
-
-def options_of(word: str, wanted: Wanted) -> Mapping[str, str]:
-    """Options of one provider, all in text as ONNX Runtime takes them."""
-    engines = wanted.engines
-    recorded = wanted.cuda_graph and len(wanted.sizes) > 0  # with open axes the host has a part in every run
-    cuda_graph = str(int(recorded))
-    if word == "cuda":
-        return {
-            "cudnn_conv_algo_search": "HEURISTIC",
-            "arena_extend_strategy": "kSameAsRequested",
-            "use_tf32": "1",
-            "prefer_nhwc": str(int(wanted.nhwc)),
-            "enable_cuda_graph": cuda_graph,
-        }
-    if word == "tensorrt":
-        options = {"trt_cuda_graph_enable": cuda_graph}
-        if engines is not None:
-            options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
-            options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(engines)}
-        return options
-    if word == "tensorrt-rtx":
-        options = {"enable_cuda_graph": cuda_graph}
-        return options if engines is None else {**options, "nv_runtime_cache_path": str(engines)}
-    if word == OPENVINO:
-        asked = {"INFERENCE_PRECISION_HINT": "f32", **openvino_settings(wanted.threads)}  # else bfloat16 if it can
-        return {"load_config": json.dumps({"CPU": asked})}
-    return {}
+    if name == AUTO:
+        candidates = [row for row in auto_order(optimised_for) if is_available(row)]
+    else:
+        candidates = [provider_of(name)]
+        if not is_available(candidates[0]):
+            raise ProviderError(
+                f"provider {name!r} is not in this build of ONNX Runtime {onnxruntime.runtime_version()}, which has "
+                f"{available_providers()}; {candidates[0].install}"
+            )
+    for row in candidates:
+        if optimised_for is None or optimised_for in row.runs:
+            return row
+    asked = candidates[0] if candidates else CPU
+    able = [row.name for row in compatible_with(optimised_for)]
+    target = target_of(asked)
+    advice = (
+        "use the bundle that it was made of"
+        if target is None
+        else f"python -m graphs optimise BUNDLE --provider {target} --out FOLDER makes one for {asked.name!r}"
+    )
+    raise ProviderError(
+        f"provider {name!r}: this bundle was optimised for {optimised_for!r} and runs on {able} alone; {advice}"
+    )
 
 
-def openvino_settings(threads: int | None) -> dict[str, str]:
-    """Settings of OpenVINO for the CPU, beside what it computes in."""
-    asked = {"PERFORMANCE_HINT": "LATENCY"}
-    return asked if threads is None else {**asked, "INFERENCE_NUM_THREADS": str(threads)}
+def provider_of(name: str) -> Provider:
+    """The row of a name of ours, or of an execution provider by ONNX Runtime's name for it; else ProviderError."""
+    if name in PROVIDERS:
+        return PROVIDERS[name]
+    for row in PROVIDERS.values():
+        if row.ort_name == name:
+            return row
+    if not name.endswith(SUFFIX):
+        raise ProviderError(
+            f"provider: expected one of {[AUTO, *PROVIDERS]}, or ONNX Runtime's name of an execution provider, such as "
+            f"'MIGraphX{SUFFIX}', got {name!r}"
+        )
+    return Provider(
+        name,
+        name,
+        install=f"install a build of ONNX Runtime that has {name}, or its plug-in package",
+        open=onnxruntime.open_session,
+        plugin=onnxruntime.plugin_of(name),
+        one_shape=True,
+        falls_back_to=(CPU,),
+    )
 
 
-def engines_folder() -> Path:
-    """Where engines are kept: `ffrt/engines` in the user's cache folder, below it a folder for each bundle digest."""
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (asked if asked.is_absolute() else Path.home() / ".cache") / "ffrt" / "engines"
+def check_options(name: str, options: Mapping[str, object] | None) -> dict[str, str]:
+    """The options of a provider, all in text as ONNX Runtime takes them; True and False are "1" and "0".
 
-
-def made(engines: Path | None) -> Path | None:
-    """The folder, made where there is none; None, with a warning, where that is not allowed: engines are not kept."""
-    try:
-        if engines is not None:
-            engines.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        warnings.warn(f"{engines}: engines are not kept ({error})", UserWarning, stacklevel=4)
-        return None
-    return engines
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Every file in a folder and below; none where there is no such folder."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    Raises ProviderError for a name that is no text, a value that is no text or number, and options of "auto".
+    """
+    if options is None or options == {}:
+        return {}
+    if name == AUTO:
+        raise ProviderError(f"provider_options: expected a provider by its name with them, got {name!r}")
+    if not isinstance(options, Mapping):
+        raise ProviderError(f"provider_options: expected a mapping of names to values, got {type(options).__name__}")
+    checked = {}
+    for key, value in options.items():
+        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
+            raise ProviderError(f"provider_options: expected names with text or numbers, got {key!r}: {value!r:.200}")
+        checked[key] = str(int(value)) if isinstance(value, bool) else str(value)
+    return checked

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ffrt._version import __version__
+from ffrt.backend.engines import engines_folder, files_below
 from ffrt.backend.graph import Graph
+from ffrt.backend.onnxruntime import has_plugin, runtime_version
 from ffrt.backend.openvino import multiplies_bfloat16
-from ffrt.backend.providers import PLUGINS, engines_folder, files_below, packaged, plugged_in
-from ffrt.backend.session import available_providers, check_provider, runtime_version
+from ffrt.backend.providers import PROVIDERS, available_providers, choose_provider, has_package
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.cli.table import columns, readable, size_of
 from ffrt.errors import BundleError, FfrtError
@@ -37,7 +38,7 @@ def doctor() -> tuple[str, int]:
         bundle = open_bundle(find_bundle("demo"))
     except BundleError as error:
         rows += [("demo bundle", "no", "see below"), ("cuda", "?", "tried with the demo bundle")]
-        rows += [("auto", check_provider("auto"), "unless it does not start")]
+        rows += [("auto", choose_provider("auto").name, "unless it does not start")]
         return f"{columns(rows)}\n\nnext: {error}", 1
     cuda, why = _cuda(bundle)
     rows += [
@@ -48,10 +49,12 @@ def doctor() -> tuple[str, int]:
     return f"{columns(rows)}\n\nnext: {TRY}", 0
 
 
-def _provided(word: str) -> str:
-    if packaged(word):
-        return f"{word} ({importlib.metadata.version(word)}, {'with' if multiplies_bfloat16() else 'without'} bfloat16)"
-    return f"{word} (plugged in by {PLUGINS[word]})" if plugged_in(word) else word
+def _provided(name: str) -> str:
+    row = PROVIDERS[name]
+    if row.package is not None and has_package(row):
+        version = importlib.metadata.version(row.package)
+        return f"{name} ({version}, {'with' if multiplies_bfloat16() else 'without'} bfloat16)"
+    return f"{name} (plugged in by {row.plugin})" if has_plugin(row) else name
 
 
 def _machine_rows() -> list[Sequence[str]]:

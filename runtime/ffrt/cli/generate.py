@@ -74,7 +74,7 @@ def generate(args: argparse.Namespace) -> int:
         ) as pipe,
     ):
         generation = pipe.generate(request)
-        with _cancelled_by_signals(generation.cancel):
+        with cancelled_by_signals(generation.cancel):
             video = generation.save(args.output, on_step=progress.update)
     if not args.quiet:
         took_s = time.monotonic() - started_s
@@ -104,7 +104,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
+def cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
     """Call `cancel` on Ctrl-C or SIGTERM: Python's own handlers wait until a graph has run to its end."""
     ours, signals = socket.socketpair()
     signals.setblocking(False)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ffrt.backend.arrays import DeviceArray, Feed
 from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph, optimised_for
-from ffrt.backend.providers import ON_GPU, ONE_SHAPE
-from ffrt.backend.session import Memory, Session, check_provider
+from ffrt.backend.providers import PROVIDERS, check_options, choose_provider
+from ffrt.backend.runner import Memory
+from ffrt.backend.session import Session
 from ffrt.bundle import Bundle
 from ffrt.errors import ProviderError, RequestError
 from ffrt.families import SHALLOW
@@ -33,6 +34,7 @@ class SessionSettings:
     threads: int | None = None
     memory: Memory = "fast"
     cuda_graph: bool = False
+    provider_options: Mapping[str, str | int | float] | None = None
 
 
 @dataclass
@@ -54,21 +56,28 @@ class OpenGraphs:
     _process: int = field(default_factory=os.getpid)
 
     def __post_init__(self) -> None:
-        self.provider = check_provider(self.settings.provider, optimised_for(self.bundle))
+        self._row = choose_provider(self.settings.provider, optimised_for(self.bundle))
+        check_options(self.settings.provider, self.settings.provider_options)
         if self.settings.cuda_graph and not self.on_gpu:
+            on_gpu = [name for name, row in PROVIDERS.items() if row.on_gpu]
             raise ProviderError(
-                f"cuda_graph: expected a provider of {list(ON_GPU)}, got {self.provider!r}; leave cuda_graph out"
+                f"cuda_graph: expected a provider of {on_gpu}, got {self.provider!r}; leave cuda_graph out"
             )
+
+    @property
+    def provider(self) -> str:
+        """The provider that graphs are opened with."""
+        return self._row.name
 
     @property
     def on_gpu(self) -> bool:
         """Whether the provider runs on a GPU."""
-        return self.provider in ON_GPU
+        return self._row.on_gpu
 
     @property
     def one_shape(self) -> bool:
         """Whether the provider opens a network for one input shape at a time."""
-        return self.provider in ONE_SHAPE
+        return self._row.one_shape
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +98,7 @@ class OpenGraphs:
                     self.bundle,
                     name,
                     provider=self.settings.provider,
+                    provider_options=self.settings.provider_options,
                     threads=self.settings.threads,
                     memory=self.settings.memory,
                     cuda_graph=self.settings.cuda_graph and "unet" in name,  # the graphs that run step after step
@@ -116,6 +126,7 @@ class OpenGraphs:
                     UPDATE,
                     "update",
                     provider=self.settings.provider if self.on_gpu else "cpu",
+                    provider_options=self.settings.provider_options if self.on_gpu else None,
                     threads=1,
                     optimised_for=optimised_for(self.bundle),
                 )

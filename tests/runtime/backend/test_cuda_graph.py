@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ffrt import Bundle, Cancelled, Pipeline, ProviderError
+from ffrt.backend import onnxruntime
 from ffrt.backend.arrays import DeviceArray, Feed
 from ffrt.backend.cancel import Cancellation
-from ffrt.backend.cuda_graph import Recorded
+from ffrt.backend.cuda_graph import CudaGraphSession
+from ffrt.backend.providers import PROVIDERS
+from ffrt.backend.runner import Provider
 from ffrt.backend.session import Session
 
 NAME = "keyframe_unet"
@@ -42,7 +45,7 @@ class Watched(Session):
 
 
 def address(value: DeviceArray) -> int:
-    return int(value._value.data_ptr())
+    return value.ort_value.data_ptr()
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def feeds(tokens: int = 5, count: int = 4) -> Iterator[dict[str, np.ndarray]]:
 
 
 def test_all_runs_but_the_first_of_a_shape_use_the_same_arrays(watched: Watched, plain: Session) -> None:
-    recorded = Recorded(watched)
+    recorded = CudaGraphSession(NAME, watched)
     for tokens in (5, 3):
         watched.went.clear()
         for feed in feeds(tokens):
@@ -80,7 +83,7 @@ def test_all_runs_but_the_first_of_a_shape_use_the_same_arrays(watched: Watched,
 
 
 def test_what_is_fed_and_what_is_given_are_copies(watched: Watched) -> None:
-    recorded = Recorded(watched)
+    recorded = CudaGraphSession(NAME, watched)
     one, other, *_ = feeds()
     kept = {name: array.copy() for name, array in one.items()}
     first = recorded.run(one)["prediction"]
@@ -95,7 +98,7 @@ def test_a_device_array_is_written_once(watched: Watched, plain: Session, monkey
     written: list[Any] = []
     update = DeviceArray.update
     monkeypatch.setattr(DeviceArray, "update", lambda self, array: (written.append(array.shape), update(self, array)))
-    recorded = Recorded(watched)
+    recorded = CudaGraphSession(NAME, watched)
     one, other, *_ = feeds()
     text = recorded.device_array(one["context"])
     for feed in (one, other, one):
@@ -108,7 +111,7 @@ def test_a_device_array_is_written_once(watched: Watched, plain: Session, monkey
 
 def test_a_run_that_was_ended_leaves_nothing_behind(watched: Watched, plain: Session) -> None:
     """It may have written what it was fed: what came before it is written again."""
-    recorded = Recorded(watched)
+    recorded = CudaGraphSession(NAME, watched)
     one, other, *_ = feeds()
     texts = [recorded.device_array(feed["context"]) for feed in (one, other)]
     for _ in range(2):
@@ -120,18 +123,43 @@ def test_a_run_that_was_ended_leaves_nothing_behind(watched: Watched, plain: Ses
     np.testing.assert_array_equal(recorded.run({**one, "context": texts[0]})["prediction"], want)
 
 
+class OnGpu(Provider):
+    """A provider that is taken for a GPU."""
+
+    on_gpu = True
+
+
 @pytest.mark.parametrize("fps", [2, 30])
-def test_videos_are_the_same(tiny: Bundle, fps: int) -> None:
+def test_videos_are_the_same(tiny: Bundle, fps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Denoising feeds a prediction to the next graph before the next run overwrites it."""
-    made = []
+    row = OnGpu("pretended", "CPUExecutionProvider", install="", open=onnxruntime.open_session)
+    monkeypatch.setitem(PROVIDERS, "pretended", row)
+    videos = []
     for cuda_graph in (False, True):
-        pipe = Pipeline(tiny, provider="cpu", threads=1)
-        graphs = pipe.stages.graphs
-        graphs.settings = replace(graphs.settings, cuda_graph=cuda_graph)
-        made.append(pipe("a red circle", fps=fps, num_inference_steps=3).frames)
-        assert isinstance(pipe.graph("keyframe_unet").session, Recorded) == cuda_graph
-        assert not isinstance(pipe.graph("movq_decoder").session, Recorded)
-    np.testing.assert_array_equal(*made)
+        pipe = Pipeline(tiny, provider="pretended", threads=1, cuda_graph=cuda_graph)
+        videos.append(pipe("a red circle", fps=fps, num_inference_steps=3).frames)
+        assert isinstance(pipe.graph("keyframe_unet").session, CudaGraphSession) == cuda_graph
+        assert not isinstance(pipe.graph("movq_decoder").session, CudaGraphSession)
+    np.testing.assert_array_equal(*videos)
+
+
+def test_a_recording_belongs_to_the_thread_that_began_it(watched: Watched, plain: Session) -> None:
+    """Another's run would overwrite what the first has not read yet; when that thread is gone, the next one has it."""
+    one, other, *_ = feeds()
+    wanted = [plain.run(feed)["prediction"] for feed in (one, other)]
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        mine = first.submit(lambda: CudaGraphSession(NAME, watched)).result()
+        for _ in range(2):
+            kept = first.submit(mine.run_on_device, one, ["prediction"]).result()["prediction"]
+            watched.went.clear()
+            theirs = second.submit(mine.run_on_device, other, ["prediction"]).result()["prediction"]
+            assert watched.went == [({}, None)], "an ordinary run"
+            np.testing.assert_array_equal(kept.numpy(), wanted[0])
+            np.testing.assert_array_equal(theirs.numpy(), wanted[1])
+    watched.went.clear()
+    np.testing.assert_array_equal(mine.run(other)["prediction"], wanted[1])
+    assert watched.went[0][1] is not None, "recorded"
 
 
 def test_a_processor_records_nothing(tiny: Bundle) -> None:

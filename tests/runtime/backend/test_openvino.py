@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,10 +19,10 @@ import pytest
 import graphs.optimise as driver
 from export.__main__ import main as export_main
 from ffrt import Bundle, Cancelled, Context, Pipeline
-from ffrt.backend.openvino import OpenVinoGraph, multiplies_bfloat16
+from ffrt.backend.openvino import OpenVinoSession, multiplies_bfloat16
 from ffrt.backend.parts import Parts
-from ffrt.backend.providers import PROVIDERS, packaged
-from ffrt.backend.session import Session, available_providers, check_provider
+from ffrt.backend.providers import PROVIDERS, available_providers, has_package
+from ffrt.backend.session import Session
 from ffrt.bundle import find_bundle, open_bundle
 from ffrt.errors import GraphInputError, OutOfMemoryError, ProviderError
 from graphs.compare import MIN_PSNR_DB
@@ -44,7 +45,7 @@ def made(demo: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return optimise(demo, tmp_path_factory.mktemp("openvino") / "demo", provider="openvino", dtype="float32")
 
 
-def session_of(bundle: Bundle, **options: str) -> Session:
+def session_of(bundle: Bundle, **options: Any) -> Session:
     return Session(bundle.path("movq_decoder.onnx"), "movq_decoder", provider="openvino", threads=1, **options)
 
 
@@ -102,8 +103,7 @@ def test_few_shapes_stay_compiled(demo: Bundle, memory: str, most: int) -> None:
     ours = session_of(demo, memory=memory)
     for count in (1, 2, 3):
         ours.run({"latent": latents(count)})
-    graph = ours._session
-    assert isinstance(graph, OpenVinoGraph) and len(graph._requests) == most
+    assert isinstance(ours.runner, OpenVinoSession) and ours.runner.compiled == most
 
 
 def test_plain_graphs_make_the_same_video(demo: Bundle) -> None:
@@ -120,8 +120,8 @@ def test_optimised_graphs_make_the_same_video_by_themselves(demo: Bundle, made: 
         assert decibels(want, got) > 60
     parts = pipe.graph("keyframe_unet").session
     assert isinstance(parts, Parts) and parts.provider == "openvino"
-    step = parts._step._session  # type: ignore[union-attr]
-    assert isinstance(step, OpenVinoGraph) and len(step._requests) == 1
+    assert isinstance(parts.step, Session) and isinstance(parts.step.runner, OpenVinoSession)
+    assert parts.step.runner.compiled == 1
     cpu = Pipeline(made, provider="cpu", threads=2)(PROMPT, **REQUEST).frames
     assert decibels(plain(PROMPT, **REQUEST).frames, cpu) > 60
 
@@ -171,30 +171,20 @@ def test_a_run_is_ended_in_the_middle(made: Bundle, last: int) -> None:
     np.testing.assert_array_equal(pipe(PROMPT, **REQUEST).frames, want)
 
 
-def test_a_cancel_between_runs_does_nothing(demo: Bundle) -> None:
-    ours = session_of(demo)
-    graph = ours._session
-    assert isinstance(graph, OpenVinoGraph)
-    graph.cancel()
-    ours.run({"latent": latents(1)})
-    graph.cancel()
-    ours.run({"latent": latents(1)})
-
-
 SIGNALLED = """
 import faulthandler, signal, sys
 from pathlib import Path
 import numpy as np
-from ffrt.backend.openvino import OpenVinoGraph
+from ffrt.backend.openvino import OpenVinoSession
 
 faulthandler.enable()
-graphs = [OpenVinoGraph(Path(sys.argv[1]), {}, bfloat16=False, kept=1) for _ in range(3)]
+graphs = [OpenVinoSession(Path(sys.argv[1]), "g", {}, dtype="float32", kept=1) for _ in range(3)]
 for number in range(3):
-    graphs[number].run(["image"], {"latent": np.zeros((1, 4, 2, 2), np.float32)}, None)
+    graphs[number].run({"latent": np.zeros((1, 4, 2, 2), np.float32)})
 while graphs:
     del graphs[0]
 got = []
-signal.signal(signal.SIGUSR1, lambda *told: got.append(told))
+signal.signal(signal.SIGUSR1, lambda *arguments: got.append(arguments))
 signal.raise_signal(signal.SIGUSR1)
 print(len(got))
 """
@@ -203,7 +193,10 @@ print(len(got))
 def test_a_signal_after_graphs_are_gone_is_no_crash(demo: Bundle) -> None:
     """Each of OpenVINO's cores gives the thread a stack for signals, and may leave it one that is gone."""
     done = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, str(demo.path("movq_decoder.onnx"))], capture_output=True, text=True
+        [sys.executable, "-c", SIGNALLED, str(demo.path("movq_decoder.onnx"))],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
@@ -231,27 +224,24 @@ def test_weights_may_not_leave_the_bundle(demo: Bundle, tmp_path: Path) -> None:
 
 
 def test_too_little_memory_is_told(demo: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_left(self: OpenVinoGraph, shapes: object) -> None:
+    def none_left(*_: object) -> None:
         raise RuntimeError("std::bad_alloc")
 
-    monkeypatch.setattr(OpenVinoGraph, "_request", none_left)
+    monkeypatch.setattr(OpenVinoSession, "run", none_left)
     with pytest.raises(OutOfMemoryError, match='memory="low"'):
         session_of(demo).run({"latent": latents(1)})
 
 
-@pytest.mark.parametrize(
-    ("there", "optimised_for", "want"),
-    [(True, "openvino", "openvino"), (True, None, "cpu"), (True, "cpu", "cpu"), (False, "openvino", "cpu")],
-)
-def test_what_auto_means(monkeypatch: pytest.MonkeyPatch, there: bool, optimised_for: str | None, want: str) -> None:
-    words = ["cpu", *(["openvino"] if there else [])]
-    monkeypatch.setattr("ffrt.backend.session.available_providers", lambda: words)
-    assert check_provider("auto", optimised_for) == want
+def test_a_setting_that_openvino_does_not_have_is_refused(demo: Bundle) -> None:
+    with pytest.raises(ProviderError, match=r"provider_options: expected some of .*NUM_STREAMS.*, got \['STREAMS'\]"):
+        session_of(demo, provider_options={"STREAMS": 1})
+    ours = session_of(demo, provider_options={"NUM_STREAMS": 1})
+    assert ours.run({"latent": latents(1)})["image"].shape == (1, 3, 32, 32)
 
 
 def test_the_package_is_found() -> None:
     assert "openvino" in available_providers()
-    assert [word for word in PROVIDERS if packaged(word)] == ["openvino"]
+    assert [name for name, row in PROVIDERS.items() if has_package(row)] == ["openvino"]
 
 
 def test_it_loads_without_a_word() -> None:

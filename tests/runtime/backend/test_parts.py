@@ -16,7 +16,7 @@ import pytest
 from ffrt import Bundle, Pipeline
 from ffrt.backend import parts
 from ffrt.backend.graph import Graph
-from ffrt.backend.session import Session
+from ffrt.backend.onnxruntime import OnnxRuntimeSession
 from ffrt.bundle import GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, GraphInputError, ProviderError
 from ffrt.families import KANDINSKY_1_0
@@ -45,13 +45,13 @@ def runs(apart: Bundle, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     names = {part.outputs: part.file for graph in apart.graphs.values() for part in graph.parts}
     names[("prediction",)] = "step"
     counted: Counter[str] = Counter()
-    run = Session.run_on_device
+    run = OnnxRuntimeSession.run_on_device
 
     def count(self, feed, outputs, cancellation=None):
         counted[names.get(tuple(outputs), "other")] += 1
         return run(self, feed, outputs, cancellation)
 
-    monkeypatch.setattr(Session, "run_on_device", count)
+    monkeypatch.setattr(OnnxRuntimeSession, "run_on_device", count)
     return counted
 
 
@@ -120,13 +120,13 @@ def test_what_is_kept_has_a_limit(
     split, plain = (Graph(one, "keyframe_unet", provider="cpu", threads=1) for one in (apart, tiny))
     for time in range(30):
         split(feed(1, time))
-    kept = split.session._kept
-    assert len(kept) == 31, "all tables of a schedule fit"
+    assert len(split.session.kept) == 31, "all tables of a schedule fit"
     monkeypatch.setattr(parts, "KEPT_BYTES", limit)
     runs.clear()
     for time in range(100, 130):
         same(split(feed(1, time)), plain(feed(1, time)))
-        held = sum(value.numpy().nbytes for given in kept.values() for value in given.values())
+        kept = split.session.kept
+        held = sum(value.numpy().nbytes for outputs in kept for value in outputs.values())
         assert len(kept) == 2 or held <= limit
     assert (runs[TEXT], runs[TABLES]) == (0, 30)
 

@@ -1,0 +1,31 @@
+"""The folder of the engines that some providers build."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+logger = logging.getLogger("ffrt")
+
+
+def engines_folder() -> Path:
+    """Where engines are kept: `ffrt/engines` in the user's cache folder, with a folder per bundle digest."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "ffrt" / "engines"
+
+
+def ensure_dir(folder: Path | None) -> Path | None:
+    """Create the folder if needed. If that fails, log a warning and return None: engines are then not kept."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logger.warning("%s: engines are not kept (%s)", folder, error)
+        return None
+    return folder
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file below a folder; none where there is no such folder."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
