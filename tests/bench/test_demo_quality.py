@@ -1,7 +1,8 @@
-"""`bench.demo_quality` gives rendered truth full marks, counts what is wrong, and runs on a tiny bundle."""
+"""`bench.demo_quality` gives rendered truth full marks and counts what is wrong; its prompts are evenly spread."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.contenders import baselines
-from bench.datasets.prompts import Case, cases
+from bench.datasets.prompts import SHAPE_ACTIONS, Case, cases
 from bench.datasets.shapes import held_out, truth
 from bench.demo_quality import __main__ as demo_quality
 from bench.demo_quality.latents import PASSES, interpolation, reconstruction
@@ -22,7 +23,7 @@ from bench.demo_quality.targets import targets
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames
 from bench.metrics.pixels import PEAK_DB
-from export.datasets import shapes
+from export.datasets import captions, shapes
 from ffrt import Bundle
 
 SAMPLING = Sampling()
@@ -150,3 +151,40 @@ def test_the_whole_bench_runs_on_a_bundle(tiny: Bundle, tmp_path: Path, capsys: 
     assert not found["targets"][0]["met"]
     assert demo_quality.main(["--quick", "--strict", "--parts", "movq", *paths]) == 1
     assert "prompts" not in json.loads(place.read_text())
+
+
+def test_prompts_are_the_grammars_and_spread_evenly() -> None:
+    drawn = cases(60)
+    for case in drawn:
+        cell = shapes.Combination(case.colour, case.shape, case.action, case.background, case.size)
+        assert case.prompt == captions.canonical(shapes.sample_parameters(cell, np.random.default_rng(0)))
+    for name, kinds in (("colour", 6), ("background", 4), ("size", 3)):
+        counts = [
+            len(list(group)) for _, group in itertools.groupby(sorted(str(getattr(case, name)) for case in drawn))
+        ]
+        assert len(counts) == kinds and max(counts) - min(counts) <= 2
+    assert {(case.shape, case.action) for case in drawn} == set(SHAPE_ACTIONS)
+
+
+def test_tuning_never_sees_the_reported_prompts_or_seeds() -> None:
+    test, tune = cases(300), cases(300, "tune")
+    for name in ("prompt", "seed"):
+        values = [{getattr(case, name) for case in found} for found in (test, tune)]
+        assert [len(found) for found in values] == [300, 300] and not values[0] & values[1]
+    assert cases(7) == test[:7]
+
+
+@pytest.mark.parametrize(
+    ("count", "split", "words"),
+    [(0, "test", "1 to 300"), (301, "tune", "1 to 300"), (3, "x", "split: expected one of")],
+)
+def test_prompts_out_of_range_are_refused(count: int, split: str, words: str) -> None:
+    with pytest.raises(BenchError, match=words):
+        cases(count, split)
+
+
+def test_truth_agrees_across_rates() -> None:
+    clip = held_out(1)[0]
+    frames = {rate: truth(clip, rate) for rate in (2, 8, 32)}
+    assert [len(found) for found in frames.values()] == [16, 61, 241]
+    assert np.array_equal(frames[2], frames[8][::4]) and np.array_equal(frames[8], frames[32][::4])
