@@ -189,7 +189,7 @@ def plot(record: Mapping[str, Any]) -> Pixels:
 
 def arguments(line: ArgumentParser) -> None:
     """The arguments of this bench alone."""
-    line.add_argument("--clips", type=int, default=8, help="held-out clips, before those that stand still go (8)")
+    line.add_argument("--clips", type=int, default=4, help="held-out clips, before those that stand still go (4)")
     line.add_argument("--fixed", type=int, nargs="+", default=[3, 12], help="values given whatever is right (3 12)")
     line.add_argument("--quick", action="store_true", help=f"a smoke run: at most 2 clips, s of {QUICK_SKIPS} only")
 

@@ -236,3 +236,7 @@ def test_every_bench_of_a_record_has_a_table() -> None:
     assert set(PARTS) <= set(TABLES)
     for path in (ROOT / "bench" / "results").glob("*.json"):
         assert json.loads(path.read_text(encoding="utf-8"))["bench"] in TABLES
+
+
+def test_the_records_are_true_and_the_pages_show_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--check"]) == 0, capsys.readouterr().err
