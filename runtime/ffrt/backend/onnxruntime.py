@@ -265,7 +265,7 @@ def _plugged_device(provider: Provider) -> Any:
     for device in _ep_devices():
         if device.ep_name == provider.ort_name:
             return device
-    raise ProviderError(f"provider {provider.name!r} finds no device here that it can run on")
+    raise ProviderError(f"provider {provider.name!r} finds no device here that it can run on; {provider.install}")
 
 
 @functools.cache
