@@ -31,7 +31,6 @@ from ffrt.bundle import Bundle, open_bundle
 from ffrt.errors import (
     BundleError,
     Cancelled,
-    EngineRebuilt,
     FfrtError,
     GraphInputError,
     OutOfMemoryError,
@@ -53,7 +52,6 @@ __all__ = [
     "Cancelled",
     "Checkpoint",
     "Context",
-    "EngineRebuilt",
     "FfrtError",
     "Generation",
     "GraphInputError",

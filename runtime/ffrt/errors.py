@@ -45,7 +45,3 @@ class RequestError(FfrtError, ValueError):
 
 class VideoWriteError(FfrtError):
     """A video could not be written; no partial file is left behind."""
-
-
-class EngineRebuilt(UserWarning):
-    """An engine of the user's cache folder could not be read; it was removed and is built again."""
