@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ffrt.backend.providers import PROVIDERS as ROWS
 from ffrt.bundle import find_bundle, open_bundle
 from ffrt.errors import FfrtError
 from ffrt.families import SHALLOW
 from graphs.deep_cache import write_cached
-from graphs.optimise import DTYPES, DTYPES_OF, optimise
+from graphs.optimise import DTYPES, optimise
 from graphs.passes.table import ON_REQUEST, PROVIDERS, names_of
 from graphs.store import open_graph
 from graphs.update import PLACE, update_graph
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_optimise)
     _add_bundle_and_out(command)
     command.add_argument("--provider", choices=PROVIDERS, default="cpu", help="what it will run on (cpu)")
-    defaults = {provider: dtypes[0] for provider, dtypes in DTYPES_OF.items()}
+    defaults = {name: ROWS[name].dtypes[0] for name in PROVIDERS}
     command.add_argument("--dtype", choices=DTYPES, help=f"numbers to compute in {defaults}")
     every = list(dict.fromkeys(name for provider in PROVIDERS for name in names_of(provider)))
     command.add_argument("--without", nargs="+", choices=every, default=[], metavar="PASS", help=f"leave out: {every}")

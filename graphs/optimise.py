@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ffrt.backend.openvino import multiplies_bfloat16
+from ffrt.backend.providers import PROVIDERS as ROWS
 from ffrt.bundle import Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, RequestError
 from graphs.compare import REFERENCE, check_psnr, compare_graph, compare_videos
@@ -27,12 +28,6 @@ from graphs.store import check_place, new_folder, open_graph, write_graph, write
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-DTYPES_OF: Mapping[str, tuple[Dtype, ...]] = {
-    "cpu": ("float32", "float16"),
-    "cuda": ("float16", "float32"),
-    "openvino": ("bfloat16", "float32"),
-}
-"""What each provider computes in; the first one is the default."""
 LIMITS: Mapping[str, float] = {"exact": 1e-3, "rounded": 5e-2}
 """Largest relative RMS error of a graph, of the same numbers and of float16 or int8 ones. A bundle computes in bfloat16
 only when OpenVINO runs it, so its graphs are compared in float32."""
@@ -95,15 +90,14 @@ def plan(
     """
     if provider not in PROVIDERS:
         raise RequestError(f"provider: expected one of {list(PROVIDERS)}, got {provider!r}; {_SEE_HELP}")
-    able = DTYPES_OF[provider]
-    if dtype is None:
-        dtype = able[0]
-    if dtype not in able:
+    row = ROWS[provider]
+    able = [each for each in DTYPES if each in row.dtypes]
+    chosen = next((each for each in able if each == (row.dtypes[0] if dtype is None else dtype)), None)
+    if chosen is None:
         raise RequestError(
-            f"dtype: expected one of {sorted(able, key=DTYPES.index)} for {provider!r}, got {dtype!r}; without it, "
-            f"{able[0]} is used"
+            f"dtype: expected one of {able} for {provider!r}, got {dtype!r}; without it, {row.dtypes[0]} is used"
         )
-    if verify and dtype == "bfloat16" and not multiplies_bfloat16():
+    if verify and chosen == "bfloat16" and not multiplies_bfloat16():
         raise RequestError(
             "dtype: bfloat16 cannot be compared with float32 on this machine: OpenVINO is not installed (pip install "
             '"ffrt[openvino]"), or the processor does not multiply in bfloat16; type python -m graphs optimise '
@@ -121,7 +115,7 @@ def plan(
                 f"also: expected some of {list(ON_REQUEST)}, which run on request, got {name!r}; {_SEE_HELP}"
             )
     passes = (*(name for name in known if name not in without), *dict.fromkeys(also))
-    return Optimised(provider, passes, dtype)
+    return Optimised(provider, passes, chosen)
 
 
 _SEE_HELP = "type python -m graphs optimise --help"
@@ -167,7 +161,7 @@ def _verify(plain: Bundle, rewritten: Bundle, target: Optimised, out: Path, repo
     """
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.trial.", dir=out.parent) as trial:
         comparable = rewritten
-        if target.dtype == "float16" or target.provider == "cuda":
+        if target.dtype == "float16" or target.provider not in ROWS[REFERENCE].runs:
             special = {row.name for row in PASSES if not row.portable}
             portable = replace(target, passes=tuple(name for name in target.passes if name not in special))
             comparable = _write(plain, Path(trial), portable, lambda line: None, emulate=True)

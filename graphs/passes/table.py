@@ -8,6 +8,7 @@ from functools import partial
 
 import onnx_ir as ir
 
+from ffrt.backend.providers import PROVIDERS as ROWS
 from graphs.passes.attention import fuse_attention
 from graphs.passes.channels_last import channels_last_views
 from graphs.passes.constant_attention import constant_attention
@@ -24,7 +25,7 @@ SPLIT = "split"
 PAD_TEXT = "pad_text"
 """Pads the text that those hand on (`graphs.passes.text_length`): some providers compile a network for one shape."""
 INT8_TEXT = "int8_text"
-PROVIDERS = ("cpu", "cuda", "openvino")
+PROVIDERS = tuple(name for name, row in ROWS.items() if row.dtypes)
 """Providers that a bundle can be rewritten for."""
 
 
@@ -72,7 +73,7 @@ ON_REQUEST = tuple(row.name for row in PASSES if row.on_request)
 
 def names_of(provider: str) -> list[str]:
     """The passes that run for `provider` unless they are left out, in order."""
-    last = [SPLIT, PAD_TEXT] if provider != "cpu" else [SPLIT]
+    last = [SPLIT, PAD_TEXT] if ROWS[provider].one_shape else [SPLIT]
     return [*(row.name for row in PASSES if row.is_for(provider) and not row.on_request), *last]
 
 

@@ -8,10 +8,11 @@ import onnx_ir as ir
 import pytest
 
 from ffrt import Bundle
+from ffrt.backend.providers import PROVIDERS as ROWS
 from ffrt.bundle import open_bundle
 from graphs import optimise as driver
 from graphs.__main__ import main, parser
-from graphs.passes.table import PAD_TEXT, PASSES, SPLIT
+from graphs.passes.table import PAD_TEXT, PASSES, PROVIDERS, SPLIT
 from graphs.store import open_graph
 from graphs.update import PLACE
 
@@ -98,6 +99,10 @@ def test_help_and_documentation_name_every_pass(capsys: pytest.CaptureFixture[st
     for name in {*(row.name for row in PASSES), SPLIT, PAD_TEXT}:
         assert f"'{name}'" in output, name
         assert f"| `{name}` |" in page, name
+
+
+def test_every_provider_runs_bundles_that_can_be_written() -> None:
+    assert {target for row in ROWS.values() for target in row.runs} <= set(PROVIDERS)
 
 
 def test_update_writes_the_graph_of_the_runtime(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:

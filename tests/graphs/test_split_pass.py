@@ -25,7 +25,7 @@ from ffrt.backend.session import Session
 from ffrt.bundle import PartSpec
 from ffrt.errors import BundleError
 from ffrt.families import KANDINSKY_1_1
-from ffrt.sampling import drain, normal_noise
+from ffrt.sampling import Sampling, drain, normal_noise
 from ffrt.stages.interpolate import WINDOW_GROUPS, interpolation_steps, noise_shape, windows
 from graphs.passes.split import split
 from graphs.passes.table import apply, names_of
@@ -182,11 +182,8 @@ def test_parts_interpolate_in_windows_as_the_whole_does(
             INTERPOLATION_1_1.passes[0],
             latents,
             normal_noise(7, 2, noise_shape("group", latents.shape)),
-            method="group",
+            Sampling(2, guidance_scale, "ddpm"),
             prompt=prompt,
-            num_inference_steps=2,
-            guidance_scale=guidance_scale,
-            sampler="ddpm",
         )
         results.append(drain(steps))
     same(*results, 1e-5)
