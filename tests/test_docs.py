@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder / "pages"
+
+
+def test_the_manifest_on_the_page_of_the_format_is_that_of_the_demo() -> None:
+    page = (ROOT / "docs" / "bundle-format.md").read_text(encoding="utf-8")
+    shown = json.loads(page.split("```json\n")[1].split("```")[0])
+    demo = json.loads((ROOT / "graphs" / "demo" / "manifest.json").read_text(encoding="utf-8"))
+    assert set(shown) == set(demo)
+    for part in set(demo) - {"files", "graphs", "created_with"}:
+        assert shown[part] == demo[part], part
+    assert set(shown["graphs"]["keyframe_unet"]) == set(demo["graphs"]["keyframe_unet"])
+    assert set(shown["graphs"]) < set(demo["graphs"]) and set(shown["files"]) < set(demo["files"])
 
 
 @pytest.mark.slow
