@@ -124,6 +124,7 @@ def measure_scale(asked: Namespace, scale: str) -> Result:
         "ratios": {},
     }
     if "cost" in parts:
+        sizes = cells(scale, bundle, asked.quick, asked.side)
         rate = product_rate(asked.provider, asked.threads)
         opened = {
             "bundle": str(bundle.folder),
@@ -134,7 +135,7 @@ def measure_scale(asked: Namespace, scale: str) -> Result:
         record |= {"product_flops_per_s": rate, "steps_in_a_row": row, "memory": memory}
         record["cells"] = measure_cells(
             pipe,
-            cells(scale, bundle, asked.quick, asked.side),
+            sizes,
             methods,
             min(asked.runs, 3) if asked.quick else asked.runs,
             row,

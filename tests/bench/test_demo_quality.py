@@ -27,6 +27,7 @@ from export.datasets import captions, shapes
 from ffrt import Bundle
 
 SAMPLING = Sampling()
+MEASURED = ("2 to 8 fps", "2 to 30 fps")
 
 
 class Shown:
@@ -74,7 +75,7 @@ def record() -> dict[str, Any]:
     found: dict[str, Any] = {
         "prompts": prompts,
         "movq": reconstruction(pipe, clips),
-        "interpolation": {passes: interpolation(pipe, clips, passes, SAMPLING) for passes in PASSES},
+        "interpolation": {passes: interpolation(pipe, clips, passes, SAMPLING) for passes in MEASURED},
     }
     return {**found, "targets": targets(found)}
 
@@ -85,7 +86,7 @@ def test_truth_scores_full_and_its_linear_interpolation_gains_nothing(record: di
     assert scores["size"]["of"] == sum(case.size is not None for case in cases(8)) < 8
     assert record["prompts"]["failures"] == []
     assert record["movq"]["mean_db"] == PEAK_DB
-    assert list(record["interpolation"]) == ["2 to 8 fps", "8 to 30 fps", "2 to 30 fps"]
+    assert set(MEASURED) == set(record["interpolation"]) < set(PASSES)
     for passes in record["interpolation"].values():
         found = passes["moving"]
         assert found["ffrt"] == pytest.approx(found["linear"], abs=0.01)

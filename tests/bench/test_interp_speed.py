@@ -40,9 +40,9 @@ def test_a_graph_has_the_flops_that_pytorch_counts(method: Method, rows: int, gr
     items, *rest = noise_shape(method, shape)
     inputs = feed(np.zeros((rows * items, *rest), np.float32), 500.0)
     group = PRESETS["demo"].interpolation
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         network = untexted(group if method == "group" else masked_shape(group))
-        network(*(torch.from_numpy(value) for value in inputs.values()))
+        network(*(torch.from_numpy(value).to("meta") for value in inputs.values()))
     assert count_flops(DEMO / f"{GRAPHS[method]}.onnx", inputs) == counter.get_total_flops() > 0
 
 
@@ -117,6 +117,13 @@ def test_rounds_keep_every_run() -> None:
     assert found == {"a": [1.0] * 3, "b": [1.0] * 3}
 
 
+@pytest.fixture
+def rated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose rate of matrix products is known."""
+    monkeypatch.setattr(interp_speed, "product_rate", lambda provider, threads: 1e10)
+
+
+@pytest.mark.usefixtures("rated")
 def test_a_quick_run_prints_the_ratio_of_every_design(
     masked: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +139,7 @@ def test_a_quick_run_prints_the_ratio_of_every_design(
     assert str(masked.folder) not in json.dumps(record)
 
 
+@pytest.mark.usefixtures("rated")
 def test_quality_and_memory_stand_in_the_record(masked: Bundle, tmp_path: Path) -> None:
     arguments = ["--bundle", str(masked.folder), "--threads", "1", "--runs", "1", "--clips", "1"]
     arguments += ["--parts", "cost", "quality", "--json", str(tmp_path / "record.json")]
@@ -144,6 +152,7 @@ def test_quality_and_memory_stand_in_the_record(masked: Bundle, tmp_path: Path) 
     assert plot(record).shape == (460, 1200, 3) and "PSNR of the changes" in table(record)
 
 
+@pytest.mark.usefixtures("rated")
 def test_an_absent_design_is_said_and_fails(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--quick", "--bundle", str(tiny.folder), "--threads", "1", "--json", str(tmp_path / "record.json")]
     assert interp_speed.main(arguments) == 1
@@ -170,6 +179,7 @@ def test_what_cannot_be_measured_is_refused(
     assert words in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
+@pytest.mark.usefixtures("rated")
 def test_scales_are_measured_in_turn_and_keep_their_own_records(
     masked: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +196,7 @@ def test_scales_are_measured_in_turn_and_keep_their_own_records(
     assert said.index("scale small") < said.index("scale demo")
 
 
+@pytest.mark.usefixtures("rated")
 def test_the_full_scale_leaves_its_weights_on_disk(
     masked: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

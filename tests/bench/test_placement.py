@@ -41,6 +41,7 @@ def placed(wheel: Path, variant: Bundle) -> dict[str, Placement]:
     return {one.graph: one for one in place(graphs_of(variant), letters_of(variant), wheel)}
 
 
+@pytest.mark.slow
 def test_parts_hand_on_what_they_have_without_a_cast(variant: Bundle) -> None:
     for spec in variant.graphs.values():
         known: dict[str | None, ir.DataType | None] = {}
