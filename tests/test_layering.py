@@ -23,8 +23,8 @@ FLOORS = {
     "runtime/ffrt": {"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "rich"},
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
-        *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "transformers"},
-        *{"safetensors", "tokenizers", "matplotlib"},
+        *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum"},
+        *{"transformers", "safetensors", "tokenizers", "matplotlib"},
     },
     "bench": {
         *{"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},

@@ -56,7 +56,7 @@ def loaded(modules: Mapping[str, nn.Module], weights: Path) -> dict[str, nn.Modu
 def shared(weights: Path) -> dict[str, nn.Module]:
     """The demo's text encoder and decoder, which a random bundle keeps."""
     from export.models.movq import MoVQDecoder
-    from export.models.t5 import TextEncoder
+    from export.models.text import TextEncoder
 
     demo = PRESETS["demo"]
     return loaded({"text_encoder": TextEncoder(demo.text), "movq_decoder": MoVQDecoder(demo.movq)}, weights)

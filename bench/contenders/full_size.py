@@ -22,11 +22,11 @@ from bench.contenders.work import Scale, Stage
 from bench.datasets.release import TWO_LEVELS
 from export.checkpoints.defaults import INTERPOLATION_1_0, KEYFRAMES_1_0
 from export.checkpoints.safetensors import header_of
-from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, T5Config, UNetConfig
+from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, TextConfig, UNetConfig
 from export.models.keyframes import KeyframeUNet
 from export.models.limits import Limits
 from export.models.movq import MoVQDecoder
-from export.models.t5 import TextEncoder
+from export.models.text import TextEncoder
 from export.onnx.demo import untexted
 from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED
@@ -63,7 +63,7 @@ class Shapes:
     keyframes: UNetConfig
     interpolation: UNetConfig
     decoder: MoVQConfig
-    text: T5Config
+    text: TextConfig
     side: int
 
     def work(self, name: str) -> Scale:
@@ -84,14 +84,28 @@ SHAPES: Mapping[str, Shapes] = {
         KEYFRAME_SHAPES["Conv1dAttn1dBlocks"],
         INTERPOLATION_SHAPES["full"],
         DECODERS["image"],
-        T5Config(32128, 4096, 256, 16384, 32, 16, 4096, dense_act_fn="silu"),
+        TextConfig(
+            "t5",
+            {
+                **{"vocab_size": 32128, "d_model": 4096, "d_kv": 256, "d_ff": 16384, "num_layers": 32, "num_heads": 16},
+                "feed_forward_proj": "gated-silu",
+            },
+            4096,
+        ),
         64,
     ),
     "tiny": Shapes(
         _TINY,
         replace(_TINY, num_channels=20, out_channels=12),
         MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(32,), resolution=256),
-        T5Config(64, 64, 16, 128, 2, 4, 64),
+        TextConfig(
+            "t5",
+            {
+                **{"vocab_size": 64, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4},
+                "feed_forward_proj": "gated-gelu",
+            },
+            64,
+        ),
         8,
     ),
 }

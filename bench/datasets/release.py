@@ -134,19 +134,11 @@ def write_text_encoder(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    from export.checkpoints.names import hugging_face_key
-    from export.models.configs import T5Config
-    from export.models.t5 import T5Encoder
+    from transformers import T5Config, T5EncoderModel
 
-    folder.mkdir(exist_ok=True)
-    names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-    sizes = (64, 32, 8, 64, 2, 4)
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     torch.manual_seed(0)
-    encoder = T5Encoder(T5Config(*sizes, context_dim=32, projection=False))
-    state = {hugging_face_key(f"t5.{key}"): value for key, value in encoder.state_dict().items()}
-    torch.save(state, folder / "pytorch_model.bin")
-    config = {"model_type": "t5", "feed_forward_proj": "gated-gelu", **dict(zip(names, sizes, strict=True))}
-    (folder / "config.json").write_text(json.dumps(config))
+    T5EncoderModel(T5Config(**sizes, feed_forward_proj="gated-gelu")).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "car": 3}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])

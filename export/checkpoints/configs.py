@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from export.errors import ConfigError
-from export.models.configs import MoVQConfig, T5Config, UNetConfig
+from export.models.configs import MoVQConfig, UNetConfig
 
 _REQUIRED = ("model_channels", "time_embed_dim", "context_dim")
 _DEFAULTS: dict[str, Any] = {
@@ -124,10 +124,6 @@ def movq_config(released: Mapping[str, Any]) -> MoVQConfig:
 
     Raises TypeError for one that is missing, ConfigError for a kernel that does not fit.
     """
-    return MoVQConfig(**known_fields(MoVQConfig, released))
-
-
-def known_fields(kind: type[MoVQConfig] | type[T5Config], released: Mapping[str, Any]) -> dict[str, Any]:
-    """The released arguments that a configuration of ours has a field for, lists as tuples."""
-    known = {field.name for field in fields(kind)}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in released.items() if k in known}
+    known = {field.name for field in fields(MoVQConfig)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in released.items() if k in known}
+    return MoVQConfig(**given)

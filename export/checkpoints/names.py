@@ -109,35 +109,19 @@ _MOVQ = [
     (".proj_out.", ".output."),
 ]
 
-_T5 = [
-    ("shared.", "embedding."),
-    ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.", "position.bias."),
-    ("encoder.block.#.layer.0.SelfAttention.relative_attention_bias.", "layers.#.position.bias."),  # UMT5
-    ("encoder.final_layer_norm.", "norm."),
-    ("encoder.block.#.layer.0.SelfAttention.q.", "layers.#.query."),
-    ("encoder.block.#.layer.0.SelfAttention.k.", "layers.#.key."),
-    ("encoder.block.#.layer.0.SelfAttention.v.", "layers.#.value."),
-    ("encoder.block.#.layer.0.SelfAttention.o.", "layers.#.output."),
-    ("encoder.block.#.layer.0.layer_norm.", "layers.#.attention_norm."),
-    ("encoder.block.#.layer.1.DenseReluDense.wi_0.", "layers.#.gate."),
-    ("encoder.block.#.layer.1.DenseReluDense.wi_1.", "layers.#.linear."),
-    ("encoder.block.#.layer.1.DenseReluDense.wi.", "layers.#.feed_input."),
-    ("encoder.block.#.layer.1.DenseReluDense.wo.", "layers.#.feed_output."),
-    ("encoder.block.#.layer.1.layer_norm.", "layers.#.feed_norm."),
-]
-
-_CLIP = [
-    ("text_model.embeddings.token_embedding.", "embedding."),
-    ("text_model.embeddings.position_embedding.", "position."),
-    ("text_model.final_layer_norm.", "norm."),
-    ("text_model.encoder.layers.#.self_attn.q_proj.", "layers.#.query."),
-    ("text_model.encoder.layers.#.self_attn.k_proj.", "layers.#.key."),
-    ("text_model.encoder.layers.#.self_attn.v_proj.", "layers.#.value."),
-    ("text_model.encoder.layers.#.self_attn.out_proj.", "layers.#.output."),
-    ("text_model.encoder.layers.#.layer_norm1.", "layers.#.attention_norm."),
-    ("text_model.encoder.layers.#.layer_norm2.", "layers.#.feed_norm."),
-    ("text_model.encoder.layers.#.mlp.fc1.", "layers.#.feed_input."),
-    ("text_model.encoder.layers.#.mlp.fc2.", "layers.#.feed_output."),
+_TEXT_BEFORE = [
+    ("^t5.embedding.", "^encoder.embed_tokens."),
+    ("^t5.position.bias.", "^encoder.block.0.layer.0.SelfAttention.relative_attention_bias."),
+    ("^t5.norm.", "^encoder.final_layer_norm."),
+    ("^t5.layers.#.query.", "^encoder.block.#.layer.0.SelfAttention.q."),
+    ("^t5.layers.#.key.", "^encoder.block.#.layer.0.SelfAttention.k."),
+    ("^t5.layers.#.value.", "^encoder.block.#.layer.0.SelfAttention.v."),
+    ("^t5.layers.#.output.", "^encoder.block.#.layer.0.SelfAttention.o."),
+    ("^t5.layers.#.attention_norm.", "^encoder.block.#.layer.0.layer_norm."),
+    ("^t5.layers.#.gate.", "^encoder.block.#.layer.1.DenseReluDense.wi_0."),
+    ("^t5.layers.#.linear.", "^encoder.block.#.layer.1.DenseReluDense.wi_1."),
+    ("^t5.layers.#.feed_output.", "^encoder.block.#.layer.1.DenseReluDense.wo."),
+    ("^t5.layers.#.feed_norm.", "^encoder.block.#.layer.1.layer_norm."),
 ]
 
 
@@ -194,40 +178,15 @@ def _turned(key: str, levels: int) -> str:
     return re.sub(r"^decoder\.up\.(\d+)\.", lambda found: f"decoder.up.{levels - 1 - int(found[1])}.", key)
 
 
-def _begin(table: list[tuple[str, str]], key: str) -> str:
-    """Replace the beginning that the first fitting row names; ``#`` stands for the same number on both sides."""
-    for theirs, ours in table:
-        found = re.match(re.escape(theirs).replace(r"\#", r"(\d+)"), key)
-        if found:
-            return ours.replace("#", found[1] if "#" in theirs else "") + key[found.end() :]
-    return key
+def text_key(key: str) -> str:
+    """The demo's text encoder, whose weights were saved when its T5 was written here -> today's name."""
+    return _replace(key, _TEXT_BEFORE)
 
 
-def t5_key(key: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """Hugging Face's T5 and UMT5 encoders -> :class:`export.models.t5.T5Encoder`."""
-    return _begin(_T5, key), tensor
-
-
-def clip_key(key: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """Hugging Face's CLIP text model -> :class:`export.models.clip.ClipText`."""
-    return _begin(_CLIP, key), tensor
-
-
-def hugging_face_key(key: str) -> str:
-    """The way back of :func:`t5_key` and :func:`clip_key`, for messages: the name in the file.
-
-    ``t5.`` or ``clip.`` in front says which; any other name is returned as it is.
-    """
-    for beginning, table in (("t5.", _T5), ("clip.", _CLIP)):
-        if key.startswith(beginning):
-            return _begin([(ours, theirs) for theirs, ours in table], key.removeprefix(beginning))
-    return key
-
-
-def projection_key(key: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """The projection behind the text encoder, Linear and LayerNorm, as 1.0 (``t5.0.weight``) and 1.1 keep it."""
+def projection_key(key: str) -> str:
+    """The projection behind the text encoder, Linear and LayerNorm, as 1.0 (`t5.0.weight`) and 1.1 keep it."""
     bare = key.removeprefix("projections.").removeprefix("t5.")
-    return _begin([("0.", "projection."), ("1.", "projection_norm.")], bare), tensor
+    return _replace(bare, [("^0.", "projection."), ("^1.", "projection_norm.")])
 
 
 def load_released(module: Network, released: Mapping[str, Tensor], rename: Rename) -> Network:

@@ -24,16 +24,13 @@ from export.checkpoints.configs import (
 from export.checkpoints.defaults import INTERPOLATION_1_0, INTERPOLATION_1_1, KEYFRAMES_1_0, KEYFRAMES_1_1
 from export.checkpoints.file import Checkpoint, open_checkpoint
 from export.checkpoints.hugging_face import (
-    MAX_CONFIG_BYTES,
     Places,
     encoder_state,
-    make_encoder,
     open_weights,
-    read_config,
-    read_json,
 )
 from export.checkpoints.names import Rename, movq_key, unet_key
 from export.checkpoints.stream import planned
+from export.checkpoints.text_config import MAX_CONFIG_BYTES, read_config, read_json
 from export.errors import CheckpointError
 from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, UNetConfig
 from export.models.image_keyframes import FirstFrameUNet, ImageKeyframeUNet
@@ -41,6 +38,7 @@ from export.models.interpolation import InterpolationUNet, TextedInterpolationUN
 from export.models.keyframes import KeyframeUNet
 from export.models.limits import Limits
 from export.models.movq import MoVQ
+from export.models.text import empty_text_encoder
 from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.families import KANDINSKY_1_0, KANDINSKY_1_1, Family
 
@@ -200,8 +198,7 @@ def _text(
     """The part of the text encoder, the size of its vocabulary and the most tokens it takes."""
     config = read_config(folder, context_dim)
     source = encoder_state(config, open_weights(folder), projection, null, between)
-    with torch.device("meta"):
-        module = make_encoder(config, between is not None)
+    module, _ = empty_text_encoder(config, between is not None)
     about = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
     part = Part(module, source, lambda key, tensor: (key, tensor), f"{folder.name} {about}", {"text_encoder": module})
     return part, config.vocab_size, config.max_tokens

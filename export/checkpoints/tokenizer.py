@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.checkpoints.hugging_face import MAX_CONFIG_BYTES, read_config, read_json
+from export.checkpoints.text_config import MAX_CONFIG_BYTES, read_config, read_json
 from export.errors import CheckpointError, PackageError
-from export.models.configs import CLIPTextConfig, T5Config
+from export.models.configs import TextConfig
 from ffrt.errors import BundleError
 from ffrt.stages.text import MAX_TOKENIZER_BYTES, open_tokenizer
 
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_EXTRA_IDS = 1000
+
+
+@dataclass(frozen=True)
+class Family:
+    """The tokenizers of one family: their file beside tokenizer.json, and the tokens around every prompt."""
+
+    other: str
+    around: tuple[str, ...]
+
+
+_T5, _CLIP = Family("spiece.model", ("</s>",)), Family("vocab.json", ("<|startoftext|>", "<|endoftext|>"))
+FAMILIES = {"t5": _T5, "mt5": _T5, "umt5": _T5, "clip": _CLIP, "clip_text_model": _CLIP}
+"""Model types whose tokenizers are converted and checked; for others tokenizer.json is taken as it is."""
 
 
 def write_tokenizer(folder: Path, out: Path) -> None:
@@ -50,12 +64,13 @@ def write_tokenizer(folder: Path, out: Path) -> None:
         shutil.copyfile(made, out)
 
 
-def _source(folder: Path, config: T5Config | CLIPTextConfig) -> Path:
-    other = "spiece.model" if isinstance(config, T5Config) else "vocab.json"
-    for name in ("tokenizer.json", other):
+def _source(folder: Path, config: TextConfig) -> Path:
+    family = FAMILIES.get(config.model_type)
+    names = ("tokenizer.json",) if family is None else ("tokenizer.json", family.other)
+    for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder}: expected tokenizer.json or {other}, got neither; fetch the model's tokenizer")
+    raise CheckpointError(f"{folder}: expected {' or '.join(names)}, got no such file; fetch the model's tokenizer")
 
 
 def _sized(path: Path) -> None:
@@ -110,13 +125,12 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _check(source: Path, tokenizer: Tokenizer, config: T5Config | CLIPTextConfig) -> None:
-    around = ["</s>"] if isinstance(config, T5Config) else ["<|startoftext|>", "<|endoftext|>"]
-    empty = tokenizer.encode("").tokens
-    if empty != around:
+def _check(source: Path, tokenizer: Tokenizer, config: TextConfig) -> None:
+    family, empty = FAMILIES.get(config.model_type), tokenizer.encode("").tokens
+    if family is not None and tuple(empty) != family.around:
         raise CheckpointError(
-            f"{source}: expected {' '.join(around)} around a prompt, as {type(config).__name__.removesuffix('Config')} "
-            f"was trained, got {' '.join(empty) if empty else 'nothing'}; use the tokenizer that belongs to the model"
+            f"{source}: expected {' '.join(family.around)} around a prompt, as {config.model_type} was trained, got "
+            f"{' '.join(empty) if empty else 'nothing'}; use the tokenizer that belongs to the model"
         )
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if largest >= config.vocab_size:

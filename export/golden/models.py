@@ -11,18 +11,17 @@ from export.checkpoints.configs import (
     image_keyframe_config,
     interpolation_config,
     keyframe_config,
-    known_fields,
     movq_config,
     texted_interpolation_config,
 )
-from export.checkpoints.names import load_released, movq_key, t5_key, unet_key
+from export.checkpoints.names import load_released, movq_key, projection_key, unet_key
+from export.checkpoints.text_config import text_config
 from export.golden.file import Golden
-from export.models.configs import T5Config
 from export.models.image_keyframes import ImageKeyframeUNet
 from export.models.interpolation import InterpolationUNet, TextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
 from export.models.movq import MoVQ
-from export.models.t5 import TextEncoder
+from export.models.text import TextEncoder
 
 
 def keyframe_unet(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> KeyframeUNet:
@@ -53,15 +52,14 @@ def movq(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> MoVQ:
 
 def text_encoder(golden: Golden, projection: str) -> TextEncoder:
     """T5 and one of the projections behind it; the file has no null embedding, so it stays zero."""
-    t5 = known_fields(T5Config, golden.config["t5"])
-    encoder = TextEncoder(T5Config(context_dim=golden.config["context_dim"], **t5))
-    parameters = {k.removeprefix("t5/"): v for k, v in golden.parameters.items() if k.startswith("t5/")}
-    parameters.pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
-    load_released(encoder.t5, parameters, t5_key)
-    weight, scale, shift = (golden.parameters[f"{projection}/{key}"] for key in ("0.weight", "1.weight", "1.bias"))
-    encoder.projection.load_state_dict({"weight": weight})
-    encoder.projection_norm.load_state_dict({"weight": scale, "bias": shift})
-    return encoder.eval()
+    encoder = TextEncoder(text_config("t5", golden.config["t5"], golden.config["context_dim"]))
+    parameters = part(golden, "t5/")
+    state = {f"encoder.{key.removeprefix('encoder.')}": value for key, value in parameters.items()}
+    state["encoder.embed_tokens.weight"] = parameters["shared.weight"]
+    del state["encoder.shared.weight"]
+    state |= {projection_key(key): value for key, value in part(golden, f"{projection}/").items()}
+    state["null_embedding"] = encoder.null_embedding.detach()
+    return load_released(encoder, state, lambda key, value: (key, value))
 
 
 def part(golden: Golden, prefix: str) -> dict[str, Tensor]:

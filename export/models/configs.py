@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from export.errors import ConfigError
 
@@ -17,67 +17,23 @@ TemporalConditioning = Literal["Conv1dAttn1dLayers", "Conv1dAttn1dBlocks", "Conv
 
 
 @dataclass(frozen=True)
-class T5Config:
-    """T5-type text encoder and the projection behind it (released: Flan-UL2, 4096 wide, 128 tokens).
+class TextConfig:
+    """A text encoder and the projection behind it (released: Flan-UL2, 4096 wide, 128 tokens).
 
-    ``dense_act_fn`` is one of :data:`export.models.t5.ACTIVATIONS`. Without ``projection`` the context is the
-    encoder's own output, and ``context_dim`` must be ``d_model``.
+    `model_type` and `sizes` are those of the encoder's config.json, by the names of transformers, whose defaults hold
+    where a size is missing. Without `projection` the context is the encoder's own output, and `context_dim` its width.
     """
 
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
+    model_type: str
+    sizes: Mapping[str, Any]
     context_dim: int
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
-    dense_act_fn: str = "gelu_new"
-    is_gated_act: bool = True
-    positions_in_every_layer: bool = False  # UMT5; T5 shares those of the first layer
     projection: bool = True
     max_tokens: int = 128
 
-    def __post_init__(self) -> None:
-        _check_context(self.projection, self.context_dim, self.d_model)
-
-
-@dataclass(frozen=True)
-class CLIPTextConfig:
-    """CLIP's text transformer and the projection behind it; ``hidden_act`` and ``projection`` as in T5Config."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    context_dim: int
-    max_position_embeddings: int = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    projection: bool = True
-
-    def __post_init__(self) -> None:
-        _check_context(self.projection, self.context_dim, self.hidden_size)
-        if self.hidden_size % self.num_attention_heads:
-            raise ConfigError(
-                f"expected a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
-                f"{self.num_attention_heads}"
-            )
-
     @property
-    def max_tokens(self) -> int:
-        """Tokens of the longest prompt, begin and end token included."""
-        return self.max_position_embeddings
-
-
-def _check_context(projection: bool, context_dim: int, width: int) -> None:
-    if not projection and context_dim != width:
-        raise ConfigError(
-            f"without a projection context_dim is the encoder's width: expected {width}, got {context_dim}"
-        )
+    def vocab_size(self) -> int:
+        """The number of token ids."""
+        return int(self.sizes["vocab_size"])
 
 
 @dataclass(frozen=True)
@@ -176,7 +132,7 @@ class ModelConfig:
     """Everything one bundle is made of."""
 
     name: str
-    text: T5Config
+    text: TextConfig
     keyframes: UNetConfig
     interpolation: UNetConfig
     movq: MoVQConfig
@@ -237,10 +193,20 @@ def _demo_interpolation() -> UNetConfig:
     )
 
 
+_DEMO_TEXT = {
+    "vocab_size": 512,
+    "d_model": 64,
+    "d_kv": 16,
+    "d_ff": 128,
+    "num_layers": 2,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+}
 PRESETS = {
     "demo": ModelConfig(
         name="demo",
-        text=T5Config(vocab_size=512, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, context_dim=96),
+        text=TextConfig("t5", _DEMO_TEXT, context_dim=96),
         keyframes=_demo_keyframes(),
         interpolation=_demo_interpolation(),
         masked_interpolation=masked_shape(_demo_interpolation()),
@@ -299,14 +265,3 @@ KEYFRAME_SHAPES: dict[TemporalConditioning, UNetConfig] = {
     name: replace(_RELEASED, temporal=name) for name in get_args(TemporalConditioning)
 }
 """The paper's Table 1 at the released size, on the 3038.6 M frozen parameters of text-to-image."""
-
-_IMAGE_KEYFRAMES = replace(_RELEASED, num_channels=9, noise_augmentation=True, motion_score=True)
-_TEXTED = replace(_RELEASED, num_channels=20, out_channels=12)
-
-SHAPES_1_1 = {
-    "keyframes": _IMAGE_KEYFRAMES,  # 4149.1 M
-    "interpolation": replace(_TEXTED, add_temporal_attention=True),  # 3979.9 M, what the released file's size fits
-    "interpolation_without_attention": _TEXTED,  # 3872.6 M
-    "interpolation_new_params": replace(_TEXTED, add_temporal_attention=True, add_new_temporal_params=True),  # 4038.2 M
-}
-"""Kandinsky Video 1.1 at the released size; the lesser interpolation shapes are what its constructor offers too."""

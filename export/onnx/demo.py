@@ -13,13 +13,13 @@ import onnx
 import torch
 
 import ffrt
-from export.checkpoints.weights import load_half
+from export.checkpoints.weights import copy_half, load_half
 from export.models.configs import ModelConfig, UNetConfig
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
 from export.models.limits import Limits
 from export.models.movq import MoVQDecoder, MoVQEncoder
-from export.models.t5 import TextEncoder
+from export.models.text import TextEncoder
 from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED, compare
 from export.onnx.trace import Traced, point_to, trace
@@ -85,7 +85,7 @@ def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable
             report(f"{name}: tracing")
             axes = multiples_of(KANDINSKY_1_0.contract[name], limits(config, name))
             model = trace(Traced(name, module, inputs[name](0), axes))
-            shutil.copyfile(weights / f"{name}.safetensors", beside / f"{name}.safetensors")
+            copy_half(module, weights / f"{name}.safetensors", beside / f"{name}.safetensors")
             onnx.save(point_to(model, beside / f"{name}.safetensors"), beside / f"{name}.onnx")
         shutil.copyfile(weights / "tokenizer.json", beside / "tokenizer.json")
         shutil.copyfile(Path(__file__).parents[2] / "LICENSE", beside / "LICENSE")

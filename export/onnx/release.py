@@ -107,7 +107,12 @@ def _traced(
     inputs = draw_inputs(contract[graph], release.limits, 0)
     example = tuple(value.to("meta") for value in inputs)
     axes = multiples_of(contract[graph], release.limits)
-    return point_to(trace(Traced(graph, module, example, axes, contract)), weights)
+    return point_to(
+        trace(
+            Traced(graph, module, example, axes, contract, {"L": release.max_tokens} if graph == "text_encoder" else {})
+        ),
+        weights,
+    )
 
 
 def _parity(release: Release, bundle: Bundle, graph: str, module: torch.nn.Module, rounds: int) -> Parity:

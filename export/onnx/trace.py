@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from export.checkpoints.safetensors import places_in
 from export.errors import MissingKeyError
+from export.models.quiet import quiet
 from ffrt.backend.axes import bind_axes
 from ffrt.families import KANDINSKY_1_0, Signature, TensorSpec
 
@@ -37,7 +38,8 @@ class Traced:
     """A graph of the contract: the module, example inputs in the contract's order, and the multiples of its axes.
 
     ``multiples`` says what a symbolic axis must be a multiple of, ``{"h": 4, "w": 4}``; the example sizes must be
-    at least twice that, since a size of one would be traced as a constant.
+    at least twice that, since a size of one would be traced as a constant. `at_most` bounds an axis whose size a module
+    compares with a bound of its own, as an encoder does that has learned positions.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Traced:
     example: tuple[Tensor, ...]
     multiples: dict[str, int]
     contract: Mapping[str, Signature] = field(default_factory=lambda: KANDINSKY_1_0.contract)
+    at_most: Mapping[str, int] = field(default_factory=dict)
 
 
 class Joined(nn.Module):
@@ -83,25 +86,26 @@ def trace(traced: Traced) -> onnx.ModelProto:
     dims: dict[str, Any] = {}
     shapes = tuple(
         {
-            at: dims.setdefault(axis, dim_of(axis, traced.multiples))
+            at: dims.setdefault(axis, dim_of(axis, traced.multiples, traced.at_most.get(axis)))
             for at, axis in enumerate(axes_of(spec))
             if isinstance(axis, str) and axis != "D"
         }
         for spec in inputs
     )
     joined = Joined(module, apart).eval()
-    exported = torch.export.export(
-        joined, example, dynamic_shapes=(shapes,), strict=False, prefer_deferred_runtime_asserts_over_guards=True
-    )
-    program = torch.onnx.export(
-        exported,
-        dynamo=True,
-        optimize=False,
-        opset_version=OPSET,
-        verbose=False,
-        input_names=[spec.name for spec in inputs],
-        output_names=[spec.name for spec in outputs],
-    )
+    with quiet():
+        exported = torch.export.export(
+            joined, example, dynamic_shapes=(shapes,), strict=False, prefer_deferred_runtime_asserts_over_guards=True
+        )
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            optimize=False,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+        )
     assert program is not None
     tidy(program.model, set(joined.state_dict()))
     leave_out(program.model)
@@ -119,10 +123,11 @@ def axes_of(spec: TensorSpec) -> list[int | str]:
     return [letter for axis in spec.shape for letter in (axis.split("*") if isinstance(axis, str) else [axis])]
 
 
-def dim_of(axis: str, multiples: Mapping[str, int]) -> Any:
+def dim_of(axis: str, multiples: Mapping[str, int], at_most: int | None) -> Any:
+    """A symbolic size for the exporter."""
     if axis in multiples:
         return multiples[axis] * torch.export.Dim(f"{axis}_over_{multiples[axis]}")
-    return torch.export.Dim(axis)
+    return torch.export.Dim(axis, max=at_most)
 
 
 def rename_initializers(model: onnx.ModelProto) -> None:

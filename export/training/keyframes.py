@@ -14,7 +14,7 @@ from export.checkpoints.weights import load_half
 from export.datasets.captions import caption, train_tokenizer
 from export.datasets.shapes import ACTIONS, BACKGROUNDS, COLOURS, SHAPES, SIZES, Clip, sample_clip
 from export.models.keyframes import KeyframeUNet
-from export.models.t5 import TextEncoder
+from export.models.text import TextEncoder
 from export.training.latents import keyframe_clips
 from export.training.linear_start import start_keyframes
 from export.training.stages import CONFIG, UNCONDITIONAL, Folders, draw_levels, noised, signal_levels, velocity
@@ -142,7 +142,7 @@ class KeyframeStage:
         for parameter in self.model.unet.temporal_parameters():
             parameter.requires_grad_(video)
         self.model.text.requires_grad_(unfreeze or not video)
-        self.model.text.t5.requires_grad_(False)
+        self.model.text.encoder.requires_grad_(False)
 
     def context(
         self, model: nn.Module, captions: list[str], drop: Tensor, device: torch.device

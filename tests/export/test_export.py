@@ -13,11 +13,11 @@ import torch
 from export.checkpoints.weights import load_half, save_half
 from export.datasets.captions import train_tokenizer
 from export.errors import CheckpointError, MissingKeyError, ParityError
-from export.models.configs import PRESETS, ModelConfig, MoVQConfig, T5Config, UNetConfig
+from export.models.configs import PRESETS, ModelConfig, MoVQConfig, TextConfig, UNetConfig
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
 from export.models.movq import MoVQ, MoVQDecoder, MoVQEncoder
-from export.models.t5 import TextEncoder
+from export.models.text import TextEncoder
 from export.onnx import demo, parity
 from export.onnx.inputs import draw_inputs
 from export.onnx.trace import LARGEST_CONSTANT, point_to
@@ -50,7 +50,9 @@ def small_unet(num_channels: int, out_channels: int) -> UNetConfig:
 
 SMALL = ModelConfig(
     name="small",
-    text=T5Config(vocab_size=512, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4, context_dim=16),
+    text=TextConfig(
+        "t5", {"vocab_size": 512, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4}, context_dim=16
+    ),
     keyframes=small_unet(4, 4),
     interpolation=small_unet(20, 12),
     movq=MoVQConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(), resolution=32),

@@ -18,7 +18,7 @@ from export.models.configs import PRESETS
 from export.models.group_norm import group_norm
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
-from export.models.t5 import TextEncoder
+from export.models.text import TextEncoder
 from export.training import __main__ as train
 from export.training import stages
 from export.training.interpolation_start import start_interpolation, start_masked
@@ -235,7 +235,7 @@ def test_each_stage_trains_its_own_layers(
     temporal = {id(parameter) for parameter in stage.model.unet.temporal_parameters()}
     reached = {
         "T5"
-        if ".t5." in f".{key}"
+        if ".encoder." in key
         else "projection"
         if key.startswith("text")
         else "temporal"
