@@ -14,25 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bench.contenders.work import Scale, Stage
 from bench.datasets.release import TWO_LEVELS
 from export.checkpoints.defaults import INTERPOLATION_1_0, KEYFRAMES_1_0
-from export.checkpoints.safetensors import header_of
 from export.models.configs import DECODERS, INTERPOLATION_SHAPES, KEYFRAME_SHAPES, MoVQConfig, TextConfig, UNetConfig
 from export.models.keyframes import KeyframeUNet
 from export.models.limits import Limits
 from export.models.movq import MoVQDecoder
 from export.models.text import TextEncoder
 from export.onnx.demo import untexted
-from export.onnx.inputs import draw_inputs, multiples_of
-from export.onnx.parity import NOT_MEASURED
-from export.onnx.trace import Traced, point_to, trace
-from ffrt.bundle import Bundle, GraphSpec, list_files, open_bundle, write_manifest
-from ffrt.families import KANDINSKY_1_0, OPTIONAL_GRAPHS
+from export.onnx.random import Draw, write_random_graph
+from ffrt.bundle import Bundle, list_files, open_bundle, write_manifest
+from ffrt.families import OPTIONAL_GRAPHS
 from graphs.passes.table import INT8_TEXT
 
 Part = Literal["keyframes", "interpolation", "decode", "text"]
@@ -52,8 +50,6 @@ STAGES: Mapping[Part, Stage] = {
 BUILD = "from bench.contenders.full_size import build\nbuild(argument)\n"
 """A body for `bench.harness.run.child`."""
 TOKENS = 77
-CHUNK = 1 << 24
-"""Numbers drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -123,24 +119,20 @@ def network(part: Part, shapes: Shapes) -> nn.Module:
         return untexted(shapes.interpolation) if part == "interpolation" else MoVQDecoder(shapes.decoder)
 
 
-def stream_random(module: nn.Module, path: Path, seed: int, device: str) -> None:
-    """Write float16 random values for a module without weights, drawn on `device`, as safetensors.
-
-    Matrices and filters are normal with deviation 1/sqrt(inputs), all else is uniform in 0.05..0.15, as in
-    `export.onnx.random`.
-    """
+def numbers(seed: int, device: str) -> Draw:
+    """Random numbers of PyTorch, drawn on `device`."""
     generator = torch.Generator(device).manual_seed(seed)
-    state = module.state_dict()
-    with path.open("wb") as file:
-        file.write(header_of({name: ("F16", tensor.shape) for name, tensor in state.items()}, {}))
-        for tensor in state.values():
-            for at in range(0, tensor.numel(), CHUNK):
-                values = torch.empty(min(CHUNK, tensor.numel() - at), device=device)
-                if tensor.dim() > 1:
-                    values.normal_(0, 1 / math.sqrt(math.prod(tensor.shape[1:])), generator=generator)
-                else:
-                    values.uniform_(0.05, 0.15, generator=generator)
-                file.write(values.half().cpu().numpy().tobytes())
+
+    def draw(count: int, fan_in: int | None) -> NDArray[np.float16]:
+        values = torch.empty(count, device=device)
+        if fan_in is None:
+            values.uniform_(0.05, 0.15, generator=generator)
+        else:
+            values.normal_(0, 1 / math.sqrt(fan_in), generator=generator)
+        drawn: NDArray[np.float16] = values.half().cpu().numpy()
+        return drawn
+
+    return draw
 
 
 def load_network(part: Part, shapes: Shapes, weights: Path, device: str, half: bool) -> nn.Module:
@@ -168,24 +160,20 @@ def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str)
     for file in demo.files:
         if Path(file).stem not in left_out:
             shutil.copyfile(demo.path(file), beside / file)
-    module, weights = network(part, shapes), beside / f"{graph}.safetensors"
-    stream_random(module, weights, list(GRAPHS).index(part), device)
     config = shapes.interpolation if part == "interpolation" else shapes.keyframes
     downscale = shapes.decoder.downscale
     limits = Limits(
         config.size_multiple, downscale, config.context_dim, shapes.text.vocab_size, KEYFRAMES_1_0.position_range
     )
-    example = tuple(value.to("meta") for value in draw_inputs(KANDINSKY_1_0.contract[graph], limits, 0))
-    traced = Traced(graph, module, example, multiples_of(KANDINSKY_1_0.contract[graph], limits))
-    onnx.save(point_to(trace(traced), weights), beside / f"{graph}.onnx")
-    kept = {name: spec for name, spec in demo.graphs.items() if name not in left_out}
+    spec = write_random_graph(graph, network(part, shapes), limits, beside, numbers(list(GRAPHS).index(part), device))
+    kept = {name: one for name, one in demo.graphs.items() if name not in left_out}
     side = shapes.side * downscale
     multiple = downscale * max(config.size_multiple, demo.video.size_multiple // demo.video.downscale)
     manifest = replace(
         demo.manifest,
         name=out.name,
         files=list_files(beside),
-        graphs={**kept, graph: GraphSpec(f"{graph}.onnx", *KANDINSKY_1_0.contract[graph], NOT_MEASURED)},
+        graphs={**kept, graph: spec},
         video=replace(demo.video, height=side, width=side, size_multiple=multiple),
         keyframes=KEYFRAMES_1_0,
         interpolation=INTERPOLATION_1_0,

@@ -133,7 +133,6 @@ def write_text_encoder(folder: Path) -> None:
     """A small T5 encoder: the text encoder's own size is not what is measured here."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
     from transformers import T5Config, T5EncoderModel
 
     sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}

@@ -257,7 +257,7 @@ def unchanged_mappings(path: Path) -> list[tuple[int, int]]:
 
 
 def madvise(begin: int, end: int, advice: int) -> int:
-    """Advise the system about addresses, as madvise(2) does; returns 0 or the error number."""
+    """Advise the system about addresses, as madvise does; returns 0 or the error number."""
     libc = ctypes.CDLL(None, use_errno=True)
     done = libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_int(advice))
     return 0 if done == 0 else ctypes.get_errno()

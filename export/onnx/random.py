@@ -1,5 +1,6 @@
-"""Bundles whose U-Nets have random weights, as large as wanted: what they cost can be measured, what
-they make is noise. The weights are streamed to disk and never held in memory, neither here nor while tracing.
+"""Bundles whose networks have random weights, as large as wanted: their cost can be measured, their videos are noise.
+
+The weights are streamed to disk and never held in memory, neither here nor while tracing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from export.checkpoints.safetensors import header_of
@@ -29,37 +31,55 @@ from ffrt.families import KANDINSKY_1_0
 
 CHUNK = 1 << 22
 """Numbers drawn at a time."""
+Draw = Callable[[int, int | None], NDArray[np.float16]]
+"""Draws so many numbers: normal with deviation 1/sqrt(inputs), or uniform in 0.05..0.15 where inputs are None."""
 
 
-def write_random(module: nn.Module, path: Path, seed: int) -> None:
+def numbers(seed: int) -> Draw:
+    """Random numbers of NumPy."""
+    rng = np.random.default_rng(seed)
+
+    def draw(count: int, fan_in: int | None) -> NDArray[np.float16]:
+        if fan_in is None:
+            return rng.uniform(0.05, 0.15, count).astype(np.float16)
+        return (rng.standard_normal(count, np.float32) / np.float32(math.sqrt(fan_in))).astype(np.float16)
+
+    return draw
+
+
+def write_random(module: nn.Module, path: Path, draw: Draw) -> None:
     """Write float16 random values for the state dict of a module on the meta device as safetensors.
 
     Matrices and filters are normal with deviation 1/sqrt(inputs), so that activations keep their size; all else is
-    uniform in 0.05..0.15, so that no zero-initialised layer drops out of the work.
+    uniform, so that no zero-initialised layer drops out of the work.
     """
-    rng = np.random.default_rng(seed)
     state = module.state_dict()
     with path.open("wb") as file:
         file.write(header_of({name: ("F16", tensor.shape) for name, tensor in state.items()}, {}))
         for tensor in state.values():
-            fan_in = math.prod(tensor.shape[1:])
+            fan_in = math.prod(tensor.shape[1:]) if tensor.dim() > 1 else None
             for at in range(0, tensor.numel(), CHUNK):
-                count = min(CHUNK, tensor.numel() - at)
-                if tensor.dim() > 1:
-                    values = rng.standard_normal(count, np.float32) / np.float32(math.sqrt(fan_in))
-                else:
-                    values = rng.uniform(0.05, 0.15, count)
-                file.write(values.astype(np.float16).tobytes())
+                file.write(draw(min(CHUNK, tensor.numel() - at), fan_in).tobytes())
+
+
+def write_random_graph(name: str, module: nn.Module, limits: Limits, folder: Path, draw: Draw) -> GraphSpec:
+    """Write NAME.safetensors and NAME.onnx of a module on the meta device, a graph of the 1.0 contract."""
+    signature, weights = KANDINSKY_1_0.contract[name], folder / f"{name}.safetensors"
+    write_random(module, weights, draw)
+    example = tuple(value.to("meta") for value in draw_inputs(signature, limits, 0))
+    model = trace(Traced(name, module, example, multiples_of(signature, limits)))
+    onnx.save(point_to(model, weights), folder / f"{name}.onnx")
+    return GraphSpec(f"{name}.onnx", *signature, NOT_MEASURED)
 
 
 def write_random_bundle(
     base: Bundle, networks: dict[str, UNetConfig], out: Path, report: Callable[[str], None], seed: int = 0
 ) -> Bundle:
-    """Write the bundle ``base`` with the given graphs replaced by random ones; ``out`` appears when all is written.
+    """Write the bundle `base` with the given graphs replaced by random ones; `out` appears when all is written.
 
-    ``networks`` names U-Nets of the 1.0 contract. Raises OSError, with nothing left at
-    ``out``, where the disk is full.
+    `networks` names U-Nets of the 1.0 contract. Raises OSError, with nothing left at `out`, where the disk is full.
     """
+    specs = {}
     beside = out.parent / f".{out.name}.writing"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -70,16 +90,10 @@ def write_random_bundle(
         for number, (name, config) in enumerate(networks.items()):
             with torch.device("meta"):
                 module = KeyframeUNet(config) if name == "keyframe_unet" else untexted(config)
-            weights = beside / f"{name}.safetensors"
-            report(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M random weights")
-            write_random(module, weights, seed + number)
-            report(f"{name}: tracing")
+            report(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M random weights, tracing")
             positions = base.keyframes.position_range
             limits = Limits(config.size_multiple, base.video.downscale, config.context_dim, 1, positions)
-            example = tuple(value.to("meta") for value in draw_inputs(KANDINSKY_1_0.contract[name], limits, 0))
-            traced = Traced(name, module, example, multiples_of(KANDINSKY_1_0.contract[name], limits))
-            onnx.save(point_to(trace(traced), weights), beside / f"{name}.onnx")
-        specs = {name: GraphSpec(f"{name}.onnx", *KANDINSKY_1_0.contract[name], NOT_MEASURED) for name in networks}
+            specs[name] = write_random_graph(name, module, limits, beside, numbers(seed + number))
         multiple = base.video.downscale * max(config.size_multiple for config in networks.values())
         manifest = replace(
             base.manifest,

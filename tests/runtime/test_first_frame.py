@@ -15,8 +15,8 @@ from PIL import Image
 
 from export.checkpoints.defaults import INTERPOLATION_1_1, KEYFRAMES_1_1
 from ffrt import RequestError
-from ffrt.media.image import fit_image, open_image, too_small
 from ffrt.generation.plan import image_conditioning, sampling_of
+from ffrt.media.image import fit_image, open_image, too_small
 from ffrt.sampling import Sampling, add_noise, drain, zero_snr_alpha_bars
 from ffrt.stages.decode import clip_frames
 from ffrt.stages.first_frame import first_frame_steps, noise_shape
