@@ -1,5 +1,6 @@
-"""``python -m export NAME``: build a bundle from trained or released weights, and refuse where a graph differs from
-PyTorch.
+"""`python -m export NAME`: build a bundle from trained or released weights.
+
+Every graph is compared with PyTorch; where one differs, no bundle is written.
 """
 
 from __future__ import annotations

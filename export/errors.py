@@ -1,6 +1,6 @@
 """Every error that an export raises on purpose; `ffrt.FfrtError` is the base of all.
 
-```
+``
 FfrtError
 └── ExportError
     ├── BusyError          another process writes the same file
@@ -12,7 +12,7 @@ FfrtError
     ├── OptionError        an argument of the command line is missing or out of range
     ├── PackageError       a Python package is missing
     └── ParityError        a graph differs from its PyTorch module
-```
+``
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Arguments of the released U-Net constructors -> our configurations, with the released defaults where one is missing.
 
-Sources: ``video_kandinsky3/model/unet.py`` (1.0), ``kandinsky_video/model/unet.py`` and its neighbour
-``unet_interpolation.py`` (1.1).
+Sources: `video_kandinsky3/model/unet.py` (1.0), `kandinsky_video/model/unet.py` and its neighbour
+`unet_interpolation.py` (1.1).
 Whatever an argument asks for is either built or refused by name; none is dropped.
 """
 
@@ -38,7 +38,7 @@ _SWITCHES = {  # 1.1 interpolation: what we build, which is what each argument i
 
 
 def keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
-    """The 1.0 keyframe U-Net. T is an input of ours, so ``num_frames`` only has to be there.
+    """The 1.0 keyframe U-Net. T is an input of ours, so `num_frames` only has to be there.
 
     Raises ConfigError naming an argument that is missing, unknown or not built.
     """
@@ -53,7 +53,7 @@ def keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
 
 
 def interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
-    """The 1.0 interpolation U-Net, which ignores ``num_frames``.
+    """The 1.0 interpolation U-Net, which ignores `num_frames`.
 
     Raises ConfigError naming an argument that is missing, unknown or not built.
     """
@@ -65,7 +65,7 @@ def interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
 
 
 def image_keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
-    """The 1.1 keyframe U-Net, whose ``out_channels`` are ``num_channels`` where they are not given.
+    """The 1.1 keyframe U-Net, whose `out_channels` are `num_channels` where they are not given.
 
     Raises ConfigError naming an argument that is missing or unknown.
     """
@@ -74,7 +74,7 @@ def image_keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
 
 
 def texted_interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
-    """The 1.1 interpolation U-Net; ``add_temporal_attention`` is true where it is not given.
+    """The 1.1 interpolation U-Net; `add_temporal_attention` is true where it is not given.
 
     Raises ConfigError naming an argument that is missing, unknown or not built.
     """
@@ -85,7 +85,7 @@ def texted_interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
 
 
 def check_released_interpolation(released: Mapping[str, Any]) -> None:
-    """Refuse what the 1.1 interpolation U-Net offers and ours has not; ``temporal_type`` changes nothing in it.
+    """Refuse what the 1.1 interpolation U-Net offers and ours has not; `temporal_type` changes nothing in it.
 
     Raises ConfigError naming the argument, what we build and what was asked for.
     """
@@ -120,7 +120,7 @@ def _filled(released: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, A
 
 
 def movq_config(released: Mapping[str, Any]) -> MoVQConfig:
-    """MoVQ of either release; arguments that change no number (``dropout``) or no decoder (``give_pre_end``) are left.
+    """MoVQ of either release; arguments that change no number (`dropout`) or no decoder (`give_pre_end`) are left.
 
     Raises TypeError for one that is missing, ConfigError for a kernel that does not fit.
     """

@@ -1,7 +1,7 @@
 """How the releases sample: the defaults that a bundle of theirs states.
 
-Sources: 1.0 ``video_kandinsky3/t2v_pipeline.py`` and ``model/diffusion.py``; 1.1 the same files of
-``kandinsky_video``. 1.1 asks for a quantile as threshold but bounds it by 1, so that it only clips.
+Sources: 1.0 `video_kandinsky3/t2v_pipeline.py` and `model/diffusion.py`; 1.1 the same files of
+`kandinsky_video`. 1.1 asks for a quantile as threshold but bounds it by 1, so that it only clips.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Released weight files, read where they lie: mapped into memory, tensor by tensor, and no code of theirs is run.
 
 A mapped tensor costs no memory until it is read, but then its pages count as resident until they are given back:
-:func:`give_back` does that, so that a file of 16 GB passes through a process of a few hundred megabytes.
+`give_back` does that, so that a file of 16 GB passes through a process of a few hundred megabytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Checkpoint(Mapping[str, Tensor]):
     """Names -> tensors of one file, or of one section of a nested one. Nothing is read before it is used.
 
     Raises MissingKeyError for a key that is not there and CheckpointError for one that holds something else than a
-    dense tensor. ``stamp`` says which version of the file this is: name, size and time of change.
+    dense tensor. `stamp` says which version of the file this is: name, size and time of change.
     """
 
     def __init__(self, path: Path, entries: Mapping[str, Any], sections: tuple[str, ...] = ()) -> None:
@@ -71,7 +71,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._entries)
 
     def section(self, *names: str) -> Checkpoint:
-        """The part of a nested file below ``names``: ``section("unet")`` of ``{"unet": {...}, ...}``."""
+        """The part of a nested file below `names`: `section("unet")` of `{"unet": {...}, ...}`."""
         found = self
         for name in names:
             entries = found._entry(name)
@@ -111,7 +111,7 @@ class _Safetensors(Mapping[str, Tensor]):
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Map a ``.pt``, ``.pth``, ``.bin`` (PyTorch) or ``.safetensors`` file; a flat one is a mapping of its tensors.
+    """Map a `.pt`, `.pth`, `.bin` (PyTorch) or `.safetensors` file; a flat one is a mapping of its tensors.
 
     Raises CheckpointError where the file is missing, cut short, damaged, or a pickle that wants to run code (which is
     not run).
@@ -166,6 +166,7 @@ def check_archive(path: Path, start: bytes) -> None:
 
 
 def load_pickled(path: Path) -> Any:
+    """What PyTorch's own file holds, mapped, with no code of it run. Raises CheckpointError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what we then refuse with an error
@@ -182,6 +183,7 @@ def load_pickled(path: Path) -> Any:
 
 
 def named(name: str, entries: Any) -> Mapping[str, Any]:
+    """The entries, if they are named. Raises CheckpointError."""
     if not isinstance(entries, Mapping):
         raise CheckpointError(f"{name}: expected a dictionary of tensors, got {type(entries).__name__}")
     for key in entries:
@@ -191,6 +193,7 @@ def named(name: str, entries: Any) -> Mapping[str, Any]:
 
 
 def damaged(path: Path, why: str) -> CheckpointError:
+    """The error for a file that is cut short or damaged."""
     return CheckpointError(
         f"{path}: cut short or damaged: {path.stat().st_size} bytes; {why}; compare size and digest with the release's "
         "and get it again"
@@ -198,13 +201,16 @@ def damaged(path: Path, why: str) -> CheckpointError:
 
 
 def listed(names: list[str]) -> str:
+    """Names for a message: the first ones, and how many more."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}" if names else "nothing"
 
 
 def bring_in(tensor: Tensor) -> None:
-    """Read the pages of a mapped tensor now. Raises OSError where the file cannot be read or has become shorter: to use
-    such a page would end the process (SIGBUS).
+    """Read the pages of a mapped tensor now.
+
+    Raises OSError where the file cannot be read or has become shorter: to use such a page would end the process
+    (SIGBUS).
     """
     code = advise(tensor, POPULATE_READ)
     if code in (errno.EFAULT, errno.EIO):  # a kernel without this advice says EINVAL
@@ -212,16 +218,18 @@ def bring_in(tensor: Tensor) -> None:
 
 
 def give_back(tensor: Tensor) -> None:
-    """Let the pages of a mapped tensor leave memory; they are read again when used again. The values must not have been
-    changed in place. Tensors in ordinary memory are left alone.
+    """Let the pages of a mapped tensor leave memory; they are read again when used again.
+
+    The values must not have been changed in place. Tensors in ordinary memory are left alone.
     """
     advise(tensor, DONTNEED)
 
 
 @contextmanager
 def given_back(path: Path, seconds: float = 0.25) -> Iterator[None]:
-    """While this lasts, pages of ``path`` that this process maps and has not written to leave memory every few moments:
-    a session that reads each weight where it lies then needs no more memory than its largest layers.
+    """While this lasts, pages of `path` that this process maps and has not changed leave memory every few moments.
+
+    A session that reads each weight where it lies then needs no more memory than its largest layers.
     """
     ended = threading.Event()
 

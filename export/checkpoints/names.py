@@ -190,7 +190,7 @@ def projection_key(key: str) -> str:
 
 
 def load_released(module: Network, released: Mapping[str, Tensor], rename: Rename) -> Network:
-    """Fill ``module`` from a released state dict, in its own dtype; returns it in evaluation mode.
+    """Fill `module` from a released state dict, in its own dtype; returns it in evaluation mode.
 
     Raises CheckpointError naming the keys that are missing or left over, or a tensor of another shape.
     """

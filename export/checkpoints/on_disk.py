@@ -19,10 +19,10 @@ also what a module reads outside of its owner's forward."""
 
 
 def on_disk(module: nn.Module, weights: Path, small: int = SMALL) -> nn.Module:
-    """Let a module on the meta device run on the CPU in float32 with the weights of ``weights`` (safetensors).
+    """Let a module on the meta device run on the CPU in float32 with the weights of `weights` (safetensors).
 
-    Tensors over ``small`` bytes exist only while the forward of the module that owns them runs: a larger one must not
-    be used from outside. Numbers are bit by bit those of the ordinary module after ``requires_grad_(False)`` (a product
+    Tensors over `small` bytes exist only while the forward of the module that owns them runs: a larger one must not
+    be used from outside. Numbers are bit by bit those of the ordinary module after `requires_grad_(False)` (a product
     goes another way in PyTorch where a weight wants a gradient). Returns the module in evaluation mode; raises
     CheckpointError where file and module differ.
     """
@@ -53,7 +53,7 @@ def on_disk(module: nn.Module, weights: Path, small: int = SMALL) -> nn.Module:
 
 
 def stream_in_forward(owner: nn.Module, stored: Mapping[str, Tensor], large: Mapping[str, str]) -> None:
-    """Before each forward bring the tensors ``large`` (name -> key) of this module in, and drop them after it."""
+    """Before each forward bring the tensors `large` (name -> key) of this module in, and drop them after it."""
     absent = {name: getattr(owner, name) for name in large}
 
     def bring(_owner: nn.Module, _inputs: Any) -> None:
@@ -69,6 +69,7 @@ def stream_in_forward(owner: nn.Module, stored: Mapping[str, Tensor], large: Map
 
 
 def place(owner: nn.Module, name: str, value: Tensor) -> None:
+    """Put a tensor where a parameter or a buffer of this name is."""
     was_parameter = isinstance(getattr(owner, name), nn.Parameter)
     setattr(owner, name, nn.Parameter(value, requires_grad=False) if was_parameter else value)
 

@@ -12,8 +12,9 @@ SECONDS_A_LINE = 2.0
 
 
 class Progress:
-    """A ``report`` for people: "unet 3.2 of 8.3 GB, 41 s left", rewritten in place on a terminal, elsewhere a line for
-    every tenth that took seconds.
+    """A `report` for people: "unet 3.2 of 8.3 GB, 41 s left".
+
+    On a terminal the line is rewritten in place, elsewhere there is one for every tenth that took seconds.
     """
 
     def __init__(self, label: str, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
@@ -22,6 +23,7 @@ class Progress:
         self._said: tuple[float, int] | None = None  # when, and at which tenth
 
     def __call__(self, done: int, total: int) -> None:
+        """Say how far it is, if it is time to."""
         now = self._clock()
         if self._first is None:
             self._first = (now, done)
@@ -42,7 +44,7 @@ class Progress:
 
 
 def progress_line(label: str, done: int, total: int, seconds_left: float | None) -> str:
-    """``seconds_left`` is None where nothing is known yet."""
+    """`seconds_left` is None where nothing is known yet."""
     unit, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
     line = f"{label} {done / unit:.1f} of {total / unit:.1f} {name}"
     if seconds_left is None or done >= total:

@@ -1,7 +1,7 @@
 """The parts of a released checkpoint folder: which network each file holds, and which graphs are made of it.
 
-1.0 has no configuration file and one shape; a ``configs.json`` beside the weights, in the form that 1.1 has, may say
-otherwise. Files lie in the folder or in ``weights/`` below it, as the hub has them, as .pt or .safetensors.
+1.0 has no configuration file and one shape; a `configs.json` beside the weights, in the form that 1.1 has, may say
+otherwise. Files lie in the folder or in `weights/` below it, as the hub has them, as .pt or .safetensors.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class Part:
-    """One file of weights of a bundle: its module on the meta device, where the values come from (``rename`` as in
-    export.checkpoints.names), which version of the files that is, and the graphs that read it.
+    """One file of weights of a bundle, and the graphs that read it.
+
+    The module is on the meta device; `source` and `rename` (as in export.checkpoints.names) say where its values come
+    from, `stamp` which version of the files that is.
     """
 
     module: nn.Module

@@ -36,7 +36,7 @@ class Place:
 def header_of(
     tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str], length: int | None = None
 ) -> bytes:
-    """The head of a safetensors file whose tensors (dtype, shape) follow in this order, padded to ``length``."""
+    """The head of a safetensors file whose tensors (dtype, shape) follow in this order, padded to `length`."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for key, (code, shape) in tensors.items():

@@ -1,6 +1,6 @@
 """Checkpoint -> bundle weights, a chunk at a time: a file of 16 GB needs no more memory than one of 16 MB.
 
-What is written is ``NAME.safetensors`` of the bundle format. It grows as ``NAME.safetensors.part`` beside, so that an
+What is written is `NAME.safetensors` of the bundle format. It grows as `NAME.safetensors.part` beside, so that an
 export that was killed goes on at the last whole tensor, and appears when it is whole.
 """
 
@@ -47,6 +47,7 @@ class Entry:
 
     @property
     def size(self) -> int:
+        """Bytes of the tensor."""
         return math.prod(self.shape) * ITEM_SIZES[self.code]
 
 
@@ -59,15 +60,15 @@ def stream_weights(
     report: Report,
     stamp: str = "",
 ) -> None:
-    """Write the state dict of ``module`` (it may be on the meta device) with the values of ``source`` to ``out``.
+    """Write the state dict of `module` (it may be on the meta device) with the values of `source` to `out`.
 
-    Floating-point tensors become ``dtype``, others stay. Tensors lie in the order of the state dict, wider numbers
-    first, so that each lies aligned. ``rename`` gives a view and is called twice for each tensor. An earlier part is
-    continued if it is of the same file and names: ``stamp`` says which version ``source`` is, where it is no
+    Floating-point tensors become `dtype`, others stay. Tensors lie in the order of the state dict, wider numbers
+    first, so that each lies aligned. `rename` gives a view and is called twice for each tensor. An earlier part is
+    continued if it is of the same file and names: `stamp` says which version `source` is, where it is no
     Checkpoint, and without one every run starts anew.
 
     Raises CheckpointError, before anything is written, where keys are missing, left over or double or shapes differ,
-    and where a value does not fit ``dtype``; DiskFullError where the disk is full and BusyError where another
+    and where a value does not fit `dtype`; DiskFullError where the disk is full and BusyError where another
     process writes the same file. After a full disk, Ctrl-C or a kill the part stays.
     """
     origin = source.name if isinstance(source, Checkpoint) else f"the source of {out.stem}"
@@ -194,6 +195,7 @@ def chunks(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def unfit(tensor: Tensor, dtype: torch.dtype) -> str:
+    """Why a tensor cannot be written in this dtype."""
     largest = 0.0
     for chunk in chunks(tensor):
         if not bool(torch.isfinite(chunk).all()):
@@ -207,6 +209,7 @@ def unfit(tensor: Tensor, dtype: torch.dtype) -> str:
 
 
 def write_all(file: io.FileIO, data: bytes | memoryview) -> None:
+    """Write every byte: an unbuffered file may take fewer at a time."""
     left = memoryview(data)
     left = left.cast("B") if left.nbytes else left
     while left.nbytes:
@@ -214,6 +217,7 @@ def write_all(file: io.FileIO, data: bytes | memoryview) -> None:
 
 
 def settle(file: io.FileIO) -> None:
+    """Bring what was written to the disk and out of the page cache."""
     os.fdatasync(file.fileno())
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -230,6 +234,7 @@ def lock(file: io.FileIO, part: Path) -> None:
 
 
 def check_space(out: Path, needed: int) -> None:
+    """Raise DiskFullError where the disk has less than `needed` bytes free."""
     free = shutil.disk_usage(out.parent).free
     if needed > free:
         raise DiskFullError(

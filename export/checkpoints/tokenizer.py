@@ -35,7 +35,7 @@ FAMILIES = {"t5": _T5, "mt5": _T5, "umt5": _T5, "clip": _CLIP, "clip_text_model"
 
 
 def write_tokenizer(folder: Path, out: Path) -> None:
-    """Write the tokenizer of ``folder`` to the file ``out``, without padding and truncation of its own.
+    """Write the tokenizer of `folder` to the file `out`, without padding and truncation of its own.
 
     tokenizer.json is taken as it is where there is one; spiece.model (T5) and vocab.json with merges.txt (CLIP) are
     converted as transformers does it. `out` appears only when all is well. Raises PackageError naming the command where

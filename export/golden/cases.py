@@ -57,6 +57,7 @@ def cases_of(golden: Golden) -> Sequence[Case]:
 
 
 def keyframe_cases(golden: Golden) -> Sequence[Case]:
+    """The keyframe U-Net of 1.0."""
     unet, given = models.keyframe_unet(golden.config, golden.parameters), golden.inputs
     frames = golden.config["num_frames"]
     feed = {
@@ -70,6 +71,7 @@ def keyframe_cases(golden: Golden) -> Sequence[Case]:
 
 
 def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
+    """The keyframe U-Net of 1.1, and its use for single images."""
     unet, given = models.image_keyframe_unet(golden.config, golden.parameters), golden.inputs
     frames, limits = int(given["num_frames"]), unet_limits(golden.config)
     none = torch.zeros(len(given["x"]))  # a network without these embeddings does not look at them
@@ -93,6 +95,7 @@ def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
 
 
 def interpolation_cases(golden: Golden, texted: bool) -> Sequence[Case]:
+    """The interpolation U-Net, of 1.1 where it is `texted`."""
     given, config = golden.inputs, golden.config
     groups = int(given["num_predicted_groups" if texted else "num_temporal_groups"])
     told = prompt(given)
@@ -115,6 +118,7 @@ def interpolation_cases(golden: Golden, texted: bool) -> Sequence[Case]:
 
 
 def movq_cases(golden: Golden) -> Sequence[Case]:
+    """The halves of a MoVQ that the file has outputs of."""
     model, sizes = models.movq(golden.config, golden.parameters), movq_config(golden.config)
     limits = Limits(cell=2, downscale=sizes.downscale, context_dim=1, vocab_size=1, position_range=1)
     halves = {
@@ -129,6 +133,7 @@ def movq_cases(golden: Golden) -> Sequence[Case]:
 
 
 def text_cases(golden: Golden) -> Sequence[Case]:
+    """The text encoder behind each projection."""
     cases, networks = [], {}
     limits = Limits(1, 1, golden.config["context_dim"], golden.config["t5"]["vocab_size"], 1)
     for name, expected in golden.outputs.items():
@@ -144,7 +149,7 @@ def text_cases(golden: Golden) -> Sequence[Case]:
 
 
 def rows(values: Mapping[str, Tensor], frames: int) -> dict[str, NDArray[Any]]:
-    """``[B*T, ...]`` -> one row a video where in all of ``values`` its frames have the same, else one a frame."""
+    """`[B*T, ...]` -> one row a video where in all of `values` its frames have the same, else one a frame."""
     videos = {name: value.unflatten(0, (-1, frames)) for name, value in values.items()}
     if all(bool((value == value[:, :1]).all()) for value in videos.values()):
         values = {name: value[:, 0].contiguous() for name, value in videos.items()}
@@ -152,6 +157,7 @@ def rows(values: Mapping[str, Tensor], frames: int) -> dict[str, NDArray[Any]]:
 
 
 def prompt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs that every U-Net has."""
     return {name: given[name] for name in ("time", "context", "context_mask")}
 
 

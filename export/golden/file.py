@@ -1,8 +1,8 @@
 """Files of reference numbers of the released implementation.
 
-Any folder of .npz files in this format: ``config`` (JSON bytes, the released constructor's arguments), ``param/NAME``
-(the state dict), ``in/NAME`` and ``out/NAME``; whole pipelines have ``noise/NNN_kind`` too, sampling loops
-``LOOP/noise`` and ``LOOP/y``. What a file is, is read from what is in it, never from its name.
+Any folder of .npz files in this format: `config` (JSON bytes, the released constructor's arguments), `param/NAME`
+(the state dict), `in/NAME` and `out/NAME`; whole pipelines have `noise/NNN_kind` too, sampling loops
+`LOOP/noise` and `LOOP/y`. What a file is, is read from what is in it, never from its name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Row:
-    """One compared output: largest and relative RMS error (or PSNR in dB, where ``unit`` is "dB") of one way to run."""
+    """One compared output: largest and relative RMS error (or PSNR in dB, where `unit` is "dB") of one way to run."""
 
     file: str
     output: str
@@ -48,6 +48,7 @@ class Row:
 
     @property
     def good(self) -> bool:
+        """Whether the value is within its limit."""
         return self.value >= self.limit if self.unit == "dB" else self.value <= self.limit
 
 

@@ -58,5 +58,6 @@ class Network:
 
 
 def unet_limits(config: Mapping[str, Any]) -> Limits:
+    """What the inputs of a released U-Net may be."""
     levels = len(config.get("dim_mult", (1, 2, 4, 8)))
     return Limits(2 ** (levels - 1), 8, config["context_dim"], 1, 180)

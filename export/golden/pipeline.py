@@ -54,7 +54,7 @@ def run_released(
 ) -> Made:
     """Run the pipeline of a golden file.
 
-    ``graphs`` are those of IMAGE_CONTRACT but the text encoder, ``config`` is the file's, ``noise`` every draw in order
+    `graphs` are those of IMAGE_CONTRACT but the text encoder, `config` is the file's, `noise` every draw in order
     beside its kind. Raises StopIteration where there are too few draws.
     """
     starts = iter(sequences(noise))
@@ -138,6 +138,7 @@ def check_pipeline(file: str, golden: Golden, onnx: bool) -> Iterator[Row]:
 
 
 def pipeline_networks(golden: Golden) -> dict[str, Network]:
+    """The networks of a golden pipeline, by the name of their graph."""
     config = golden.config
     unet = models.image_keyframe_unet(config["t2v"], models.part(golden, "unet/"))
     texted = models.texted_interpolation_unet(config["interpolation"], models.part(golden, "interpolation/"))
@@ -161,6 +162,7 @@ def pipeline_networks(golden: Golden) -> dict[str, Network]:
 
 
 def pipeline_rows(file: str, way: str, golden: Golden, made: Made) -> Iterator[Row]:
+    """A row for the keyframes, the latents and the frames."""
     for output, value in (("keyframes", made.keyframes), ("latents", made.latents)):
         largest, relative = errors(golden.outputs[output], value)
         yield Row(file, output, way, largest, relative, "relative", PIPELINE_LIMIT)

@@ -1,6 +1,6 @@
 """Sizes of every network: frozen dataclasses and one dictionary of presets, a line each.
 
-Field names are those of the released constructors (branch ``kandinsky_video_1_0``), so a released configuration
+Field names are those of the released constructors (branch `kandinsky_video_1_0`), so a released configuration
 fills the dataclass key by key.
 """
 
@@ -38,10 +38,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """One U-Net. ``num_channels`` in, ``out_channels`` out; per-level tuples run from full resolution downwards.
+    """One U-Net. `num_channels` in, `out_channels` out; per-level tuples run from full resolution downwards.
 
-    ``temporal`` belongs to the keyframe U-Nets, ``noise_augmentation`` and ``motion_score`` to the 1.1 one, the two
-    ``add_`` at the end to the 1.1 interpolation U-Net. Released dictionaries: :mod:`export.checkpoints.configs`.
+    `temporal` belongs to the keyframe U-Nets, `noise_augmentation` and `motion_score` to the 1.1 one, the two
+    `add_` at the end to the 1.1 interpolation U-Net. Released dictionaries: `export.checkpoints.configs`.
     """
 
     model_channels: int
@@ -75,8 +75,9 @@ class UNetConfig:
 
     @property
     def size_multiple(self) -> int:
-        """Latent height and width must be multiples of this: one halving per level but the last, and an even size
-        wherever Conv1dAttn3dBlocks attends.
+        """Latent height and width must be multiples of this.
+
+        There is one halving per level but the last, and an even size wherever Conv1dAttn3dBlocks attends.
         """
         halvings = len(self.dim_mult) - 1
         if self.temporal == "Conv1dAttn3dBlocks" and self.add_self_attention[-1]:
@@ -86,8 +87,10 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class MoVQConfig:
-    """MoVQ encoder and decoder (released: ch 256, multipliers 1 2 2 4, attention at 32); :data:`DECODERS` names those
-    of the paper's Table 3. Temporal fields are of the decoder alone; kernels are (frames, height, width).
+    """MoVQ encoder and decoder (released: ch 256, multipliers 1 2 2 4, attention at 32).
+
+    `DECODERS` names those of the paper's Table 3. Temporal fields are of the decoder alone; kernels are (frames,
+    height, width).
     """
 
     ch: int
@@ -173,8 +176,10 @@ def masked_shape(group: UNetConfig) -> UNetConfig:
 
 
 def _demo_interpolation() -> UNetConfig:
-    """Wider and less deep than the keyframe U-Net: skips start after the first halving, where each cell must hold the
-    noise of 4 latent pixels (48 numbers) and both keyframes (32), or the finest detail is lost for good.
+    """Wider and less deep than the keyframe U-Net.
+
+    Skips start after the first halving, where each cell must hold the noise of 4 latent pixels (48 numbers) and both
+    keyframes (32), or the finest detail is lost for good.
     """
     return UNetConfig(
         model_channels=80,

@@ -1,7 +1,7 @@
 """GroupNorm that trains fast on a CPU.
 
 PyTorch's own backward takes two thirds of a bfloat16 channels-last training step on a CPU; this one is a handful of
-elementwise passes. Values and gradients are those of ``torch.nn.functional.group_norm``; everywhere but in bfloat16
+elementwise passes. Values and gradients are those of `torch.nn.functional.group_norm`; everywhere but in bfloat16
 CPU training that function is what runs, so an exported graph never sees this file.
 """
 
@@ -50,7 +50,7 @@ class _FastBackward(torch.autograd.Function):
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """``[N, C, ...]`` -> the same shape; ``weight`` and ``bias`` are ``[C]`` or both None."""
+    """`[N, C, ...]` -> the same shape; `weight` and `bias` are `[C]` or both None."""
     if x.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
         normed: Tensor = _FastBackward.apply(x, weight, bias, groups, eps)
         return normed

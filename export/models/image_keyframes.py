@@ -1,5 +1,6 @@
-"""Keyframe U-Net of Kandinsky Video 1.1: text and a first frame -> T keyframes, or text -> the first frame itself
-(released ``kandinsky_video/model/unet.py``).
+"""Keyframe U-Net of Kandinsky Video 1.1: text and a first frame -> T keyframes, or text -> the first frame itself.
+
+Source: released `kandinsky_video/model/unet.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from export.models.unet import Conditioning, UNetBody
 
 
 class ImageKeyframeUNet(nn.Module):
-    """Predicts the noise in ``x`` ``[B*T, 9, h, w]`` = noised 4, first frame 4, its mask 1; frame fastest.
+    """Predicts the noise in `x` `[B*T, 9, h, w]` = noised 4, first frame 4, its mask 1; frame fastest.
 
-    ``time`` ``[R]``, ``context`` ``[R, L, D]`` and ``context_mask`` ``[R, L]`` (true = a real token) have one row a
-    video (R = B) or one a frame (R = B*T); so have ``noise_augmentation`` ``[R']``, the noise level of the given
-    frame, and ``motion_score`` ``[R']``. ``temporal_positions`` ``[T]`` says where the frames stand; T is its length.
+    `time` `[R]`, `context` `[R, L, D]` and `context_mask` `[R, L]` (true = a real token) have one row a
+    video (R = B) or one a frame (R = B*T); so have `noise_augmentation` `[R']`, the noise level of the given
+    frame, and `motion_score` `[R']`. `temporal_positions` `[T]` says where the frames stand; T is its length.
 
-    Unlike in 1.0 all temporal norms see one sum: time, text, position, noise level and motion. ``image_in_conv`` takes
-    the place of the first convolution for single images; :class:`FirstFrameUNet` is that use of the same weights.
+    Unlike in 1.0 all temporal norms see one sum: time, text, position, noise level and motion. `image_in_conv` takes
+    the place of the first convolution for single images; `FirstFrameUNet` is that use of the same weights.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -57,7 +58,7 @@ class ImageKeyframeUNet(nn.Module):
 class FirstFrameUNet(nn.Module):
     """The same weights as text-to-image: no look along time, and the convolution for images in front.
 
-    It holds modules of ``unet``, so its state dict is a part of that one's: same tensors, same names, no prefix.
+    It holds modules of `unet`, so its state dict is a part of that one's: same tensors, same names, no prefix.
     """
 
     def __init__(self, unet: ImageKeyframeUNet) -> None:
@@ -68,7 +69,7 @@ class FirstFrameUNet(nn.Module):
         self.body = unet.body
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
-        """``x`` ``[B, 9, h, w]``, whose last 5 channels are zero, ``time`` ``[B]`` -> ``[B, 4, h, w]``."""
+        """`x` `[B, 9, h, w]`, whose last 5 channels are zero, `time` `[B]` -> `[B, 4, h, w]`."""
         time_embed = self.text_pooling(self.time_embed(time), context, context_mask)
         given = Conditioning(time_embed, context, context_mask, None)
         image: Tensor = self.body.levels(self.image_in_conv(x), given)

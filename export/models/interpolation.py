@@ -27,7 +27,7 @@ class _GroupUNet(nn.Module):
         self.body = UNetBody(config, "groups")
 
     def merged(self, x: Tensor, rows: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
-        """``rows`` ``[R, E]`` with the embeddings of the keyframes' noise and the frame rate: ``[B, G, E]``."""
+        """`rows` `[R, E]` with the embeddings of the keyframes' noise and the frame rate: `[B, G, E]`."""
         groups = skip_frames.shape[0]
         videos = x.unflatten(0, (-1, groups)).shape[0]
         per_video = rows.unflatten(0, (videos, -1))  # [B, 1 or G, E]
@@ -37,11 +37,11 @@ class _GroupUNet(nn.Module):
 
 
 class InterpolationUNet(_GroupUNet):
-    """Predicts v for the middle of ``x`` ``[B*G, 20, h, w]`` = left 4, noised 3 x 4, right 4; group fastest.
+    """Predicts v for the middle of `x` `[B*G, 20, h, w]` = left 4, noised 3 x 4, right 4; group fastest.
 
-    ``time`` ``[R]``; ``context`` ``[R, L, D]``, ``context_mask`` ``[R, L]``; ``skip_frames`` ``[G]`` (frames left out
-    between neighbours of the finished clip, 3 for 2 -> 8 fps and 1 for 8 -> 30); ``perturbation`` ``[G]`` or
-    ``[B*G]``, the noise level of the keyframes (0 when sampling). G is the length of ``skip_frames``; the groups of one
+    `time` `[R]`; `context` `[R, L, D]`, `context_mask` `[R, L]`; `skip_frames` `[G]` (frames left out
+    between neighbours of the finished clip, 3 for 2 -> 8 fps and 1 for 8 -> 30); `perturbation` `[G]` or
+    `[B*G]`, the noise level of the keyframes (0 when sampling). G is the length of `skip_frames`; the groups of one
     video see each other through the convolutions along G.
     """
 
@@ -54,11 +54,11 @@ class InterpolationUNet(_GroupUNet):
 
 
 class TextedInterpolationUNet(_GroupUNet):
-    """The 1.1 release: shown the text, and the text joins last (released ``unet_interpolation.py``).
+    """The 1.1 release: shown the text, and the text joins last (released `unet_interpolation.py`).
 
-    Inputs as above; ``temporal_mask`` ``[B]`` scales what the groups of each video take from each other: 1 with the
-    keyframes given, 0 without. ``config.add_temporal_attention`` adds attention over the groups behind each
-    self-attention, ``config.add_new_temporal_params`` group convolutions behind every resampling and at both ends.
+    Inputs as above; `temporal_mask` `[B]` scales what the groups of each video take from each other: 1 with the
+    keyframes given, 0 without. `config.add_temporal_attention` adds attention over the groups behind each
+    self-attention, `config.add_new_temporal_params` group convolutions behind every resampling and at both ends.
     """
 
     def forward(
@@ -89,13 +89,13 @@ class UntextedInterpolationUNet(nn.Module):
         self.null_embedding = nn.Parameter(null_embedding)
 
     def forward(self, x: Tensor, time: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
-        """``time`` ``[B]``, ``skip_frames`` ``[G]``, ``perturbation`` ``[G]`` (or ``[B*G]`` in training)."""
+        """`time` `[B]`, `skip_frames` `[G]`, `perturbation` `[G]` (or `[B*G]` in training)."""
         context, mask = self.null_context(time.shape[0])
         prediction: Tensor = self.unet(x, time, context, mask, skip_frames, perturbation)
         return prediction
 
     def null_context(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Context ``[R, 2, D]`` and mask ``[R, 2]``: one token and one pad, as released."""
+        """Context `[R, 2, D]` and mask `[R, 2]`: one token and one pad, as released."""
         null = self.null_embedding[None, None, :].expand(rows, 1, -1)
         real = torch.ones(rows, 1, dtype=torch.bool, device=null.device)
         return torch.cat((null, torch.zeros_like(null)), dim=1), torch.cat((real, ~real), dim=1)

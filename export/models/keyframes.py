@@ -1,4 +1,4 @@
-"""Keyframe U-Net: text -> T keyframes at once (paper section 4.1; released 1.0 ``UNet`` with ``num_frames``)."""
+"""Keyframe U-Net: text -> T keyframes at once (paper section 4.1; released 1.0 `UNet` with `num_frames`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from export.models.unet import Conditioning, UNetBody
 
 
 class KeyframeUNet(nn.Module):
-    """Predicts the noise in ``x`` ``[B*T, 4, h, w]``, frame fastest.
+    """Predicts the noise in `x` `[B*T, 4, h, w]`, frame fastest.
 
-    ``time`` ``[R]``, ``context`` ``[R, L, D]`` and ``context_mask`` ``[R, L]`` (true = a real token) have one row a
-    video (R = B) or one a frame (R = B*T). ``temporal_positions`` ``[T]`` says where the frames stand; T is its length.
+    `time` `[R]`, `context` `[R, L, D]` and `context_mask` `[R, L]` (true = a real token) have one row a
+    video (R = B) or one a frame (R = B*T). `temporal_positions` `[T]` says where the frames stand; T is its length.
     With None all that looks along time is skipped and every item is an image, as in text-to-image training.
-    ``config.temporal`` chooses the temporal conditioning (paper Table 1).
+    `config.temporal` chooses the temporal conditioning (paper Table 1).
     """
 
     def __init__(self, config: UNetConfig) -> None:

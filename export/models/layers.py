@@ -1,8 +1,8 @@
 """Layers shared by both U-Nets (Kandinsky 3.0's, which the paper freezes and extends; section 4.1).
 
 Conditioning rows: a batch holds N images, its conditioning R rows, where R divides N and each row serves N / R
-consecutive images (the frames of one video). Text is ``[R, L, D]`` and not repeated per frame, which the released code
-does and which gives the same numbers; embeddings are small and become ``[N, E]`` once (:func:`row_an_image`).
+consecutive images (the frames of one video). Text is `[R, L, D]` and not repeated per frame, which the released code
+does and which gives the same numbers; embeddings are small and become `[N, E]` once (`row_an_image`).
 
 Batches are reshaped by sizes that are known, never by -1: an exporter with symbolic sizes must prove each guess.
 """
@@ -26,7 +26,7 @@ ConvAlong = Literal["none", "groups", "frames"]
 
 
 class TimeEmbedding(nn.Module):
-    """``[R]`` numbers -> ``[R, E]``: sinusoids, then two linear layers."""
+    """`[R]` numbers -> `[R, E]`: sinusoids, then two linear layers."""
 
     def __init__(self, sinusoids: int, width: int) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ class TimeEmbedding(nn.Module):
 
 
 def row_an_image(rows: Tensor, images: int) -> Tensor:
-    """``[R, ...]`` -> ``[N, ...]``: each row for the N / R consecutive images that it serves."""
+    """`[R, ...]` -> `[N, ...]`: each row for the N / R consecutive images that it serves."""
     return rows[torch.arange(images, device=rows.device) // (images // rows.shape[0])]
 
 
 class ConditionalGroupNorm(nn.Module):
-    """GroupNorm without parameters of its own; scale and shift come from an embedding ``[N, E]``."""
+    """GroupNorm without parameters of its own; scale and shift come from an embedding `[N, E]`."""
 
     def __init__(self, groups: int, channels: int, embed_dim: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class ConditionalGroupNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention without biases: x ``[R, n, C]``, context ``[R, m, D]``, mask ``[R, m]`` (true = attend)."""
+    """Multi-head attention without biases: x `[R, n, C]`, context `[R, m, D]`, mask `[R, m]` (true = attend)."""
 
     def __init__(self, in_channels: int, out_channels: int, context_dim: int, head_dim: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class TextPooling(nn.Module):
         return time_embed + self.answer(context, mask)
 
     def answer(self, context: Tensor, mask: Tensor) -> Tensor:
-        """``[R, E]``, which the time embedding has no part in."""
+        """`[R, E]`, which the time embedding has no part in."""
         pooled: Tensor = self.attention(context.mean(dim=1, keepdim=True), context, mask)  # [R, 1, E]
         return pooled.squeeze(1)
 
@@ -119,8 +119,9 @@ class FeedForward(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Norm, attention, residual; norm, feed-forward, residual. Self-attention within one image where no context is
-    given, cross-attention to the text otherwise.
+    """Norm, attention, residual; norm, feed-forward, residual.
+
+    Without a context it is self-attention within one image, with one cross-attention to the text.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class AttentionBlock(nn.Module):
 class GroupConv(nn.Module):
     """Convolution (3, 1, 1) along the sequence of groups, merged with its input by a learned factor (paper eq. 3).
 
-    ``[B*G, C, h, w]``, group fastest; a kernel (3, 1) over the view ``[B, C, G, h*w]`` is the same convolution.
+    `[B*G, C, h, w]`, group fastest; a kernel (3, 1) over the view `[B, C, G, h*w]` is the same convolution.
     """
 
     def __init__(self, channels: int) -> None:
@@ -167,18 +168,18 @@ class GroupConv(nn.Module):
         self.merge = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, groups: int, mask: Tensor | None = None) -> Tensor:
-        """``mask`` ``[B*G]`` scales the factor of every group: 0 leaves it alone."""
+        """`mask` `[B*G]` scales the factor of every group: 0 leaves it alone."""
         return merged(x, conv_over_time(self.conv, x, groups), self.merge, mask)
 
 
 def merged(x: Tensor, new: Tensor, merge: Tensor, mask: Tensor | None) -> Tensor:
-    """``(1 - m) x + m new`` for ``[N, C, h, w]``; m is ``merge`` ``[1]``, times ``mask`` ``[N]`` if there is one."""
+    """`(1 - m) x + m new` for `[N, C, h, w]`; m is `merge` `[1]`, times `mask` `[N]` if there is one."""
     share = merge if mask is None else (merge * mask).reshape(-1, 1, 1, 1)
     return (1 - share) * x + share * new
 
 
 def zero_conv_over_time(channels: int) -> nn.Conv2d:
-    """A (3, 1) convolution that starts at zero, for :func:`conv_over_time`."""
+    """A (3, 1) convolution that starts at zero, for `conv_over_time`."""
     conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
@@ -186,7 +187,7 @@ def zero_conv_over_time(channels: int) -> nn.Conv2d:
 
 
 def conv_over_time(conv: nn.Conv2d, x: Tensor, frames: int) -> Tensor:
-    """Apply a (k, 1) convolution along the frames of ``[B*T, C, h, w]``, frame fastest."""
+    """Apply a (k, 1) convolution along the frames of `[B*T, C, h, w]`, frame fastest."""
     images, channels, height, width = x.shape
     over_time = x.reshape(images // frames, frames, channels, height * width).transpose(1, 2)  # [B, C, T, h*w]
     return conv(over_time).transpose(1, 2).reshape(images, conv.out_channels, height, width)
@@ -195,7 +196,7 @@ def conv_over_time(conv: nn.Conv2d, x: Tensor, frames: int) -> Tensor:
 class Block(nn.Module):
     """Conditional norm, SiLU, optional doubling, convolution, optional convolution over time, optional halving.
 
-    ``after_resample`` adds a group convolution behind the doubling and the halving (1.1's add_new_temporal_params).
+    `after_resample` adds a group convolution behind the doubling and the halving (1.1's add_new_temporal_params).
     """
 
     def __init__(
@@ -229,13 +230,14 @@ class Block(nn.Module):
 
 
 def over_groups(conv: GroupConv | None, x: Tensor, groups: int | None, mask: Tensor | None) -> Tensor:
+    """The convolution over groups, where there is one and there are groups."""
     return x if conv is None or groups is None else conv(x, groups, mask)
 
 
 class ResNetBlock(nn.Module):
     """Four blocks with kernels 1, 3, 3, 1 through a narrow middle, and a shortcut that follows the same resampling.
 
-    ``frames`` is T (or G), the length of a sequence in the batch; with None every layer over time is left out.
+    `frames` is T (or G), the length of a sequence in the batch; with None every layer over time is left out.
     """
 
     def __init__(

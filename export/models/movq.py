@@ -1,8 +1,8 @@
 """MoVQ: image -> latent -> image, f = 8 (paper section 4.3; decoder with spatial norm as in MoVQ, Zheng et al. 2022).
 
-Latents are used unquantised, as the released pipelines do. Shapes: image ``[N, 3, H, W]`` in -1..1, latent
-``[N, 4, h, w]``; H and W must be multiples of ``MoVQConfig.downscale``. The encoder and the image decoder treat the N
-images alone; the temporal decoders of Table 3 (released in ``kandinsky_video/movq.py``) take them as one clip.
+Latents are used unquantised, as the released pipelines do. Shapes: image `[N, 3, H, W]` in -1..1, latent
+`[N, 4, h, w]`; H and W must be multiples of `MoVQConfig.downscale`. The encoder and the image decoder treat the N
+images alone; the temporal decoders of Table 3 (released in `kandinsky_video/movq.py`) take them as one clip.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SpatialNorm(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions around a shortcut; where ``temporal``, each is followed by one over the clip."""
+    """Two convolutions around a shortcut; where `temporal`, each is followed by one over the clip."""
 
     def __init__(self, in_channels: int, out_channels: int, decoder: MoVQConfig | None, temporal: bool) -> None:
         super().__init__()
@@ -135,19 +135,21 @@ class TemporalAttnBlock(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """One head: each ``[B, n, C]``, all n attend to all n."""
+    """One head: each `[B, n, C]`, all n attend to all n."""
     scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
     return scores.softmax(dim=-1) @ value
 
 
 def start_at_zero(layer: nn.Conv2d) -> None:
+    """Set weight and bias to zero: a residual block then starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where the configuration asks for it, and by their
-    temporal relatives; ``decoder`` is None in the encoder, which has no latent and sees one image at a time.
+    """Residual blocks at one resolution, with attention and temporal blocks where the configuration asks for them.
+
+    `decoder` is None in the encoder, which has no latent and sees one image at a time.
     """
 
     def __init__(self, widths: list[tuple[int, int]], attention: bool, decoder: MoVQConfig | None) -> None:
@@ -174,6 +176,8 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
+    """The middle of both halves: two residual blocks around attention, and what looks along time."""
+
     def __init__(self, channels: int, decoder: MoVQConfig | None) -> None:
         super().__init__()
         temporal = decoder is not None and decoder.temporal and decoder.temporal_mid_blocks
@@ -204,7 +208,7 @@ class Middle(nn.Module):
 
 
 class MoVQEncoder(nn.Module):
-    """``[N, 3, H, W]`` -> ``[N, 4, h, w]``."""
+    """`[N, 3, H, W]` -> `[N, 4, h, w]`."""
 
     def __init__(self, config: MoVQConfig) -> None:
         super().__init__()
@@ -236,9 +240,9 @@ class MoVQEncoder(nn.Module):
 
 
 class MoVQDecoder(nn.Module):
-    """``[N, 4, h, w]`` -> ``[N, 3, H, W]``; every norm looks at the latent.
+    """`[N, 4, h, w]` -> `[N, 3, H, W]`; every norm looks at the latent.
 
-    Where ``config.decodes_clips`` the N frames are one clip and see each other. ``build_3D_decoder`` is the paper's
+    Where `config.decodes_clips` the N frames are one clip and see each other. `build_3D_decoder` is the paper's
     "2D -> 3D conv": 3x3x3 convolutions of the clip in the residual blocks. The released code builds them but cannot run
     them (it hands Conv3d single frames), so that one follows the paper; the parameter count is the published one.
     """

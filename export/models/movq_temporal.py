@@ -1,6 +1,6 @@
-"""Convolutions by which a MoVQ decoder sees a clip (paper section 4.3, Table 3; released ``kandinsky_video/movq.py``).
+"""Convolutions by which a MoVQ decoder sees a clip (paper section 4.3, Table 3; released `kandinsky_video/movq.py`).
 
-A clip is the batch of one call: its T frames are ``[T, C, h, w]`` and nothing is cut along time.
+A clip is the batch of one call: its T frames are `[T, C, h, w]` and nothing is cut along time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ClipConv(nn.Conv3d):
-    """3-D convolution of a clip: ``[T, C, h, w]`` -> ``[T, C', h, w]``."""
+    """3-D convolution of a clip: `[T, C, h, w]` -> `[T, C', h, w]`."""
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = super().forward(x.transpose(0, 1).unsqueeze(0))  # [1, C, T, h, w]
@@ -18,7 +18,7 @@ class ClipConv(nn.Conv3d):
 
 
 class TimeConv(nn.Conv2d):
-    """A (k, 1, 1) convolution of a clip, ``[T, C, h, w]`` -> ``[T, C', h, w]``, as (k, 1) over frames and pixels."""
+    """A (k, 1, 1) convolution of a clip, `[T, C, h, w]` -> `[T, C', h, w]`, as (k, 1) over frames and pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = super().forward(x.flatten(2).transpose(0, 1).unsqueeze(0))  # [1, C, T, h*w]
@@ -26,16 +26,16 @@ class TimeConv(nn.Conv2d):
 
 
 def conv_over_clip(channels: int, kernel: tuple[int, int, int], padding: tuple[int, int, int]) -> nn.Module:
-    """The convolution of a released kernel: :class:`TimeConv` where it spans one pixel, :class:`ClipConv` elsewhere."""
+    """The convolution of a released kernel: `TimeConv` where it spans one pixel, `ClipConv` elsewhere."""
     if kernel[1:] == (1, 1):
         return TimeConv(channels, channels, (kernel[0], 1), padding=(padding[0], 0))
     return ClipConv(channels, channels, kernel, padding=padding)
 
 
 class TemporalConv(nn.Module):
-    """A convolution over the clip merged with its input by a learned factor: ``(1 - a) x + a conv(x)``, a = 0 at first.
+    """A convolution over the clip merged with its input by a learned factor: `(1 - a) x + a conv(x)`, a = 0 at first.
 
-    ``[T, C, h, w]`` -> the same shape.
+    `[T, C, h, w]` -> the same shape.
     """
 
     def __init__(self, channels: int, kernel: tuple[int, int, int], padding: tuple[int, int, int]) -> None:

@@ -1,9 +1,10 @@
-"""What looks along time: the temporal conditionings of the keyframe U-Net (paper section 4.1, Table 1) and the group
-attention of the 1.1 interpolation U-Net.
+"""Layers along time: the temporal conditionings of the keyframe U-Net and the group attention of 1.1 interpolation.
+
+Source: paper section 4.1, Table 1.
 
 Blocks: a temporal convolution block follows each spatial one and a temporal attention block each spatial
 self-attention; on the way up they come before. Layers: a convolution behind every spatial convolution (in
-:mod:`export.models.layers`) and attention inside the spatial attention block. Batches are ``[B*T, C, h, w]``, frame
+`export.models.layers`) and attention inside the spatial attention block. Batches are `[B*T, C, h, w]`, frame
 fastest. Last layers start at zero: an untrained one changes nothing.
 """
 
@@ -23,7 +24,7 @@ LINEAR_DOWN = 4
 class TemporalResNetBlock(nn.Module):
     """Four convolutions along time with kernels 1, 3, 3, 1 through a narrow middle, and a residual.
 
-    ``in_space`` widens the two middle kernels from 3x1x1 to 3x3x3 (Conv3d).
+    `in_space` widens the two middle kernels from 3x1x1 to 3x3x3 (Conv3d).
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class TemporalResNetBlock(nn.Module):
 class TemporalAttentionLayer(nn.Module):
     """Norm, attention over time, residual; where a frame stands in time enters through the norm.
 
-    Attn1d: each latent pixel attends over its own T values. Attn3d (``window`` 2): the pixels of a 2 x 2 window over
+    Attn1d: each latent pixel attends over its own T values. Attn3d (`window` 2): the pixels of a 2 x 2 window over
     all frames, 4T tokens, attend to each other; windows do not overlap (MaxViT's block attention).
     """
 
@@ -68,7 +69,7 @@ class TemporalAttentionLayer(nn.Module):
         nn.init.zeros_(self.attention.output.weight)
 
     def attend(self, x: Tensor, frame_embed: Tensor, frames: int) -> Tensor:
-        """``frame_embed`` is ``[B*T, E]``, one row a frame. Raises ValueError where windows do not fill the image."""
+        """`frame_embed` is `[B*T, E]`, one row a frame. Raises ValueError where windows do not fill the image."""
         normed = self.in_norm(x, frame_embed)
         if self.window == 1:
             return x + attend_over_time(self.attention, normed, frames)
@@ -96,14 +97,14 @@ class TemporalAttentionBlock(TemporalAttentionLayer):
 
 
 def attend_over_time(attention: Attention, x: Tensor, frames: int) -> Tensor:
-    """Each latent pixel of ``[B*T, C, h, w]`` attends over its own T values."""
+    """Each latent pixel of `[B*T, C, h, w]` attends over its own T values."""
     images, channels, height, width = x.shape
     tokens = x.reshape(images // frames, frames, channels, height * width).permute(0, 3, 1, 2)  # [B, h*w, T, C]
     return attention(tokens, tokens).permute(0, 2, 3, 1).reshape(images, channels, height, width)
 
 
 def windows(x: Tensor, frames: int, size: int) -> Tensor:
-    """``[B*T, C, h, w]`` -> ``[B, h/size, w/size, T*size*size, C]``; raises ConfigError where that does not go up."""
+    """`[B*T, C, h, w]` -> `[B, h/size, w/size, T*size*size, C]`; raises ConfigError where that does not go up."""
     height, width = x.shape[2:]
     if height % size or width % size:
         raise ConfigError(
@@ -115,14 +116,15 @@ def windows(x: Tensor, frames: int, size: int) -> Tensor:
 
 
 def windows_back(tokens: Tensor, frames: int, size: int) -> Tensor:
-    """The inverse of :func:`windows`."""
+    """The inverse of `windows`."""
     cells = tokens.unflatten(3, (frames, size, size))  # [B, y, x, T, 2, 2, C]
     return cells.permute(0, 3, 6, 1, 4, 2, 5).flatten(5, 6).flatten(3, 4).flatten(0, 1)
 
 
 class GroupAttentionBlock(nn.Module):
-    """Each latent pixel attends over the G groups of its video; two learned factors merge attention and feed-forward
-    (released ``unet_interpolation.py``). Batches are ``[B*G, C, h, w]``, group fastest.
+    """Each latent pixel attends over the G groups of its video; two learned factors merge attention and feed-forward.
+
+    Batches are `[B*G, C, h, w]`, group fastest. Source: released `unet_interpolation.py`.
     """
 
     def __init__(self, channels: int, embed_dim: int, groups: int, head_dim: int, expansion_ratio: int) -> None:
@@ -135,7 +137,7 @@ class GroupAttentionBlock(nn.Module):
         self.feed_merge = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, time_embed: Tensor, groups: int, mask: Tensor | None = None) -> Tensor:
-        """``mask`` ``[B*G]`` scales both factors of every group: 0 leaves it alone."""
+        """`mask` `[B*G]` scales both factors of every group: 0 leaves it alone."""
         attended = attend_over_time(self.attention, self.in_norm(x, time_embed), groups)
         x = merged(x, attended, self.attention_merge, mask)
         return merged(x, self.feed_forward(self.out_norm(x, time_embed)), self.feed_merge, mask)

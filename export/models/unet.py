@@ -1,7 +1,7 @@
 """The U-Net all models share: levels down, levels up, skip connections between (Kandinsky 3.0, section 4.1).
 
-What differs is passed as ``temporal``: "none" (text-to-image), one of the paper's temporal conditionings (keyframes,
-see :mod:`export.models.temporal`) or "groups" (interpolation: a convolution over the groups inside each spatial block
+What differs is passed as `temporal`: "none" (text-to-image), one of the paper's temporal conditionings (keyframes,
+see `export.models.temporal`) or "groups" (interpolation: a convolution over the groups inside each spatial block
 and, in 1.1, attention over them behind each spatial self-attention).
 """
 
@@ -30,12 +30,12 @@ Temporal = Literal["none", "groups"] | TemporalConditioning
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What every level sees: time ``[R, E]``, text ``[R, L, D]`` with its mask, and where each frame stands.
+    """What every level sees: time `[R, E]`, text `[R, L, D]` with its mask, and where each frame stands.
 
-    ``frames`` is T (or G), or None where all that looks along time is left out. Of the keyframe U-Nets alone:
-    ``frame_embed`` ``[B*T, E]`` enters the norm before attention over time, ``temporal_embed`` ``[R, E]`` the other
-    temporal norms. ``temporal_mask`` ``[B]`` scales what the groups of each video take from each other (1.1). Levels
-    see all of it but the text with one row an image (:meth:`an_image`).
+    `frames` is T (or G), or None where all that looks along time is left out. Of the keyframe U-Nets alone:
+    `frame_embed` `[B*T, E]` enters the norm before attention over time, `temporal_embed` `[R, E]` the other
+    temporal norms. `temporal_mask` `[B]` scales what the groups of each video take from each other (1.1). Levels
+    see all of it but the text with one row an image (`an_image`).
     """
 
     time_embed: Tensor
@@ -102,6 +102,7 @@ class Pair(nn.Module):
 
 
 def temporal_convolution(channels: int, config: UNetConfig, temporal: Temporal) -> TemporalResNetBlock | None:
+    """The block over time that follows a spatial one, if this conditioning has one."""
     if temporal in ("none", "groups", "Conv1dAttn1dLayers"):
         return None
     in_space = temporal == "Conv3dAttn1dBlocks"
@@ -110,6 +111,7 @@ def temporal_convolution(channels: int, config: UNetConfig, temporal: Temporal) 
 
 
 def temporal_attention(channels: int, config: UNetConfig, temporal: Temporal) -> nn.Module | None:
+    """The attention over time of a level, if this conditioning has one."""
     embed, groups, head, expansion = config.time_embed_dim, config.groups, config.head_dim, config.expansion_ratio
     if temporal == "none" or (temporal == "groups" and not config.add_temporal_attention):
         return None
@@ -160,7 +162,7 @@ class Level(nn.Module):
 
 
 class UNetBody(nn.Module):
-    """``[N, num_channels, h, w]`` -> ``[N, out_channels, h, w]``; h and w multiples of ``config.size_multiple``."""
+    """`[N, num_channels, h, w]` -> `[N, out_channels, h, w]`; h and w multiples of `config.size_multiple`."""
 
     def __init__(self, config: UNetConfig, temporal: Temporal) -> None:
         super().__init__()
@@ -219,7 +221,7 @@ class UNetBody(nn.Module):
         return self.levels(self.in_conv(x), given)
 
     def levels(self, x: Tensor, given: Conditioning) -> Tensor:
-        """All that follows the first convolution, of which 1.1 has a second one for images: ``[N, init, h, w]`` in."""
+        """All that follows the first convolution, of which 1.1 has a second one for images: `[N, init, h, w]` in."""
         given = given.an_image(x.shape[0])
         x = over_groups(self.group_conv_in, x, given.frames, given.temporal_mask)
         skips: list[Tensor] = []

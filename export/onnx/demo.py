@@ -58,6 +58,7 @@ def load_modules(config: ModelConfig, weights: Path) -> dict[str, torch.nn.Modul
 
 
 def untexted(config: UNetConfig) -> UntextedInterpolationUNet:
+    """The interpolation U-Net of 1.0, whose null context is a constant."""
     return UntextedInterpolationUNet(InterpolationUNet(config), torch.zeros(config.context_dim))
 
 
@@ -71,7 +72,7 @@ def limits(config: ModelConfig, graph: str) -> Limits:
 
 
 def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable[[str], None]) -> Bundle:
-    """Trace, compare and write; ``out`` is replaced only by a bundle whose every graph agrees with PyTorch.
+    """Trace, compare and write; `out` is replaced only by a bundle whose every graph agrees with PyTorch.
 
     Raises ParityError below the floor, FileNotFoundError and RuntimeError for weights that are missing or do not fit.
     """

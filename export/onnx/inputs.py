@@ -13,7 +13,7 @@ from ffrt.families import Signature, TensorSpec
 
 
 def sizes_of(limits: Limits, number: int) -> dict[str, int]:
-    """The size of every axis in round ``number``; each round has others, and the first has no axis of size one."""
+    """The size of every axis in round `number`; each round has others, and the first has no axis of size one."""
     h, w = 2 * limits.cell * (1 + number), 2 * limits.cell * (2 + number % 2)
     rows, frames, groups = 2 if number == 0 else 1 + number % 2, 3 + 2 * number, 2 + 3 * number
     pixels = {"H": h * limits.downscale, "W": w * limits.downscale}
@@ -32,7 +32,7 @@ def sizes_of(limits: Limits, number: int) -> dict[str, int]:
 
 
 def draw_inputs(signature: Signature, limits: Limits, number: int) -> tuple[Tensor, ...]:
-    """Inputs of a graph in the order of its contract, the same for the same ``number``."""
+    """Inputs of a graph in the order of its contract, the same for the same `number`."""
     generator = torch.Generator().manual_seed(number)
     sizes = sizes_of(limits, number)
     shapes = ([axis_size(axis, sizes) for axis in spec.shape] for spec in signature[0])
@@ -40,6 +40,7 @@ def draw_inputs(signature: Signature, limits: Limits, number: int) -> tuple[Tens
 
 
 def axis_size(axis: int | str, sizes: Mapping[str, int]) -> int:
+    """The size of one axis: a number, a letter, or a product of letters."""
     return axis if isinstance(axis, int) else math.prod(sizes[letter] for letter in axis.split("*"))
 
 
@@ -80,9 +81,7 @@ def draw(
 
 
 def multiples_of(signature: Signature, limits: Limits) -> dict[str, int]:
-    """What the axes of a graph must be multiples of, for :class:`export.onnx.trace.Traced`: a U-Net's latent, or
-    pixels.
-    """
+    """The multiples of a graph's axes, as `export.onnx.trace.Traced` takes them: of a U-Net's latent, or of pixels."""
     names = {spec.name for spec in signature[0]}
     if "time" in names:
         return dict.fromkeys(("h", "w"), limits.cell)

@@ -22,7 +22,7 @@ FLOOR = 1e-3
 def compare(
     name: str, module: nn.Module, graph: Graph, draw: Callable[[int], tuple[Tensor, ...]], rounds: int
 ) -> Parity:
-    """Run both on ``rounds`` random inputs of different sizes; raises ParityError above `FLOOR`."""
+    """Run both on `rounds` random inputs of different sizes; raises ParityError above `FLOOR`."""
     worst_abs, worst_relative = 0.0, 0.0
     for number in range(rounds):
         inputs = draw(number)

@@ -55,11 +55,11 @@ NOTE = "These are weights of {name}, converted to ONNX by ffrt. Their licence is
 
 
 def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report: Callable[[str], None]) -> Bundle:
-    """Write the bundle of a release to ``out``, which is replaced only by one whose every graph agrees with PyTorch.
+    """Write the bundle of a release to `out`, which is replaced only by one whose every graph agrees with PyTorch.
 
-    ``rounds`` is how many random inputs, each of other sizes, every graph is compared on. Raises ParityError where a
-    graph differs, CheckpointError where a number does not fit ``dtype``, DiskFullError where the disk is full; what is
-    done by then stays for the next try in ``.NAME.writing``.
+    `rounds` is how many random inputs, each of other sizes, every graph is compared on. Raises ParityError where a
+    graph differs, CheckpointError where a number does not fit `dtype`, DiskFullError where the disk is full; what is
+    done by then stays for the next try in `.NAME.writing`.
     """
     beside = out.parent / f".{out.name}.writing"
     contract = release.family.contract

@@ -1,6 +1,6 @@
 """PyTorch module -> ONNX graph whose weights stay where they are: in the safetensors file they were loaded from.
 
-A graph file holds nodes and small constants. Its weights are ONNX external data that point into ``NAME.safetensors``
+A graph file holds nodes and small constants. Its weights are ONNX external data that point into `NAME.safetensors`
 beside it (whose tensors lie raw after a header), as float16 behind a Cast to float32 that ONNX Runtime folds when it
 loads. So a bundle keeps every weight once, readable for PyTorch and for ONNX Runtime alike.
 """
@@ -29,7 +29,7 @@ OPSET = 18
 LARGEST_CONSTANT = 1 << 17
 """Bytes of a constant that a graph file may carry itself: a norm without weights has a one for each channel."""
 JOINED = "module."
-"""What names of weights begin with inside :class:`Joined`."""
+"""What names of weights begin with inside `Joined`."""
 TYPES = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I64": TensorProto.INT64}
 
 
@@ -37,7 +37,7 @@ TYPES = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I64": TensorProt
 class Traced:
     """A graph of the contract: the module, example inputs in the contract's order, and the multiples of its axes.
 
-    ``multiples`` says what a symbolic axis must be a multiple of, ``{"h": 4, "w": 4}``; the example sizes must be
+    `multiples` says what a symbolic axis must be a multiple of, `{"h": 4, "w": 4}`; the example sizes must be
     at least twice that, since a size of one would be traced as a constant. `at_most` bounds an axis whose size a module
     compares with a bound of its own, as an encoder does that has learned positions.
     """
@@ -51,7 +51,7 @@ class Traced:
 
 
 class Joined(nn.Module):
-    """A module whose inputs come with their product axes apart, ``B*T`` as two.
+    """A module whose inputs come with their product axes apart, `B*T` as two.
 
     So the exporter knows the size of a batch as a product of two unknowns; of one unknown it would have to prove at
     every layer that it can be divided.
@@ -63,6 +63,7 @@ class Joined(nn.Module):
         self.apart = tuple(apart)
 
     def forward(self, *inputs: Tensor) -> Any:
+        """Join the axes, then run the module."""
         joined = (x.flatten(0, 1) if apart else x for x, apart in zip(inputs, self.apart, strict=True))
         return self.module(*joined)
 
@@ -131,7 +132,7 @@ def dim_of(axis: str, multiples: Mapping[str, int], at_most: int | None) -> Any:
 
 
 def rename_initializers(model: onnx.ModelProto) -> None:
-    """Names as in the state dict of the module, without what :class:`Joined` put in front unless an output has that."""
+    """Names as in the state dict of the module, without what `Joined` put in front unless an output has that."""
     taken = {one.name for one in model.graph.output}
     names = {one.name: one.name.removeprefix(JOINED) for one in model.graph.initializer}
     names = {name: name if ours in taken else ours for name, ours in names.items()}
@@ -142,7 +143,7 @@ def rename_initializers(model: onnx.ModelProto) -> None:
 
 
 def take_apart(model: onnx.ModelProto, spec: TensorSpec, inputs: Sequence[TensorSpec]) -> None:
-    """Let input ``spec`` come with its first axis joined: a Reshape in front, its sizes read from the other inputs."""
+    """Let input `spec` come with its first axis joined: a Reshape in front, its sizes read from the other inputs."""
     letters = str(spec.shape[0]).split("*")
     alone = {axis: (one.name, at) for one in inputs for at, axis in enumerate(one.shape) if axis in letters}
     guessed = next((letter for letter in letters if letter not in alone), letters[0])
@@ -196,7 +197,7 @@ def tidy(model: ir.Model, weights: set[str]) -> None:
 
 
 def leave_out(model: ir.Model) -> None:
-    """Weights on the meta device have no values: a reference takes their place, which :func:`point_to` fills in."""
+    """Weights on the meta device have no values: a reference takes their place, which `point_to` fills in."""
     for name, value in model.graph.initializers.items():
         raw = None if value.const_value is None else value.const_value.raw
         if isinstance(raw, Tensor) and raw.is_meta:
@@ -218,7 +219,7 @@ def name_axes(model: onnx.ModelProto, signature: Signature) -> None:
 
 
 def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
-    """Let every initialiser that ``weights`` (safetensors) has by name be read from there; returns the same model.
+    """Let every initialiser that `weights` (safetensors) has by name be read from there; returns the same model.
 
     Raises MissingKeyError where the file lacks a large initialiser, or one without values: a graph file carries no
     weights.

@@ -93,7 +93,7 @@ def test_parameters_at_the_released_size(temporal: TemporalConditioning, count: 
 
 
 def reach(block: nn.Module, frames: int) -> Tensor:
-    """Which pixels of ``[T, h, w]`` change if the pixel (1, 2) of the first frame does."""
+    """Which pixels of `[T, h, w]` change if the pixel (1, 2) of the first frame does."""
     torch.manual_seed(4)
     x, embed = torch.randn(frames, 8, 4, 4), torch.randn(frames, 16)
     changed = x.clone()
