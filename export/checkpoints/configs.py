@@ -42,14 +42,14 @@ def keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
 
     Raises ConfigError naming an argument that is missing, unknown or not built.
     """
-    given = _filled(released, {"num_frames": None, "interpolation": False})
-    frames, interpolation = given.pop("num_frames"), given.pop("interpolation")
+    arguments = _filled(released, {"num_frames": None, "interpolation": False})
+    frames, interpolation = arguments.pop("num_frames"), arguments.pop("interpolation")
     if frames is None or interpolation:
         raise ConfigError(
             "expected the arguments of a keyframe U-Net (num_frames a number, interpolation false), got "
             f"num_frames {frames!r}, interpolation {interpolation!r}; is this another network's configuration?"
         )
-    return UNetConfig(**given)
+    return UNetConfig(**arguments)
 
 
 def interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
@@ -57,11 +57,11 @@ def interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
 
     Raises ConfigError naming an argument that is missing, unknown or not built.
     """
-    given = _filled(released, {"num_frames": None, "interpolation": False})
-    del given["num_frames"]
-    if not given.pop("interpolation"):
+    arguments = _filled(released, {"num_frames": None, "interpolation": False})
+    del arguments["num_frames"]
+    if not arguments.pop("interpolation"):
         raise ConfigError("interpolation: expected true, got false; is this another network's configuration?")
-    return UNetConfig(**given)
+    return UNetConfig(**arguments)
 
 
 def image_keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
@@ -69,8 +69,10 @@ def image_keyframe_config(released: Mapping[str, Any]) -> UNetConfig:
 
     Raises ConfigError naming an argument that is missing or unknown.
     """
-    given = _filled(released, {"out_channels": None, "noise_augmentation": False, "motion_score": False})
-    return UNetConfig(**{**given, "out_channels": given["out_channels"] or given["num_channels"]})
+    arguments = _filled(released, {"out_channels": None, "noise_augmentation": False, "motion_score": False})
+    if arguments["out_channels"] is None:
+        arguments["out_channels"] = arguments["num_channels"]
+    return UNetConfig(**arguments)
 
 
 def texted_interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
@@ -80,8 +82,10 @@ def texted_interpolation_config(released: Mapping[str, Any]) -> UNetConfig:
     """
     check_released_interpolation(released)
     extra = {"add_new_temporal_params": False, "add_temporal_attention": True}
-    given = _filled(released, {**extra, **_SWITCHES, "time_downsample": (), "temporal_type": ""})
-    return UNetConfig(**{k: v for k, v in given.items() if k not in {*_SWITCHES, "time_downsample", "temporal_type"}})
+    arguments = _filled(released, {**extra, **_SWITCHES, "time_downsample": (), "temporal_type": ""})
+    return UNetConfig(
+        **{k: v for k, v in arguments.items() if k not in {*_SWITCHES, "time_downsample", "temporal_type"}}
+    )
 
 
 def check_released_interpolation(released: Mapping[str, Any]) -> None:
@@ -112,8 +116,8 @@ def _filled(released: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, A
             f"the arguments do not fit this released class: missing {missing}, unknown {unknown}; it takes "
             f"{sorted({*_REQUIRED, *defaults})}"
         )
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in released.items()}
-    filled = {**defaults, **given}
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in released.items()}
+    filled = {**defaults, **arguments}
     if filled["init_channels"] is None:
         filled["init_channels"] = filled["model_channels"]
     return filled
@@ -125,5 +129,5 @@ def movq_config(released: Mapping[str, Any]) -> MoVQConfig:
     Raises TypeError for one that is missing, ConfigError for a kernel that does not fit.
     """
     known = {field.name for field in fields(MoVQConfig)}
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in released.items() if k in known}
-    return MoVQConfig(**given)
+    arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in released.items() if k in known}
+    return MoVQConfig(**arguments)

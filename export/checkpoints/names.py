@@ -200,14 +200,14 @@ def load_released(module: Network, released: Mapping[str, Tensor], rename: Renam
         if ours in renamed:
             raise CheckpointError(f"two released keys become {ours!r}; the second is {key!r}")
         renamed[ours] = value
-    wanted = module.state_dict()
-    missing, left = sorted(wanted.keys() - renamed.keys()), sorted(renamed.keys() - wanted.keys())
+    expected = module.state_dict()
+    missing, left = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
     if missing or left:
         raise CheckpointError(
             f"the checkpoint does not fit this configuration: missing {missing[:5]}, left over {left[:5]}"
         )
     for key, value in renamed.items():
-        if value.shape != wanted[key].shape:
-            raise CheckpointError(f"{key}: expected shape {list(wanted[key].shape)}, got {list(value.shape)}")
-    module.load_state_dict({key: value.to(wanted[key].dtype) for key, value in renamed.items()}, strict=True)
+        if value.shape != expected[key].shape:
+            raise CheckpointError(f"{key}: expected shape {list(expected[key].shape)}, got {list(value.shape)}")
+    module.load_state_dict({key: value.to(expected[key].dtype) for key, value in renamed.items()}, strict=True)
     return module.eval()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-SECONDS_A_LINE = 2.0
+SECONDS_PER_LINE = 2.0
 
 
 class Progress:
@@ -40,7 +40,7 @@ class Progress:
         self._stream.flush()
 
     def _is_due(self, now: float, tenth: int, terminal: bool, last: float, last_tenth: int) -> bool:
-        return now - last >= 0.1 if terminal else tenth != last_tenth and now - last >= SECONDS_A_LINE
+        return now - last >= 0.1 if terminal else tenth != last_tenth and now - last >= SECONDS_PER_LINE
 
 
 def progress_line(label: str, done: int, total: int, seconds_left: float | None) -> str:

@@ -183,13 +183,13 @@ def _configured(folder: Path, name: str, build: Callable[[Mapping[str, Any]], Co
     """A network's configuration from configs.json, where its arguments lie under "configs" or directly."""
     path = _configs_file(folder)
     values = read_json(path, MAX_CONFIG_BYTES)
-    given = values.get(name)
-    if isinstance(given, dict) and isinstance(given.get("configs"), dict):
-        given = given["configs"]
-    if not isinstance(given, dict):
-        raise CheckpointError(f"{path}: {name}: expected the arguments of a network, got {given!r:.80}")
+    arguments = values.get(name)
+    if isinstance(arguments, dict) and isinstance(arguments.get("configs"), dict):
+        arguments = arguments["configs"]
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"{path}: {name}: expected the arguments of a network, got {arguments!r:.80}")
     try:
-        return build(given)
+        return build(arguments)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: {name}: {error}") from error
 

@@ -38,7 +38,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the wanted file: our key, the key it comes from, safetensors dtype and shape."""
+    """One tensor of the expected file: our key, the key it comes from, safetensors dtype and shape."""
 
     key: str
     released: str
@@ -123,7 +123,7 @@ def planned(
     module: nn.Module, source: Mapping[str, Tensor], rename: Rename, dtype: torch.dtype, origin: str
 ) -> list[Entry]:
     """What is to be written, from names and shapes alone. Raises CheckpointError where source and module differ."""
-    wanted = module.state_dict()
+    expected = module.state_dict()
     found: dict[str, Entry] = {}
     for released in source:
         ours, tensor = rename(released, source[released])
@@ -135,14 +135,14 @@ def planned(
         if kept not in CODES:
             raise CheckpointError(f"{origin}: {released!r}: expected real numbers, got {tensor.dtype}")
         found[ours] = Entry(ours, released, CODES[kept], tuple(tensor.shape))
-    missing = [key for key in wanted if key not in found]
-    left = [entry.released for key, entry in found.items() if key not in wanted]
+    missing = [key for key in expected if key not in found]
+    left = [entry.released for key, entry in found.items() if key not in expected]
     if missing or left:
         raise CheckpointError(
             f"{origin} does not fit this configuration: {len(missing)} keys missing ({listed(missing)}), "
             f"{len(left)} left over ({listed(left)}); is this the file of this model, and the configuration the file's?"
         )
-    for key, tensor in wanted.items():
+    for key, tensor in expected.items():
         entry = found[key]
         if entry.shape != tuple(tensor.shape):
             raise CheckpointError(
@@ -151,7 +151,7 @@ def planned(
             )
         if tensor.is_floating_point() != entry.code.startswith("F"):
             raise CheckpointError(f"{origin}: {entry.released!r} ({key}): expected {tensor.dtype}, got {entry.code}")
-    return sorted((found[key] for key in wanted), key=lambda entry: -ITEM_SIZES[entry.code])
+    return sorted((found[key] for key in expected), key=lambda entry: -ITEM_SIZES[entry.code])
 
 
 def whole_tensors(file: io.FileIO, header: bytes, entries: Sequence[Entry]) -> int:

@@ -16,7 +16,7 @@ def table_row(row: Row) -> str:
     """A row of the printed table."""
     largest = f"{row.largest:.2e}"
     value = f"{row.value:6.1f} dB" if row.unit == "dB" else f"{row.value:9.2e}"
-    return f"{row.file:34}  {row.output:26}  {row.way:11}  {largest:>9}  {value}  {'ok' if row.good else 'TOO FAR'}"
+    return f"{row.file:34}  {row.output:26}  {row.runtime:11}  {largest:>9}  {value}  {'ok' if row.good else 'TOO FAR'}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -58,12 +58,12 @@ def cases_of(golden: Golden) -> Sequence[Case]:
 
 def keyframe_cases(golden: Golden) -> Sequence[Case]:
     """The keyframe U-Net of 1.0."""
-    unet, given = models.keyframe_unet(golden.config, golden.parameters), golden.inputs
+    unet, inputs = models.keyframe_unet(golden.config, golden.parameters), golden.inputs
     frames = golden.config["num_frames"]
     feed = {
-        "x": given["x"].numpy(),
-        **rows(prompt(given), frames),
-        "temporal_positions": given["temporal_positions"][:frames].long().numpy(),
+        "x": inputs["x"].numpy(),
+        **rows(prompt(inputs), frames),
+        "temporal_positions": inputs["temporal_positions"][:frames].long().numpy(),
     }
     signature = signature_of(KANDINSKY_1_0.contract["keyframe_unet"], feed)
     network = Network("keyframe_unet", unet, signature, unet_limits(golden.config))
@@ -72,23 +72,23 @@ def keyframe_cases(golden: Golden) -> Sequence[Case]:
 
 def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
     """The keyframe U-Net of 1.1, and its use for single images."""
-    unet, given = models.image_keyframe_unet(golden.config, golden.parameters), golden.inputs
-    frames, limits = int(given["num_frames"]), unet_limits(golden.config)
-    none = torch.zeros(len(given["x"]))  # a network without these embeddings does not look at them
+    unet, inputs = models.image_keyframe_unet(golden.config, golden.parameters), golden.inputs
+    frames, limits = int(inputs["num_frames"]), unet_limits(golden.config)
+    none = torch.zeros(len(inputs["x"]))  # a network without these embeddings does not look at them
     levels = {
-        "noise_augmentation": given.get("noise_aug_time", none).long(),
-        "motion_score": given.get("motion_score", none).long(),
+        "noise_augmentation": inputs.get("noise_aug_time", none).long(),
+        "motion_score": inputs.get("motion_score", none).long(),
     }
     feed = {
-        "x": given["x"].numpy(),
-        **rows({**prompt(given), **levels}, frames),
-        "temporal_positions": given["temporal_embed"][:frames].long().numpy(),
+        "x": inputs["x"].numpy(),
+        **rows({**prompt(inputs), **levels}, frames),
+        "temporal_positions": inputs["temporal_embed"][:frames].long().numpy(),
     }
     keyframes = Network("keyframe_unet", unet, signature_of(KANDINSKY_1_1.contract["keyframe_unet"], feed), limits)
     cases = [Case(keyframes, "y", feed, golden.outputs["y"])]
     if "image_y" in golden.outputs:
         names = ("x", "time", "context", "context_mask")
-        image = {name: given[f"image_{name}"].numpy() for name in names}
+        image = {name: inputs[f"image_{name}"].numpy() for name in names}
         network = Network("image_unet", FirstFrameUNet(unet).eval(), KANDINSKY_1_1.contract["image_unet"], limits)
         cases.append(Case(network, "image_y", image, golden.outputs["image_y"]))
     return cases
@@ -96,19 +96,19 @@ def image_keyframe_cases(golden: Golden) -> Sequence[Case]:
 
 def interpolation_cases(golden: Golden, texted: bool) -> Sequence[Case]:
     """The interpolation U-Net, of 1.1 where it is `texted`."""
-    given, config = golden.inputs, golden.config
-    groups = int(given["num_predicted_groups" if texted else "num_temporal_groups"])
-    told = prompt(given)
+    inputs, config = golden.inputs, golden.config
+    groups = int(inputs["num_predicted_groups" if texted else "num_temporal_groups"])
+    conditioning = prompt(inputs)
     if texted:
-        told["temporal_mask"] = given.get("temporal_mask", torch.ones(len(given["x"])))
+        conditioning["temporal_mask"] = inputs.get("temporal_mask", torch.ones(len(inputs["x"])))
     feed = {
-        "x": given["x"].numpy(),
-        **rows(told, groups),
-        "skip_frames": given["skip_frames"][:groups].long().numpy(),
+        "x": inputs["x"].numpy(),
+        **rows(conditioning, groups),
+        "skip_frames": inputs["skip_frames"][:groups].long().numpy(),
         "perturbation": np.zeros(groups, np.float32),
     }
     if texted:
-        feed["perturbation"] = given["perturbation_time"][:groups].float().numpy()
+        feed["perturbation"] = inputs["perturbation_time"][:groups].float().numpy()
         unet: nn.Module = models.texted_interpolation_unet(config, golden.parameters)
     else:
         unet = models.interpolation_unet(config, golden.parameters)
@@ -156,9 +156,9 @@ def rows(values: Mapping[str, Tensor], frames: int) -> dict[str, NDArray[Any]]:
     return {name: value.numpy() for name, value in values.items()}
 
 
-def prompt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def prompt(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inputs that every U-Net has."""
-    return {name: given[name] for name in ("time", "context", "context_mask")}
+    return {name: inputs[name] for name in ("time", "context", "context_mask")}
 
 
 def signature_of(signature: Signature, feed: Mapping[str, NDArray[Any]]) -> Signature:

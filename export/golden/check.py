@@ -14,7 +14,7 @@ from export.onnx.parity import errors
 
 
 def check_file(path: Path, onnx: bool) -> Iterator[Row]:
-    """A row for each output and each way to run it. Raises CheckpointError for a file of no known kind."""
+    """A row for each output and each runtime to run it. Raises CheckpointError for a file of no known kind."""
     golden = read_golden(path)
     if golden.config.get("release") is not None:
         yield from check_pipeline(path.name, golden, onnx)
@@ -23,12 +23,12 @@ def check_file(path: Path, onnx: bool) -> Iterator[Row]:
         yield from check_samplers(path.name, golden)
         return
     cases = cases_of(golden)
-    for way in ("PyTorch", "ONNX") if onnx else ("PyTorch",):
-        made: dict[int, Run] = {}
+    for runtime in ("PyTorch", "ONNX") if onnx else ("PyTorch",):
+        runs: dict[int, Run] = {}
         for case in cases:
             network = case.network
-            if id(network) not in made:
-                made[id(network)] = network.in_torch() if way == "PyTorch" else network.in_onnx()
-            value = made[id(network)](case.feed)[network.signature[1][0].name]
+            if id(network) not in runs:
+                runs[id(network)] = network.in_torch() if runtime == "PyTorch" else network.in_onnx()
+            value = runs[id(network)](case.feed)[network.signature[1][0].name]
             largest, relative = errors(case.expected, value[:, : case.kept])
-            yield Row(path.name, case.output, way, largest, relative, "relative", LIMIT)
+            yield Row(path.name, case.output, runtime, largest, relative, "relative", LIMIT)

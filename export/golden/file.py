@@ -40,7 +40,7 @@ class Row:
 
     file: str
     output: str
-    way: str
+    runtime: str
     largest: float
     value: float
     unit: str

@@ -36,8 +36,8 @@ class Network:
 
         def run(feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             with torch.no_grad():
-                given = self.module(*(torch.from_numpy(np.ascontiguousarray(feed[name])) for name in names))
-            outputs = given if isinstance(given, tuple) else (given,)
+                result = self.module(*(torch.from_numpy(np.ascontiguousarray(feed[name])) for name in names))
+            outputs = result if isinstance(result, tuple) else (result,)
             return {spec.name: one.numpy() for spec, one in zip(self.signature[1], outputs, strict=True)}
 
         return run

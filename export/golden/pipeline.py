@@ -37,7 +37,7 @@ RATES = {"low": 2, "medium": 8, "high": 30}
 
 
 @dataclass(frozen=True)
-class Made:
+class Result:
     """Latents [T, 4, h, w], latents [N, 4, h, w] after interpolation, frames uint8 [N, H, W, 3]."""
 
     keyframes: Array
@@ -51,7 +51,7 @@ def run_released(
     context: Context,
     image: NDArray[np.uint8] | None,
     noise: Sequence[tuple[str, Array]],
-) -> Made:
+) -> Result:
     """Run the pipeline of a golden file.
 
     `graphs` are those of IMAGE_CONTRACT but the text encoder, `config` is the file's, `noise` every draw in order
@@ -99,7 +99,7 @@ def run_released(
             )
             latents = drain(steps)
     frames = np.concatenate(list(decode_chunks(graphs["movq_decoder"], latents, clip_frames(len(latents)))))
-    return Made(keyframes, latents, frames)
+    return Result(keyframes, latents, frames)
 
 
 def sequences(noise: Sequence[tuple[str, Array]]) -> list[list[Array]]:
@@ -131,10 +131,10 @@ def check_pipeline(file: str, golden: Golden, onnx: bool) -> Iterator[Row]:
         golden.parameters["null_embedding"].reshape(-1).numpy(),
         interpolation_null_embedding=golden.parameters["interpolation_null_embedding"].reshape(-1).numpy(),
     )
-    for way in ("PyTorch", "ONNX") if onnx else ("PyTorch",):
+    for runtime in ("PyTorch", "ONNX") if onnx else ("PyTorch",):
         used = {n: one for n, one in networks.items() if image is None or n not in ("image_unet", "image_decoder")}
-        graphs = {name: one.in_torch() if way == "PyTorch" else one.in_onnx() for name, one in used.items()}
-        yield from pipeline_rows(file, way, golden, run_released(graphs, config, context, image, noise))
+        graphs = {name: one.in_torch() if runtime == "PyTorch" else one.in_onnx() for name, one in used.items()}
+        yield from pipeline_rows(file, runtime, golden, run_released(graphs, config, context, image, noise))
 
 
 def pipeline_networks(golden: Golden) -> dict[str, Network]:
@@ -161,12 +161,12 @@ def pipeline_networks(golden: Golden) -> dict[str, Network]:
     return {name: Network(name, one, KANDINSKY_1_1.contract[name], limits[name]) for name, one in modules.items()}
 
 
-def pipeline_rows(file: str, way: str, golden: Golden, made: Made) -> Iterator[Row]:
+def pipeline_rows(file: str, runtime: str, golden: Golden, made: Result) -> Iterator[Row]:
     """A row for the keyframes, the latents and the frames."""
     for output, value in (("keyframes", made.keyframes), ("latents", made.latents)):
         largest, relative = errors(golden.outputs[output], value)
-        yield Row(file, output, way, largest, relative, "relative", PIPELINE_LIMIT)
+        yield Row(file, output, runtime, largest, relative, "relative", PIPELINE_LIMIT)
     difference = golden.outputs["frames"].astype(np.float64) - made.frames
     mean = float(np.square(difference).mean())
     decibel = float("inf") if mean == 0 else 10 * float(np.log10(255**2 / mean))
-    yield Row(file, "frames", way, float(np.abs(difference).max()), decibel, "dB", FRAMES_DB)
+    yield Row(file, "frames", runtime, float(np.abs(difference).max()), decibel, "dB", FRAMES_DB)

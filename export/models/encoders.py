@@ -44,7 +44,8 @@ class MaskedEncoderOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]
 def encoder_types() -> list[str]:
     """The model types whose text encoders can be exported: those of this file and those that optimum knows."""
     known = TasksManager.get_supported_model_type_for_task(TASK, "onnx")
-    return sorted({*T5_TYPES, *CLIP_TYPES, *(kind for kind in known if _is_text_encoder(kind))})
+    others = (kind for kind in known if kind in CONFIG_MAPPING and _is_text_encoder(kind))
+    return sorted({*T5_TYPES, *CLIP_TYPES, *others})
 
 
 def describe(config: PretrainedConfig) -> TextEncoderOnnxConfig:

@@ -71,6 +71,6 @@ class FirstFrameUNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """`x` `[B, 9, h, w]`, whose last 5 channels are zero, `time` `[B]` -> `[B, 4, h, w]`."""
         time_embed = self.text_pooling(self.time_embed(time), context, context_mask)
-        given = Conditioning(time_embed, context, context_mask, None)
-        image: Tensor = self.body.levels(self.image_in_conv(x), given)
+        conditioning = Conditioning(time_embed, context, context_mask, None)
+        image: Tensor = self.body.levels(self.image_in_conv(x), conditioning)
         return image

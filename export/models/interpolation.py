@@ -74,10 +74,10 @@ class TextedInterpolationUNet(_GroupUNet):
         merged = self.merged(x, self.time_embed(time), skip_frames, perturbation)  # [B, G, E]
         text = self.text_pooling.answer(context, context_mask).unflatten(0, (merged.shape[0], -1))  # [B, 1 or G, E]
         time_embed = (merged + text).flatten(0, 1)
-        given = Conditioning(
+        conditioning = Conditioning(
             time_embed, context, context_mask, frames=skip_frames.shape[0], temporal_mask=temporal_mask
         )
-        return self.body(x, given)
+        return self.body(x, conditioning)
 
 
 class UntextedInterpolationUNet(nn.Module):

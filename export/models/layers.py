@@ -2,7 +2,7 @@
 
 Conditioning rows: a batch holds N images, its conditioning R rows, where R divides N and each row serves N / R
 consecutive images (the frames of one video). Text is `[R, L, D]` and not repeated per frame, which the released code
-does and which gives the same numbers; embeddings are small and become `[N, E]` once (`row_an_image`).
+does and which gives the same numbers; embeddings are small and become `[N, E]` once (`row_per_image`).
 
 Batches are reshaped by sizes that are known, never by -1: an exporter with symbolic sizes must prove each guess.
 """
@@ -43,7 +43,7 @@ class TimeEmbedding(nn.Module):
         return embedding
 
 
-def row_an_image(rows: Tensor, images: int) -> Tensor:
+def row_per_image(rows: Tensor, images: int) -> Tensor:
     """`[R, ...]` -> `[N, ...]`: each row for the N / R consecutive images that it serves."""
     return rows[torch.arange(images, device=rows.device) // (images // rows.shape[0])]
 

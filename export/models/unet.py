@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from export.models.configs import TemporalConditioning, UNetConfig
 from export.models.group_norm import group_norm
-from export.models.layers import NORM_EPS, AttentionBlock, ConvAlong, GroupConv, ResNetBlock, over_groups, row_an_image
+from export.models.layers import NORM_EPS, AttentionBlock, ConvAlong, GroupConv, ResNetBlock, over_groups, row_per_image
 from export.models.temporal import (
     LINEAR_DOWN,
     GroupAttentionBlock,
@@ -35,7 +35,7 @@ class Conditioning:
     `frames` is T (or G), or None where all that looks along time is left out. Of the keyframe U-Nets alone:
     `frame_embed` `[B*T, E]` enters the norm before attention over time, `temporal_embed` `[R, E]` the other
     temporal norms. `temporal_mask` `[B]` scales what the groups of each video take from each other (1.1). Levels
-    see all of it but the text with one row an image (`an_image`).
+    see all of it but the text with one row an image (`per_image`).
     """
 
     time_embed: Tensor
@@ -46,11 +46,11 @@ class Conditioning:
     temporal_embed: Tensor | None = None
     temporal_mask: Tensor | None = None
 
-    def an_image(self, images: int) -> Conditioning:
+    def per_image(self, images: int) -> Conditioning:
         """The same with one row for each of N images."""
         names = ("time_embed", "frame_embed", "temporal_embed", "temporal_mask")
         rows = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(self, **{name: row_an_image(value, images) for name, value in rows.items()})
+        return replace(self, **{name: row_per_image(value, images) for name, value in rows.items()})
 
 
 class Pair(nn.Module):
@@ -83,21 +83,21 @@ class Pair(nn.Module):
         self.temporal_in = temporal_convolution(seen[0], config, temporal)
         self.temporal_out = temporal_convolution(seen[1], config, temporal)
 
-    def forward(self, x: Tensor, given: Conditioning) -> Tensor:
-        x = self.spatial_temporal(self.resnet_in, self.temporal_in, x, given)
+    def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+        x = self.spatial_temporal(self.resnet_in, self.temporal_in, x, conditioning)
         if self.cross_attention is not None:
-            x = self.cross_attention(x, given.time_embed, given.context, given.context_mask)
-        return self.spatial_temporal(self.resnet_out, self.temporal_out, x, given)
+            x = self.cross_attention(x, conditioning.time_embed, conditioning.context, conditioning.context_mask)
+        return self.spatial_temporal(self.resnet_out, self.temporal_out, x, conditioning)
 
     def spatial_temporal(
-        self, spatial: nn.Module, temporal: nn.Module | None, x: Tensor, given: Conditioning
+        self, spatial: nn.Module, temporal: nn.Module | None, x: Tensor, conditioning: Conditioning
     ) -> Tensor:
         layers = (temporal, spatial) if self.going_up else (spatial, temporal)
         for layer in layers:
             if layer is spatial:
-                x = layer(x, given.time_embed, given.frames, given.temporal_mask)
-            elif layer is not None and given.frames is not None:
-                x = layer(x, given.temporal_embed, given.frames)
+                x = layer(x, conditioning.time_embed, conditioning.frames, conditioning.temporal_mask)
+            elif layer is not None and conditioning.frames is not None:
+                x = layer(x, conditioning.temporal_embed, conditioning.frames)
         return x
 
 
@@ -138,27 +138,32 @@ class Level(nn.Module):
         self.self_attention = AttentionBlock(width, embed, None, groups, head, expansion) if attends else None
         self.temporal_attention = temporal_attention(width, config, temporal) if attends else None
 
-    def forward(self, x: Tensor, given: Conditioning) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
         if not self.going_up:
-            x = self.attend(x, given)
+            x = self.attend(x, conditioning)
         for pair in self.pairs:
-            x = pair(x, given)
-        return self.attend(x, given) if self.going_up else x
+            x = pair(x, conditioning)
+        return self.attend(x, conditioning) if self.going_up else x
 
-    def attend(self, x: Tensor, given: Conditioning) -> Tensor:
+    def attend(self, x: Tensor, conditioning: Conditioning) -> Tensor:
         """Attention in space and over time, in the order of this conditioning."""
-        space, time, embed, frames = self.self_attention, self.temporal_attention, given.time_embed, given.frames
+        space, time, embed, frames = (
+            self.self_attention,
+            self.temporal_attention,
+            conditioning.time_embed,
+            conditioning.frames,
+        )
         if space is None:
             return x
         if time is None or frames is None:
             return space(x, embed)
         if self.temporal == "groups":
-            return time(space(x, embed), embed, frames, given.temporal_mask)
+            return time(space(x, embed), embed, frames, conditioning.temporal_mask)
         if self.temporal == "Conv1dAttn1dLayers":
-            return space.feed(time(space.attend(x, embed), given.frame_embed, frames), embed)
+            return space.feed(time(space.attend(x, embed), conditioning.frame_embed, frames), embed)
         if self.going_up:
-            return space(time(x, given.temporal_embed, given.frame_embed, frames), embed)
-        return time(space(x, embed), given.temporal_embed, given.frame_embed, frames)
+            return space(time(x, conditioning.temporal_embed, conditioning.frame_embed, frames), embed)
+        return time(space(x, embed), conditioning.temporal_embed, conditioning.frame_embed, frames)
 
 
 class UNetBody(nn.Module):
@@ -217,21 +222,21 @@ class UNetBody(nn.Module):
         self.out_norm = nn.GroupNorm(config.groups, config.init_channels, eps=NORM_EPS)
         self.out_conv = nn.Conv2d(config.init_channels, config.out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, given: Conditioning) -> Tensor:
-        return self.levels(self.in_conv(x), given)
+    def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.levels(self.in_conv(x), conditioning)
 
-    def levels(self, x: Tensor, given: Conditioning) -> Tensor:
+    def levels(self, x: Tensor, conditioning: Conditioning) -> Tensor:
         """All that follows the first convolution, of which 1.1 has a second one for images: `[N, init, h, w]` in."""
-        given = given.an_image(x.shape[0])
-        x = over_groups(self.group_conv_in, x, given.frames, given.temporal_mask)
+        conditioning = conditioning.per_image(x.shape[0])
+        x = over_groups(self.group_conv_in, x, conditioning.frames, conditioning.temporal_mask)
         skips: list[Tensor] = []
         for index, level in enumerate(self.down):
-            x = level(x, given)
+            x = level(x, conditioning)
             if index != len(self.down) - 1:
                 skips.append(x)
         for index, level in enumerate(self.up):
-            x = level(x if index == 0 else torch.cat((x, skips.pop()), dim=1), given)
-        x = over_groups(self.group_conv_out, x, given.frames, given.temporal_mask)
+            x = level(x if index == 0 else torch.cat((x, skips.pop()), dim=1), conditioning)
+        x = over_groups(self.group_conv_out, x, conditioning.frames, conditioning.temporal_mask)
         normed = group_norm(x, self.groups, self.out_norm.weight, self.out_norm.bias, NORM_EPS)
         out: Tensor = self.out_conv(F.silu(normed))
         return out

@@ -27,10 +27,10 @@ def compare(
     for number in range(rounds):
         inputs = draw(number)
         with torch.no_grad():
-            wanted = module(*inputs)
-        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+            expected = module(*inputs)
+        expected = expected if isinstance(expected, tuple) else (expected,)
         got = graph(dict(zip(graph.input_names, (tensor.numpy() for tensor in inputs), strict=True)))
-        for reference, (output, value) in zip(wanted, got.items(), strict=True):
+        for reference, (output, value) in zip(expected, got.items(), strict=True):
             largest, relative = errors(reference.numpy(), value)
             worst_abs, worst_relative = max(worst_abs, largest), max(worst_relative, relative)
             if not relative <= FLOOR:

@@ -235,7 +235,7 @@ def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
                     "a graph file carries no weights of its own"
                 )
             continue
-        wanted = initializer.data_type
+        dtype = initializer.data_type
         initializer.ClearField("raw_data")
         initializer.ClearField("external_data")
         initializer.data_type = TYPES[place.code]
@@ -244,10 +244,10 @@ def point_to(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
         initializer.external_data.extend(
             onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in places.items()
         )
-        if initializer.data_type != wanted:
+        if initializer.data_type != dtype:
             stored = f"{initializer.name}.stored"
             casts.append(
-                helper.make_node("Cast", [stored], [initializer.name], to=wanted, name=f"{initializer.name}.cast")
+                helper.make_node("Cast", [stored], [initializer.name], to=dtype, name=f"{initializer.name}.cast")
             )
             initializer.name = stored
     nodes = [*casts, *model.graph.node]

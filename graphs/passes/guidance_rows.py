@@ -265,7 +265,7 @@ def _merged(total: ir.Node) -> tuple[ir.Value, ir.Value] | None:
 
 
 def _before_repeat(value: ir.Value) -> ir.Value:
-    """The value whose rows were repeated for images (`export.models.layers.row_an_image`)."""
+    """The value whose rows were repeated for images (`export.models.layers.row_per_image`)."""
     while (node := value.producer()) is not None and node.op_type in ("Gather", "GatherND", "Transpose"):
         value = m.input_of(node, 0)
     return value

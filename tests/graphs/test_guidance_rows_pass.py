@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.harness.flops import count_flops
-from export.models.layers import AttentionBlock, GroupConv, row_an_image
+from export.models.layers import AttentionBlock, GroupConv, row_per_image
 from export.models.limits import Limits
 from export.models.temporal import GroupAttentionBlock
 from export.onnx.inputs import draw_inputs, multiples_of
@@ -51,8 +51,8 @@ class Layers(nn.Module):
         temporal_mask: Tensor,
     ) -> Tensor:
         groups = skip_frames.shape[0]
-        embed = row_an_image(torch.sin(time[:, None] * torch.arange(1, E + 1)), x.shape[0])
-        mask = row_an_image(temporal_mask, x.shape[0])
+        embed = row_per_image(torch.sin(time[:, None] * torch.arange(1, E + 1)), x.shape[0])
+        mask = row_per_image(temporal_mask, x.shape[0])
         x = self.convolution(self.in_conv(x), groups, mask)
         x = self.text.attend(x, embed, context, context_mask)
         prediction: Tensor = self.out_conv(self.attention(x, embed, groups, mask))

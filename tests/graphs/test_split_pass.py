@@ -48,7 +48,7 @@ class Body(nn.Module):
 
     def forward(self, x: Tensor, given: Conditioning) -> Tensor:
         assert given.frames is not None
-        given = given.an_image(x.shape[0])
+        given = given.per_image(x.shape[0])
         x = self.convolution(self.in_conv(x), given.frames, given.temporal_mask)
         prediction: Tensor = self.out_conv(self.text.attend(x, given.time_embed, given.context, given.context_mask))
         return prediction
