@@ -28,7 +28,7 @@ FLOORS = {
     },
     "bench": {
         *{"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
-        *{"pytest", "pytest_benchmark", "safetensors", "skimage"},
+        *{"pytest", "pytest_benchmark", "safetensors", "skimage", "transformers"},
     },
 }
 
