@@ -40,7 +40,8 @@ def check_samplers(file: str, golden: Golden) -> Iterator[Row]:
 def stand_in(scale: float) -> Callable[[Array, float], Array]:
     """The network of the sampling loops, guided."""
 
-    def bent(x: Array, time: float, given: float) -> Array:
-        return np.tanh(np.float32(0.6) * x + np.float32(0.0007 * time + 0.25 * given))
+    def bent(x: Array, time: float, shown: float) -> Array:
+        moved: Array = np.tanh(np.float32(0.6) * x + np.float32(0.0007 * time + 0.25 * shown))
+        return moved
 
     return lambda x, time: guide(bent(x, time, 1), bent(x, time, 0), scale)

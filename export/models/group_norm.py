@@ -52,6 +52,6 @@ class _FastBackward(torch.autograd.Function):
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """`[N, C, ...]` -> the same shape; `weight` and `bias` are `[C]` or both None."""
     if x.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
-        normed: Tensor = _FastBackward.apply(x, weight, bias, groups, eps)
+        normed: Tensor = _FastBackward.apply(x, weight, bias, groups, eps)  # type: ignore[no-untyped-call]
         return normed
     return F.group_norm(x, groups, weight, bias, eps)

@@ -181,8 +181,8 @@ def merged(x: Tensor, new: Tensor, merge: Tensor, mask: Tensor | None) -> Tensor
 def zero_conv_over_time(channels: int) -> nn.Conv2d:
     """A (3, 1) convolution that starts at zero, for `conv_over_time`."""
     conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
     return conv
 
 

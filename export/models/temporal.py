@@ -49,12 +49,14 @@ class TemporalResNetBlock(nn.Module):
             out = F.silu(norm(out, time_embed))
             if isinstance(conv, nn.Conv3d):
                 out = conv(out.unflatten(0, (-1, frames)).transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+            elif isinstance(conv, nn.Conv2d) and conv.kernel_size != (1, 1):
+                out = conv_over_time(conv, out, frames)
             else:
-                out = conv(out) if conv.kernel_size == (1, 1) else conv_over_time(conv, out, frames)
+                out = conv(out)
         return x + out
 
 
-class TemporalAttentionLayer(nn.Module):
+class _TemporalAttention(nn.Module):
     """Norm, attention over time, residual; where a frame stands in time enters through the norm.
 
     Attn1d: each latent pixel attends over its own T values. Attn3d (`window` 2): the pixels of a 2 x 2 window over
@@ -76,12 +78,16 @@ class TemporalAttentionLayer(nn.Module):
         tokens = windows(normed, frames, self.window)
         return x + windows_back(self.attention(tokens, tokens), frames, self.window)
 
+
+class TemporalAttentionLayer(_TemporalAttention):
+    """Attention over time inside the spatial attention block."""
+
     def forward(self, x: Tensor, frame_embed: Tensor, frames: int) -> Tensor:
         return self.attend(x, frame_embed, frames)
 
 
-class TemporalAttentionBlock(TemporalAttentionLayer):
-    """The same, followed by norm, feed-forward, residual."""
+class TemporalAttentionBlock(_TemporalAttention):
+    """Attention over time, followed by norm, feed-forward, residual."""
 
     def __init__(
         self, channels: int, embed_dim: int, groups: int, head_dim: int, expansion_ratio: int, window: int = 1

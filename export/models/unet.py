@@ -48,9 +48,17 @@ class Conditioning:
 
     def per_image(self, images: int) -> Conditioning:
         """The same with one row for each of N images."""
-        names = ("time_embed", "frame_embed", "temporal_embed", "temporal_mask")
-        rows = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(self, **{name: row_per_image(value, images) for name, value in rows.items()})
+
+        def repeated(rows: Tensor | None) -> Tensor | None:
+            return None if rows is None else row_per_image(rows, images)
+
+        return replace(
+            self,
+            time_embed=row_per_image(self.time_embed, images),
+            frame_embed=repeated(self.frame_embed),
+            temporal_embed=repeated(self.temporal_embed),
+            temporal_mask=repeated(self.temporal_mask),
+        )
 
 
 class Pair(nn.Module):

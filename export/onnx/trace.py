@@ -199,11 +199,11 @@ def tidy(model: ir.Model, weights: set[str]) -> None:
 def leave_out(model: ir.Model) -> None:
     """Weights on the meta device have no values: a reference takes their place, which `point_to` fills in."""
     for name, value in model.graph.initializers.items():
-        raw = None if value.const_value is None else value.const_value.raw
-        if isinstance(raw, Tensor) and raw.is_meta:
-            value.const_value = ir.ExternalTensor(
-                "unwritten", 0, 0, value.const_value.dtype, shape=value.const_value.shape, name=name
-            )
+        constant = value.const_value
+        raw = None if constant is None else constant.raw
+        if constant is not None and isinstance(raw, Tensor) and raw.is_meta:
+            shape = ir.Shape(list(raw.shape))
+            value.const_value = ir.ExternalTensor("unwritten", 0, 0, constant.dtype, shape=shape, name=name)
 
 
 def name_axes(model: onnx.ModelProto, signature: Signature) -> None:

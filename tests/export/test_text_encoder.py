@@ -79,8 +79,8 @@ def exported(folder: Path, config: TextConfig) -> Session:
     state = encoder_state(config, open_weights(folder), projection(), torch.arange(float(DIM)))
     module, _ = empty_text_encoder(config)
     stream_weights(module, state, lambda key, value: (key, value), weights, "float32", lambda done, total: None)
-    example = torch.zeros((2, 5), dtype=torch.long, device="meta")
-    traced = Traced("text_encoder", module, (example, example), {}, KANDINSKY_1_0.contract, {"L": config.max_tokens})
+    example = tuple(torch.zeros((2, 5), dtype=torch.long, device="meta") for _ in range(2))  # one would be one input
+    traced = Traced("text_encoder", module, example, {}, KANDINSKY_1_0.contract, {"L": config.max_tokens})
     onnx.save(point_to(trace(traced), weights), folder / "text_encoder.onnx")
     assert (folder / "text_encoder.onnx").stat().st_size < 200_000
     return session_of(str(folder / "text_encoder.onnx"))
