@@ -17,7 +17,7 @@ from export.checkpoints.release import RELEASES
 from export.errors import OptionError
 from export.models.configs import PRESETS
 from export.onnx.demo import write_bundle
-from export.onnx.release import write_release
+from export.onnx.release import Dtype, write_release
 from ffrt import Bundle, FfrtError
 from graphs.optimise import optimise, plan
 from graphs.passes.table import PROVIDERS
@@ -86,7 +86,8 @@ def place_of(asked: argparse.Namespace) -> Path:
     """Where the bundle goes."""
     if asked.out is not None:
         return Path(asked.out)
-    return Path("graphs") / "bundles" / asked.name if asked.name in RELEASES else Path("graphs") / asked.name
+    name = str(asked.name)
+    return Path("graphs", "bundles", name) if name in RELEASES else Path("graphs", name)
 
 
 def export_preset(asked: argparse.Namespace, report: Callable[[str], None]) -> Bundle:
@@ -108,7 +109,7 @@ def export_release(asked: argparse.Namespace, report: Callable[[str], None]) -> 
             "which does not exist"
         )
     release = RELEASES[asked.name](asked.weights, text)
-    dtype = "float16" if asked.dtype == "fp16" else "float32"
+    dtype: Dtype = "float16" if asked.dtype == "fp16" else "float32"
     return write_release(release, place_of(asked), dtype, asked.rounds, report)
 
 

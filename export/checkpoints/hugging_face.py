@@ -71,8 +71,8 @@ def open_weights(folder: Path) -> Mapping[str, Tensor]:
     places: dict[str, tuple[Mapping[str, Tensor], str]] = {}
     files: dict[str, Path] = {}
     for path in _files(folder, inner_name):
-        opened = open_checkpoint(path)
-        for name in opened:
+        file = open_checkpoint(path)
+        for name in file:
             key = inner_name(name)
             if key is None:
                 continue
@@ -81,7 +81,7 @@ def open_weights(folder: Path) -> Mapping[str, Tensor]:
                     f"{path}: {name}: expected each weight once, {files[key].name} has {places[key][1]} too"
                 )
             if key not in places or name == "shared.weight":  # T5 may keep its tied embedding under both names
-                places[key], files[key] = (opened, name), path
+                places[key], files[key] = (file, name), path
     missing, left = sorted(shapes.keys() - places.keys()), sorted(places.keys() - shapes.keys())
     if missing or left:
         raise CheckpointError(
@@ -116,8 +116,8 @@ def encoder_state(
         nulls["interpolation_null_embedding"] = interpolation_null_embedding.reshape(-1)
     module, buffers = empty_text_encoder(config, interpolation_null_embedding is not None)
     places = {INSIDE + key: (weights, key) for key in weights}
-    for key in projection if projection is not None else ():
-        places[projection_key(key)] = (projection, key)
+    if projection is not None:
+        places |= {projection_key(key): (projection, key) for key in projection}
     places.update({key: (nulls, key) for key in nulls} | {key: (buffers, key) for key in buffers})
     expected = module.state_dict()
     missing, left = sorted(expected.keys() - places.keys()), sorted(places.keys() - expected.keys())

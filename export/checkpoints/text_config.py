@@ -104,9 +104,9 @@ def _checked(key: str, value: Any, usual: Any) -> Any:
         low = 0 if key.endswith("_id") or usual == 0 else 1
         expected, good = f"a whole number from {low} to {high}", type(value) is int and low <= value <= high
     elif isinstance(usual, float):
-        low = "between 0 and 1" if "eps" in key else "from 0 to 100"
+        bounds = "between 0 and 1" if "eps" in key else "from 0 to 100"
         inside = type(value) in (int, float) and 0 <= value <= 100
-        expected, good = f"a number {low}", inside and ("eps" not in key or 0 < value < 1)
+        expected, good = f"a number {bounds}", inside and ("eps" not in key or 0 < value < 1)
     else:
         expected, good = "a word", isinstance(value, str)
     if not good:

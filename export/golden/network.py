@@ -17,7 +17,7 @@ from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.trace import Traced, trace
 from ffrt.families import Signature
 
-Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 """Named inputs -> named outputs."""
 
 

@@ -54,10 +54,11 @@ def run_released(
 ) -> Result:
     """Run the pipeline of a golden file.
 
-    `graphs` are those of IMAGE_CONTRACT but the text encoder, `config` is the file's, `noise` every draw in order
+    `graphs` are those of 1.1 but the text encoder, `config` is the file's, `noise` every draw in order
     beside its kind. Raises StopIteration where there are too few draws.
     """
     starts = iter(sequences(noise))
+    assert KEYFRAMES_1_1.image is not None
     scores = KEYFRAMES_1_1.image.motion_scores
     rows, count = context.rows(), KEYFRAMES_1_1.num_inference_steps
     if image is None:

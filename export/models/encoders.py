@@ -104,7 +104,7 @@ def use_exact_buckets(encoder: nn.Module, config: PretrainedConfig) -> None:
     starts = bucket_starts(half, config.relative_attention_max_distance)
     for module in encoder.modules():
         if getattr(module, "has_relative_attention_bias", False):
-            module._relative_position_bucket = partial(bucket, half=half, starts=starts)
+            setattr(module, "_relative_position_bucket", partial(bucket, half=half, starts=starts))  # noqa: B010
 
 
 def bucket(distance: Tensor, *_: object, half: int, starts: list[int], **__: object) -> Tensor:
