@@ -1,12 +1,13 @@
 """Held-out clips of the demo's domain, and their exact pictures at any frame rate.
 
-Sizes, places and angles of the grammar are continuous, so that no clip comes twice.
+No training draws a clip of their combinations of words (`export.datasets.grammar`).
 """
 
 from typing import Any
 
 import numpy as np
 
+from bench.datasets.prompts import Case
 from bench.metrics.base import Frames
 
 CLIP_SEED = {"test": 90_210_771, "tune": 31_415_927}
@@ -16,17 +17,27 @@ STANDING = "standing still"
 
 
 def held_out(count: int, split: str = "test") -> list[Any]:
-    """Clips drawn apart from training, actions in turn; the sets are as in `bench.datasets.prompts`."""
-    from export.datasets.shapes import ACTIONS, sample_clip
+    """Clips of combinations that no training saw, actions in turn; the sets are as in `bench.datasets.prompts`."""
+    from export.datasets.grammar import ACTIONS
+    from export.datasets.shapes import sample_held_out
 
     rng = np.random.default_rng(CLIP_SEED[split])
     clips = []
     for index in range(count):
-        clip = sample_clip(rng)
+        clip = sample_held_out(rng)
         while clip.action != ACTIONS[index % len(ACTIONS)]:
-            clip = sample_clip(rng)
+            clip = sample_held_out(rng)
         clips.append(clip)
     return clips
+
+
+def clip_of(case: Case) -> Any:
+    """A clip of a prompt's words, its place and size drawn from the prompt's seed."""
+    from export.datasets.grammar import Combination
+    from export.datasets.shapes import sample_parameters
+
+    cell = Combination(case.colour, case.shape, case.action, case.background, case.size)
+    return sample_parameters(cell, np.random.default_rng(case.seed))
 
 
 def truth(clip: Any, fps: int) -> Frames:

@@ -1,6 +1,7 @@
 """`python -m bench.demo_quality`: how good the demo bundle is, in numbers that anyone can reproduce.
 
-Scores of prompts by an image detector, reconstruction of the autoencoder, interpolation against blending and ffmpeg.
+Scores of prompts by an image detector; outlines, sizes and turns of what was made, beside what the autoencoder allows;
+reconstruction of the autoencoder; interpolation against blending and ffmpeg.
 Everything is reported, also what misses its target. Nothing is timed: `bench.pipeline_speed` does that.
 """
 
@@ -13,8 +14,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from bench.datasets.prompts import FIRST_SEED, cases
+from bench.datasets.prompts import FIRST_SEED, cases, outline_cases
 from bench.datasets.shapes import held_out
+from bench.demo_quality import outlines
 from bench.demo_quality.latents import PASSES, interpolation, reconstruction
 from bench.demo_quality.prompts import Sampling, score_prompts
 from bench.demo_quality.table import table
@@ -24,12 +26,15 @@ from bench.harness.pictures import contact_sheet
 from bench.harness.program import Program, Result, check_counts
 from ffrt import Pipeline
 
-PARTS = ("prompts", "fast", "movq", "interpolation")
+PARTS = ("prompts", "fast", "outlines", "one_step", "movq", "interpolation")
 
 
 def arguments(line: ArgumentParser) -> None:
     """The arguments of this bench alone."""
     line.add_argument("--prompts", type=int, default=60, help="how many prompts (60)")
+    line.add_argument("--outlines", type=int, default=24, help="prompts whose outlines are measured (24)")
+    line.add_argument("--outline-seeds", type=int, default=1, help="seeds of each of those (1)")
+    line.add_argument("--one-step", type=int, default=12, help="clips of the one-step table (12)")
     line.add_argument("--clips", type=int, default=8, help="held-out clips of autoencoder and interpolation (8)")
     line.add_argument("--split", choices=sorted(FIRST_SEED), default="test", help="prompt set: tune on tune (test)")
     line.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (everything)")
@@ -43,10 +48,12 @@ def arguments(line: ArgumentParser) -> None:
 
 def check(asked: Namespace) -> None:
     """Raise BenchError for numbers that make no sense; a quick run has few prompts and one clip."""
-    check_counts(asked, "clips")
+    check_counts(asked, "clips", "outlines", "outline_seeds", "one_step")
     if asked.quick:
         asked.prompts, asked.clips = min(asked.prompts, 4), min(asked.clips, 1)
+        asked.outlines, asked.one_step = min(asked.outlines, 3), min(asked.one_step, 1)
     cases(asked.prompts, asked.split)
+    outline_cases(max(asked.outlines, asked.one_step))
 
 
 def passes_of(asked: Namespace) -> list[str]:
@@ -67,6 +74,11 @@ def measure(asked: Namespace) -> Iterator[Result]:
     if "fast" in asked.parts:
         fast = replace(sampling, num_inference_steps=None, sampler=None, preset="fast")
         record["fast"], _ = score_prompts(pipe, prompts, fast)
+    if "outlines" in asked.parts:
+        drawn = outline_cases(asked.outlines, asked.outline_seeds)
+        record["outlines"] = {"samples": outlines.samples(pipe, drawn, sampling), **outlines.bound(pipe, drawn)}
+    if "one_step" in asked.parts:
+        record["one_step"] = outlines.one_step(pipe, outline_cases(asked.one_step))
     if "movq" in asked.parts:
         record["movq"] = reconstruction(pipe, clips)
     if "interpolation" in asked.parts:

@@ -69,6 +69,7 @@ def summed_up(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Shares of right prompts by attribute and by action, and every prompt that is not right."""
     scores = {name: share([one.right[name] for one in verdicts if name in one.right]) for name in ATTRIBUTES}
     scores["all"] = share([one.good for one in verdicts])
+    scores["strict"] = share([one.strictly_good for one in verdicts])
     actions = sorted({one.case.action for one in verdicts})
     return {
         "scores": scores,
@@ -77,5 +78,10 @@ def summed_up(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         },
         "failures": [
             {"case": asdict(one.case), "seen": asdict(one.seen), "right": one.right} for one in verdicts if not one.good
+        ],
+        "strict_failures": [
+            {"prompt": one.case.prompt, "seed": one.case.seed, "faults": list(one.strict)}
+            for one in verdicts
+            if one.strict
         ],
     }

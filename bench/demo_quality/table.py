@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.demo_quality.outline_table import one_step_table, outline_table
 from bench.harness import record as records
 from bench.harness.words import markdown, number, verdict
 
@@ -19,7 +20,9 @@ METHODS = {
     "true minterpolate": "ffmpeg minterpolate of rendered keyframes",
     "true hold": "hold of rendered keyframes",
 }
-UNTARGETED = {"size": "size right, where the prompt names one", "all": "all of these right at once"}
+UNTARGETED = {"size": "size right, where the prompt names one", "all": "all of these right at once",
+    "strict": "and outline, size and turn kept",
+}
 
 
 def interval(score: Mapping[str, Any]) -> str:
@@ -72,7 +75,13 @@ def conditions(record: Mapping[str, Any]) -> list[str]:
     return [f"{'; '.join(phrases)}. In brackets: 95 % Wilson intervals."]
 
 
-PARTS = {"targets": target_table, "interpolation": interpolation_table, "conditions": conditions}
+PARTS = {
+    "targets": target_table,
+    "outlines": outline_table,
+    "one_step": one_step_table,
+    "interpolation": interpolation_table,
+    "conditions": conditions,
+}
 """The parts of the whole table, in order."""
 
 

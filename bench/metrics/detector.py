@@ -131,28 +131,55 @@ def shape_of(radius: Floats) -> tuple[str, float]:
     return "circle", 0.0
 
 
-def look(frame: NDArray[np.uint8], background: Floats) -> Look | None:
-    """Measure one frame `[H, W, 3]` against the background's colour `[3]`; None when there is no object."""
-    height, width = frame.shape[:2]
+@dataclass(frozen=True)
+class Separated:
+    """The largest object of a frame apart from what is behind it: the share of every pixel that it covers `[H, W]`,
+    0..1.1 with its soft edge and 0 elsewhere, the mask of its `body`, and all `parts` that stand out, largest first.
+
+    `direction` `[3]` is its colour less the background's.
+    """
+
+    coverage: Floats
+    body: Mask
+    direction: Floats
+    parts: list[Mask]
+
+
+def separate(frame: NDArray[np.uint8], background: Floats) -> Separated | None:
+    """Part the object of a frame `[H, W, 3]` from the background's colour `[3]`; None when there is no object."""
     pixels = frame.astype(np.float64) - background
     distance = np.linalg.norm(pixels, axis=2)
     parts = components(distance > MIN_CONTRAST)
-    min_area = MIN_AREA_PX * (width / 128) ** 2
-    if not parts or parts[0].sum() < min_area:
+    if not parts or parts[0].sum() < min_area_px(frame.shape[1]):
         return None
     contrast = np.quantile(distance[parts[0]], 0.9)
     body = parts[0] & (distance > contrast / 2)
     direction = np.median(pixels[parts[0] & (distance >= 0.8 * contrast)], axis=0)  # without the soft edge
     coverage = np.clip(pixels @ direction / (direction @ direction), 0.0, 1.1)
     coverage = np.where(grown(body, 3), coverage, 0.0)  # the soft edge belongs to the object
+    return Separated(coverage, body, direction, parts)
+
+
+def min_area_px(width: int) -> float:
+    """What an object must cover of a frame of this width, in pixels."""
+    return MIN_AREA_PX * (width / 128) ** 2
+
+
+def look(frame: NDArray[np.uint8], background: Floats) -> Look | None:
+    """Measure one frame `[H, W, 3]` against the background's colour `[3]`; None when there is no object."""
+    found = separate(frame, background)
+    if found is None:
+        return None
+    height, width = frame.shape[:2]
+    coverage, body, parts = found.coverage, found.body, found.parts
     area = coverage.sum()
     ys, xs = np.mgrid[:height, :width]
     x_px, y_px = (coverage * xs).sum() / area, (coverage * ys).sum() / area
     reach = np.hypot(xs[body] - x_px, ys[body] - y_px).max() + 4
     shape, phase = shape_of(outline(coverage, x_px, y_px, reach))
-    smallest = max(min_area, SECOND_OBJECT_SHARE * parts[0].sum())
+    smallest = max(min_area_px(width), SECOND_OBJECT_SHARE * parts[0].sum())
     return Look(
-        colour=nearest(direction + background, OBJECT_RGB),
+        colour=nearest(found.direction + background, OBJECT_RGB),
         shape=shape,
         x=float(x_px / width),
         y=float(y_px / height),

@@ -5,7 +5,6 @@ seconds: a clip is 16 keyframes at 2 fps (t = 0, 0.5, ... 7.5), so it moves from
 Truth for interpolated frames is the same clip rendered at the times between.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from export.datasets.grammar import ACTIONS, SHAPES, SIZES, Combination, split
 
 RGB = tuple[int, int, int]
 
@@ -25,24 +26,12 @@ COLOURS: dict[str, RGB] = {
     "white": (240, 240, 240),
     "purple": (170, 60, 200),
 }
-SHAPES = ("circle", "square", "triangle")
-ACTIONS = (
-    "moving right",
-    "moving left",
-    "moving up",
-    "moving down",
-    "standing still",
-    "growing",
-    "shrinking",
-    "spinning",
-)
 BACKGROUNDS: dict[str, RGB] = {
     "black": (15, 15, 20),
     "grey": (95, 100, 110),
     "brown": (110, 80, 50),
     "teal": (20, 90, 95),
 }
-SIZES = ("small", "large")
 
 FRAME_PX = 128.0
 MOTION_SECONDS = 7.5
@@ -67,8 +56,9 @@ class Clip:
     """One clip: the words of the grammar and the continuous parameters drawn for it.
 
     `radius_px`, `centre_px` (x, y at mid clip) are in the 128 x 128 frame; `angle_degrees` is the orientation at t = 0,
-    clockwise from upright. A radius of r means a circle of radius r, a square of half side 0.886 r or an equilateral
-    triangle of circumradius 1.35 r centred on its centroid. Growing and shrinking run between 0.4 and 1.6 times it.
+    clockwise from upright, and 0 in every clip that is drawn. A radius of r means a circle of radius r, a square of
+    half side 0.886 r or an equilateral triangle of circumradius 1.35 r centred on its centroid. Growing and shrinking
+    run between 0.4 and 1.6 times it.
 
     Raises `ValueError` for a word outside the grammar and for a spinning circle, which would look like a still one.
     """
@@ -98,33 +88,21 @@ class Clip:
             raise ValueError(f"radius_px must be positive, got {self.radius_px}")
 
 
-@dataclass(frozen=True)
-class Combination:
-    """The discrete part of a clip: one cell of the grammar."""
-
-    colour: str
-    shape: str
-    action: str
-    background: str
-    size: str | None
-
-
-def combinations() -> list[Combination]:
-    """Every cell of the grammar in a fixed order, for stratified sampling: 6 colours x 23 shape-actions x 4 x 3."""
-    cells = itertools.product(COLOURS, SHAPES, ACTIONS, BACKGROUNDS, (None, *SIZES))
-    return [Combination(*cell) for cell in cells if (cell[1], cell[2]) != ("circle", "spinning")]
-
-
-_COMBINATIONS = tuple(combinations())
+_TRAINED, _HELD_OUT = map(tuple, split())
 
 
 def sample_clip(rng: np.random.Generator) -> Clip:
-    """Draw a clip uniformly over the grammar."""
-    return sample_parameters(_COMBINATIONS[int(rng.integers(len(_COMBINATIONS)))], rng)
+    """Draw a clip to train on, uniformly over the cells that are not kept for tests."""
+    return sample_parameters(_TRAINED[int(rng.integers(len(_TRAINED)))], rng)
+
+
+def sample_held_out(rng: np.random.Generator) -> Clip:
+    """Draw a clip to test with, uniformly over the cells that no training draws from (`export.datasets.grammar`)."""
+    return sample_parameters(_HELD_OUT[int(rng.integers(len(_HELD_OUT)))], rng)
 
 
 def sample_parameters(cell: Combination, rng: np.random.Generator) -> Clip:
-    """Draw radius, place and angle for one cell, so that the whole shape stays inside the frame at all times.
+    """Draw radius and place for one cell, so that the whole shape stays inside the frame at all times.
 
     The travel is the same for every shape; where a large one would leave the frame, its radius is kept smaller.
     """
@@ -145,8 +123,7 @@ def sample_parameters(cell: Combination, rng: np.random.Generator) -> Clip:
         lowest = before * reach + half_travel + _MARGIN_PX
         highest = FRAME_PX - after * reach - half_travel - _MARGIN_PX
         centre.append(float(np.clip(drawn, lowest, highest)))
-    angle = float(rng.uniform(0.0, 360.0)) if cell.action == "spinning" else 0.0
-    return Clip(cell.colour, cell.shape, cell.action, cell.background, cell.size, radius, (centre[0], centre[1]), angle)
+    return Clip(cell.colour, cell.shape, cell.action, cell.background, cell.size, radius, (centre[0], centre[1]))
 
 
 def _extents(shape: str, turning: bool) -> tuple[float, float, float, float]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.errors import ConfigError
-from export.models.group_norm import group_norm
+from export.models.group_norm import modulated_group_norm
 
 NORM_EPS = 1e-5
 
@@ -60,7 +60,7 @@ class ConditionalGroupNorm(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.linear(F.silu(embedding)).unsqueeze(-1).unsqueeze(-1).chunk(2, dim=1)  # [N, C, 1, 1]
-        return group_norm(x, self.groups, None, None, NORM_EPS) * (scale + 1) + shift
+        return modulated_group_norm(x, scale, shift, self.groups, NORM_EPS, self.training)
 
 
 class Attention(nn.Module):

@@ -1,8 +1,9 @@
 """The latents that the U-Nets train on, encoded once and kept: ``python -m export.training.latents``.
 
-``keyframes.npy`` holds clips as ``[clips, 16, 4, 16, 16]`` at 2 fps; ``interpolation_SS.npy`` holds runs of
-``4G + 1`` neighbours that are SS / 24 seconds apart, ``[runs, 4G+1, 4, 16, 16]``, all float16. The clips they show are
-a function of the file's seed alone (:func:`keyframe_clips`), so captions are made anew for every training step.
+``pictures.npy`` holds a random moment of each of many clips, ``[pictures, 1, 4, 16, 16]``; ``keyframes_NN.npy`` whole
+clips at 2 fps, ``[1000, 16, 4, 16, 16]``; ``held_out.npy`` clips that are only measured; ``interpolation_SS.npy`` runs
+of ``4G + 1`` neighbours that are SS / 24 seconds apart, ``[runs, 4G+1, 4, 16, 16]``; all in float16. The clips shown
+are a function of a seed and their number (:func:`keyframe_clips`), so captions are made anew for every step.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +20,56 @@ import torch
 from numpy.typing import NDArray
 
 from export.checkpoints.weights import WEIGHTS, load_half
-from export.datasets.shapes import MOTION_SECONDS, Clip, combinations, render, sample_clip, sample_parameters
+from export.datasets.grammar import Combination, split
+from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_clip, sample_parameters
 from export.models.configs import PRESETS
 from export.models.movq import MoVQEncoder
 from export.training.precision import half_precision
 
 KEYFRAME_SEED = 11
+HELD_OUT_SEED = 13
+PICTURE_SEED = 14
 INTERPOLATION_SEED = 12
 BASE_FPS = 24  # the paper's clips; s counts its frames
 SKIPS = range(1, 13)
 GROUPS = 4
+SHARD = 1000
+"""Clips in a file of keyframes: encoding and training may take turns."""
+SPIN_EVERY = 4
+"""Every fourth clip spins, and every third picture: what turns has the most outlines to learn."""
+PICTURE_SPINS_EVERY = 3
 
 
 def keyframe_clips(count: int) -> list[Clip]:
-    """The clips of ``keyframes.npy``: every cell of the grammar in turn, in a shuffled order."""
-    rng = np.random.default_rng(KEYFRAME_SEED)
-    cells = combinations()
-    order = np.concatenate([rng.permutation(len(cells)) for _ in range(-(-count // len(cells)))])[:count]
-    return [sample_parameters(cells[index], rng) for index in order]
+    """The first ``count`` clips to train keyframes on; none of a combination that is kept for tests."""
+    return _clips(split()[0], count, KEYFRAME_SEED)
+
+
+def pictures(count: int) -> tuple[list[Clip], list[NDArray[np.float64]]]:
+    """The first ``count`` clips to train on single pictures, and the moment in seconds of each, ``[1]``."""
+    moments = [
+        np.random.default_rng([PICTURE_SEED, 3, index]).uniform(0.0, MOTION_SECONDS, 1) for index in range(count)
+    ]
+    return _clips(split()[0], count, PICTURE_SEED, PICTURE_SPINS_EVERY), moments
+
+
+def held_out_clips(count: int = 200) -> list[Clip]:
+    """The first ``count`` clips to measure with: of kept combinations only, spinning as often as in training."""
+    return _clips(split()[1], count, HELD_OUT_SEED)
+
+
+def _clips(cells: Sequence[Combination], count: int, seed: int, spin_every: int = SPIN_EVERY) -> list[Clip]:
+    """Every ``spin_every``-th spins; both kinds go through all their cells in turn, each turn in a new order."""
+    spinning = _deck([cell for cell in cells if cell.action == "spinning"], np.random.default_rng([seed, 0]))
+    others = _deck([cell for cell in cells if cell.action != "spinning"], np.random.default_rng([seed, 1]))
+    drawn = (next(others if index % spin_every else spinning) for index in range(count))
+    return [sample_parameters(cell, np.random.default_rng([seed, 2, index])) for index, cell in enumerate(drawn)]
+
+
+def _deck(cells: Sequence[Combination], rng: np.random.Generator) -> Iterator[Combination]:
+    """Endless: all cells in one order, then in another."""
+    while True:
+        yield from (cells[index] for index in rng.permutation(len(cells)))
 
 
 def groups_of(skip: int) -> int:
@@ -45,10 +78,12 @@ def groups_of(skip: int) -> int:
 
 
 def keyframe_times() -> NDArray[np.float64]:
+    """Seconds of the 16 keyframes, ``[16]``."""
     return np.arange(16) / 2.0
 
 
 def run_times(skip: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Seconds of a run from a random start, ``[4G + 1]``, ``skip / 24`` apart."""
     span = 4 * groups_of(skip) * skip / BASE_FPS
     start: float = rng.uniform(0.0, MOTION_SECONDS - span)
     return start + np.arange(4 * groups_of(skip) + 1) * skip / BASE_FPS
@@ -59,8 +94,8 @@ def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encod
     started, rows = time.perf_counter(), []
     for index, (clip, moments) in enumerate(zip(clips, times, strict=True)):
         with torch.no_grad(), half_precision("cpu"):
-            frames = render(clip, moments).contiguous(memory_format=torch.channels_last)
-            rows.append(encoder(frames).float().half().numpy())
+            frames = render(clip, moments)  # two at a time stay in a processor's cache: half the seconds of a clip
+            rows.append(torch.cat([encoder(two).float().half() for two in frames.split(2)]).numpy())
         if (index + 1) % 50 == 0:
             eta = (time.perf_counter() - started) / (index + 1) * (len(clips) - index - 1)
             print(f"{path.name}: {index + 1}/{len(clips)}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
@@ -69,9 +104,16 @@ def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encod
     os.replace(beside, path)
 
 
-def plans(keyframes: int, runs: int) -> Iterator[tuple[str, list[Clip], list[NDArray[np.float64]]]]:
-    yield "keyframes.npy", keyframe_clips(keyframes), [keyframe_times()] * keyframes
-    for skip in SKIPS:
+def plans(picture_count: int, keyframes: int, runs: int) -> Iterator[tuple[str, list[Clip], list[NDArray[np.float64]]]]:
+    """Every file with the clips that it shows, each at its times in seconds."""
+    yield "held_out.npy", held_out_clips(), [keyframe_times()] * len(held_out_clips())
+    if picture_count:
+        yield "pictures.npy", *pictures(picture_count)
+    clips = keyframe_clips(keyframes)
+    for number, first in enumerate(range(0, keyframes, SHARD)):
+        shard = clips[first : first + SHARD]
+        yield f"keyframes_{number:02}.npy", shard, [keyframe_times()] * len(shard)
+    for skip in SKIPS if runs else ():
         count = {3: 4 * runs, 1: 2 * runs}.get(skip, runs // 2)  # what sampling asks for is seen most
         rng = np.random.default_rng([INTERPOLATION_SEED, skip])
         yield (
@@ -81,23 +123,58 @@ def plans(keyframes: int, runs: int) -> Iterator[tuple[str, list[Clip], list[NDA
         )
 
 
+def encode(run: Path, weights: Path, picture_count: int, keyframes: int, runs: int) -> None:
+    """Write into ``run`` what is not there yet: so many pictures, whole clips, and runs of interpolation (0: none)."""
+    encoder = MoVQEncoder(PRESETS["demo"].movq)
+    load_half(encoder, weights / "movq_encoder.safetensors")
+    run.mkdir(parents=True, exist_ok=True)
+    for name, clips, times in plans(picture_count, keyframes, runs):
+        if not (run / name).exists():
+            write(run / name, clips, times, encoder)
+
+
+def keyframe_latents(run: Path, count: int) -> NDArray[np.float16]:
+    """The first ``count`` whole clips in ``run``: ``[count, 16, 4, 16, 16]``.
+
+    Raises FileNotFoundError with the command that writes them.
+    """
+    shards = [run / f"keyframes_{number:02}.npy" for number in range(-(-count // SHARD))]
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+        raise FileNotFoundError(
+            f"{run}: expected {count} clips, got no {', '.join(missing)}; encode them: "
+            f"python -m export.training.latents --run {run} --keyframes {len(shards) * SHARD}"
+        )
+    latents: NDArray[np.float16] = np.concatenate([np.load(shard) for shard in shards])[:count]
+    return latents
+
+
+def picture_latents(run: Path, count: int) -> NDArray[np.float16]:
+    """The first ``count`` pictures in ``run``: ``[count, 1, 4, 16, 16]``; raises as :func:`keyframe_latents`."""
+    path = run / "pictures.npy"
+    latents: NDArray[np.float16] = np.load(path) if path.is_file() else np.zeros((0, 1, 4, 16, 16), np.float16)
+    if len(latents) < count:
+        raise FileNotFoundError(
+            f"{path}: expected {count} pictures, got {len(latents)}; remove the file and encode them: "
+            f"python -m export.training.latents --run {run} --pictures {count}"
+        )
+    return latents[:count]
+
+
 def main() -> None:
+    """Encode what is not there yet."""
     parser = argparse.ArgumentParser(prog="python -m export.training.latents", description=__doc__.splitlines()[0])
-    parser.add_argument("--keyframes", type=int, default=1656, help="clips")
-    parser.add_argument("--runs", type=int, default=100, help="runs a skip value, four times as many for s = 3")
+    parser.add_argument("--pictures", type=int, default=8000, help="single pictures (8000)")
+    parser.add_argument("--keyframes", type=int, default=8000, help=f"clips, a multiple of {SHARD} (8000)")
+    parser.add_argument("--runs", type=int, default=100, help="runs a skip value, four times as many for s = 3 (100)")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--run", type=Path, default=Path("runs"))
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     args = parser.parse_args()
+    if args.keyframes % SHARD:
+        parser.error(f"--keyframes: expected a multiple of {SHARD}, got {args.keyframes}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    encoder = MoVQEncoder(PRESETS["demo"].movq)
-    load_half(encoder, args.weights / "movq_encoder.safetensors")
-    encoder.to(memory_format=torch.channels_last)
-    args.run.mkdir(parents=True, exist_ok=True)
-    for name, clips, times in plans(args.keyframes, args.runs):
-        if not (args.run / name).exists():
-            write(args.run / name, clips, times, encoder)
+    encode(args.run, args.weights, args.pictures, args.keyframes, args.runs)
 
 
 if __name__ == "__main__":

@@ -168,16 +168,16 @@ def test_prompts_are_the_grammars_and_spread_evenly() -> None:
 
 
 def test_tuning_never_sees_the_reported_prompts_or_seeds() -> None:
-    test, tune = cases(300), cases(300, "tune")
+    test, tune = cases(250), cases(250, "tune")
     for name in ("prompt", "seed"):
         values = [{getattr(case, name) for case in found} for found in (test, tune)]
-        assert [len(found) for found in values] == [300, 300] and not values[0] & values[1]
+        assert [len(found) for found in values] == [250, 250] and not values[0] & values[1]
     assert cases(7) == test[:7]
 
 
 @pytest.mark.parametrize(
     ("count", "split", "words"),
-    [(0, "test", "1 to 300"), (301, "tune", "1 to 300"), (3, "x", "split: expected one of")],
+    [(0, "test", "1 to 250"), (251, "tune", "1 to 250"), (3, "x", "split: expected one of")],
 )
 def test_prompts_out_of_range_are_refused(count: int, split: str, words: str) -> None:
     with pytest.raises(BenchError, match=words):

@@ -24,14 +24,11 @@ from export.datasets.captions import (
     variant,
     vocabulary_corpus,
 )
+from export.datasets.grammar import ACTIONS, SHAPES, Combination, combinations
 from export.datasets.shapes import (
-    ACTIONS,
     BACKGROUNDS,
     COLOURS,
-    SHAPES,
     Clip,
-    Combination,
-    combinations,
     render,
     render_many,
     sample_clip,

@@ -1,6 +1,5 @@
 """Training goes on where it stopped, and learns."""
 
-import argparse
 import dataclasses
 import os
 import subprocess
@@ -15,15 +14,17 @@ from torch import Tensor, nn
 
 from export.checkpoints.weights import load_half, save_half
 from export.models.configs import PRESETS
-from export.models.group_norm import group_norm
+from export.models.group_norm import group_norm, modulated_group_norm
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
 from export.models.text import TextEncoder
-from export.training import __main__ as train
-from export.training import stages
+from export.training import latents, recipe, stages
 from export.training.interpolation_start import start_interpolation, start_masked
-from export.training.keyframes import KeyframeStage, TextStage
+from export.training.keyframes import IMAGE, KeyframeStage, Lesson, clip_lesson
+from export.training.levels import LevelDraw, log_sigmas
 from export.training.linear_start import start_keyframes
+from export.training.loop import Settings, learning_rate, train
+from export.training.text import TextStage
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,30 +51,27 @@ class Toy:
         return {"toy": model}
 
 
-def arguments(folder: Path) -> argparse.Namespace:
+def settings(folder: Path) -> Settings:
     for part in ("run", "weights"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    return argparse.Namespace(
-        run=folder / "run",
-        weights=folder / "weights",
+    return Settings(
         steps=8,
         batch=4,
         lr=1e-2,
-        seed=1,
-        device="cpu",
         full_precision=True,
         log_every=2,
-        save_every=100,
+        run=folder / "run",
+        weights=folder / "weights",
     )
 
 
 def test_a_stopped_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
-    train.train(Toy(), arguments(tmp_path / "whole"))
+    train(Toy(), settings(tmp_path / "whole"))
     with pytest.raises(SystemExit) as stopped:
-        train.train(Toy(stop_at=5), arguments(tmp_path / "broken"))
+        train(Toy(stop_at=5), settings(tmp_path / "broken"))
     assert stopped.value.code == 130
     assert not list((tmp_path / "broken" / "weights").iterdir())
-    train.train(Toy(), arguments(tmp_path / "broken"))
+    train(Toy(), settings(tmp_path / "broken"))
     results = [
         load_half(nn.Conv2d(1, 1, 3, padding=1), tmp_path / run / "weights" / "toy.safetensors").state_dict()
         for run in ("whole", "broken")
@@ -82,12 +80,41 @@ def test_a_stopped_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "weights" / "toy.png").stat().st_size > 0
 
 
+def test_a_constant_rate_stays_and_a_cosine_falls(tmp_path: Path) -> None:
+    falling = settings(tmp_path)
+    staying = dataclasses.replace(falling, rate="constant", steps=1000)
+    falling = dataclasses.replace(falling, steps=1000)
+    assert learning_rate(0, staying) == learning_rate(0, falling) == pytest.approx(1e-4)
+    assert {learning_rate(step, staying) for step in (100, 500, 999)} == {1e-2}
+    rates = [learning_rate(step, falling) for step in (100, 400, 700, 1000)]
+    assert rates == sorted(rates, reverse=True) and rates[-1] == pytest.approx(2e-4)
+
+
+def test_the_recipe_passes_over_what_is_done(tmp_path: Path) -> None:
+    words, pictures, clips, grain = recipe.RECIPE
+    done = dataclasses.replace(settings(tmp_path), steps=4)
+    train(Toy(), done)
+    (done.run / "toy.pt").rename(done.run / f"{words.name}.pt")
+    chapters = [dataclasses.replace(words, settings=done), pictures, clips, grain]
+    assert list(recipe.left(chapters, done.run)) == [pictures, clips, grain]
+    longer = [dataclasses.replace(words, settings=dataclasses.replace(done, steps=5)), pictures]
+    assert list(recipe.left(longer, done.run)) == longer
+
+
+def test_latents_that_are_missing_are_named_with_the_command(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"got no keyframes_00.npy, keyframes_01.npy; .*--keyframes 2000"):
+        latents.keyframe_latents(tmp_path, 1500)
+    np.save(tmp_path / "pictures.npy", np.zeros((5, 1, 4, 16, 16), np.float16))
+    with pytest.raises(FileNotFoundError, match=r"expected 6 pictures, got 5; .*--pictures 6"):
+        latents.picture_latents(tmp_path, 6)
+
+
 def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
     toy = Toy()
     with torch.no_grad():
         toy.model.weight.fill_(float("nan"))  # type: ignore[operator, union-attr]
     with pytest.raises(SystemExit, match="the loss is nan at step 0"):
-        train.train(toy, arguments(tmp_path))
+        train(toy, settings(tmp_path))
 
 
 def test_group_norm_has_the_gradients_of_torch() -> None:
@@ -105,6 +132,25 @@ def test_group_norm_has_the_gradients_of_torch() -> None:
 
     for wanted, got in zip(gradients(torch.float32), gradients(torch.bfloat16), strict=True):
         assert float((wanted - got).norm() / wanted.norm()) < 0.01
+
+
+@pytest.mark.parametrize(("channels", "side"), [(32, 8), (48, 4)])
+def test_modulated_group_norm_has_the_values_and_gradients_of_torch(channels: int, side: int) -> None:
+    torch.manual_seed(0)
+    x, grad = torch.randn(3, channels, side, side) + 0.5, torch.randn(3, channels, side, side)
+    scale, shift = torch.randn(3, channels, 1, 1), torch.randn(3, channels, 1, 1)
+
+    def found(training: bool) -> list[Tensor]:
+        leaves = [x.contiguous(memory_format=torch.channels_last), scale.clone(), shift.clone()]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        out = modulated_group_norm(*leaves, 8, 1e-5, training)
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        out.backward(grad)
+        return [out.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+    for wanted, got in zip(found(False), found(True), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_levels_fall_and_v_gives_both_parts_back() -> None:
@@ -191,6 +237,24 @@ def test_levels_are_spread_over_a_batch_in_no_order() -> None:
     assert bool(((drawn.float().mean(0) - 500).abs() < 75).all())
 
 
+def test_log_normal_levels_have_their_mean_and_deviation() -> None:
+    torch.manual_seed(0)
+    draw = LevelDraw("log-normal", damped=False, mean=-0.3, deviation=1.2)
+    level, told = draw.draw(4000, torch.device("cpu"))
+    sigma = log_sigmas()[level]
+    assert float(sigma.mean()) == pytest.approx(-0.3, abs=0.02) and float(sigma.std()) == pytest.approx(1.2, abs=0.02)
+    assert bool(((level - told) <= stages.TIME_SLACK).all()) and bool((told >= 0).all() and (told <= level).all())
+    assert bool((draw.weight(level) == 1).all())
+    assert float(LevelDraw().weight(torch.tensor([20]))) < 0.05 and float(LevelDraw().weight(torch.tensor([600]))) == 1
+
+
+def test_the_one_step_table_is_the_same_every_time(folders: stages.Folders) -> None:
+    stage = KeyframeStage(folders, dataclasses.replace(IMAGE, clips=40))
+    first, again = (stage.measure(stage.model, torch.device("cpu")) for _ in range(2))
+    assert first == again and list(first) == ["v30", "v100", "v200", "v300", "v500", "v650", "v800", "v950"]
+    assert all(value > 0 for value in first.values())
+
+
 def test_words_of_a_clip_are_learnt_from_captions(tmp_path: Path) -> None:
     torch.manual_seed(0)
     stage = TextStage(stages.Folders(tmp_path, tmp_path))
@@ -209,7 +273,9 @@ def test_words_of_a_clip_are_learnt_from_captions(tmp_path: Path) -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> stages.Folders:
     """Latents of random noise and untrained weights: enough for a step of every keyframe stage."""
     folder = tmp_path_factory.mktemp("keyframe stages")
-    np.save(folder / "keyframes.npy", np.random.default_rng(0).normal(0, 0.4, (40, 16, 4, 8, 8)).astype(np.float16))
+    noise = np.random.default_rng(0)
+    for file, clips, frames in (("keyframes_00", 40, 16), ("pictures", 40, 1), ("held_out", 12, 16)):
+        np.save(folder / f"{file}.npy", noise.normal(0, 0.4, (clips, frames, 4, 8, 8)).astype(np.float16))
     torch.manual_seed(0)
     save_half(TextEncoder(PRESETS["demo"].text).state_dict(), folder / "text_encoder.safetensors")
     save_half(KeyframeUNet(PRESETS["demo"].keyframes).state_dict(), folder / "keyframe_unet.safetensors")
@@ -217,18 +283,21 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> stages.Folders:
 
 
 @pytest.mark.parametrize(
-    ("video", "unfreeze", "strides", "name", "trained"),
+    ("lesson", "name", "trained"),
     [
-        (False, False, (1,), "image", {"spatial", "projection"}),
-        (True, False, (1,), "keyframes", {"temporal"}),
-        (True, True, (2,), "video_stride2", {"spatial", "temporal", "projection"}),
-        (True, True, (16, 4, 1), "video_stride16_stride4", {"spatial", "temporal", "projection"}),
+        (IMAGE, "image", {"spatial", "projection"}),
+        (clip_lesson(False, (1,)), "keyframes", {"temporal"}),
+        (clip_lesson(True, (2,)), "video_stride2", {"spatial", "temporal", "projection"}),
+        (clip_lesson(True, (16, 4, 1)), "video_stride16_stride4", {"spatial", "temporal", "projection"}),
+        (recipe.CLIPS, "clips", {"spatial", "temporal", "projection"}),
+        (recipe.GRAIN, "grain", {"spatial", "temporal", "projection"}),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_each_stage_trains_its_own_layers(
-    folders: stages.Folders, video: bool, unfreeze: bool, strides: tuple[int, ...], name: str, trained: set[str]
+    folders: stages.Folders, lesson: Lesson, name: str, trained: set[str]
 ) -> None:
-    stage = KeyframeStage(folders, video, unfreeze, strides)
+    stage = KeyframeStage(folders, dataclasses.replace(lesson, clips=40))
     assert stage.name == name
     loss = stage.loss(stage.model, np.random.default_rng(0), 2, torch.device("cpu"))
     loss.backward()
@@ -249,7 +318,7 @@ def test_each_stage_trains_its_own_layers(
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 16])
 def test_a_stride_shows_some_frames_where_they_stand(folders: stages.Folders, stride: int) -> None:
-    stage = KeyframeStage(folders, video=True, strides=(stride,))
+    stage = KeyframeStage(folders, dataclasses.replace(clip_lesson(False, (stride,)), clips=40))
     seen = set()
     for seed in range(12 * stride):
         latents, positions = stage.frames([3], stride, np.random.default_rng(seed))
@@ -264,7 +333,7 @@ def test_a_stride_shows_some_frames_where_they_stand(folders: stages.Folders, st
 def test_every_step_of_mixed_strides_shows_as_many_frames(
     folders: stages.Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = KeyframeStage(folders, video=True, strides=(16, 4, 1))
+    stage = KeyframeStage(folders, dataclasses.replace(clip_lesson(False, (16, 4, 1)), clips=40))
     shown = []
     monkeypatch.setattr(
         stage, "batch_loss", lambda _, chosen, stride, rng, __: shown.append((len(chosen), stride)) or torch.zeros(())
@@ -277,7 +346,7 @@ def test_every_step_of_mixed_strides_shows_as_many_frames(
 
 def test_processes_share_their_gradients(tmp_path: Path) -> None:
     program = (
-        "import torch\nfrom torch import distributed, nn\nfrom export.train import share_gradients\n"
+        "import torch\nfrom torch import distributed, nn\nfrom export.training.loop import share_gradients\n"
         "distributed.init_process_group('gloo')\n"
         "weights = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))]\n"
         "for p in weights: p.grad = torch.full_like(p, 1.0 + 2 * distributed.get_rank())\n"
