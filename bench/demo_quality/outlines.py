@@ -106,8 +106,7 @@ def one_step(pipe: Denoiser, wanted: Sequence[Case], times: Sequence[int] = TIME
             "time": time,
             "v_mse": mean_interval(errors[row]),
             "latent_rms": {
-                kind: mean_interval([off for one, off in latents_off[row] if one == kind])
-                for kind in KINDS
+                kind: mean_interval([off for one, off in latents_off[row] if one == kind]) for kind in KINDS
             },
             **summary(clips[row]),
         }

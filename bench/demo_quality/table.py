@@ -20,7 +20,9 @@ METHODS = {
     "true minterpolate": "ffmpeg minterpolate of rendered keyframes",
     "true hold": "hold of rendered keyframes",
 }
-UNTARGETED = {"size": "size right, where the prompt names one", "all": "all of these right at once",
+UNTARGETED = {
+    "size": "size right, where the prompt names one",
+    "all": "all of these right at once",
     "strict": "and outline, size and turn kept",
 }
 

@@ -224,6 +224,14 @@ def test_samples_and_bound_of_a_perfect_pipeline_are_the_rendered_figures() -> N
     assert text.count("| **made** |") == 1 and "0.0 to 0.0" in text
 
 
+def test_a_row_a_time_stands_in_the_one_step_table() -> None:
+    nothing = summary([])
+    error = {"mean": 0.0042, "low": 0.004, "high": 0.005, "clips": 1}
+    rows = [{"time": time, "v_mse": error, **nothing} for time in (300, 650)]
+    table = one_step_table({"one_step": rows})
+    assert len(table) == 4 and table[3].startswith("| 650 | 4.2 |") and one_step_table({}) == []
+
+
 def test_outline_prompts_come_in_kinds_with_seeds_of_their_own() -> None:
     found = outline_cases(24, seeds=2)
     assert len(found) == 48 and {case.seed for case in found} == set(range(100, 148))
