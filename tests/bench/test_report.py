@@ -69,7 +69,10 @@ def test_a_part_of_a_table_stands_alone(page: Path, tiny: Bundle) -> None:
     [
         ("bench:nothing", "expected the name of a record of one of"),
         ("bench:demo_quality/picture", "expected a part of"),
-        ("bench:demo_quality/nothing", "expected a part of ['conditions', 'interpolation', 'targets']"),
+        (
+            "bench:demo_quality/nothing",
+            "expected a part of ['conditions', 'interpolation', 'one_step', 'outlines', 'targets']",
+        ),
     ],
 )
 def test_a_table_of_nothing_is_refused(
