@@ -48,7 +48,7 @@ RECIPE = (
     Chapter(CLIPS, Settings(steps=20_000, batch=4, lr=1e-3, rate="constant", average=0.999, measure_every=500)),
     Chapter(GRAIN, Settings(steps=5000, batch=8, lr=3e-4, average=0.999, measure_every=500)),
 )
-"""About 19 hours of one core of an AMD Zen 3.
+"""Most of a day of one processor core.
 
 Clips are learnt at one rate, so that more steps of them may be asked for at any time; a falling rate comes last.
 """
