@@ -133,10 +133,11 @@ def shape_of(radius: Floats) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class Separated:
-    """The largest object of a frame apart from what is behind it: the share of every pixel that it covers `[H, W]`,
-    0..1.1 with its soft edge and 0 elsewhere, the mask of its `body`, and all `parts` that stand out, largest first.
+    """The largest object of a frame apart from what is behind it.
 
-    `direction` `[3]` is its colour less the background's.
+    `coverage` `[H, W]` is the share of each pixel that it covers, 0..1.1 with its soft edge and 0 elsewhere; `body` is
+    its mask, `direction` `[3]` its colour less the background's; `parts` are masks of all that stands out, largest
+    first.
     """
 
     coverage: Floats
