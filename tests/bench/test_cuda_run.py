@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import cuda_run
 from bench.contenders.compare import result
 from bench.contenders.eager import Eager
-from bench.contenders.full_size import GRAPHS, SHAPES, STAGES, load_network, network, stream_random
+from bench.contenders.full_size import GRAPHS, SHAPES, STAGES, load_network, network, numbers
 from bench.contenders.words import stage_plot
 from bench.contenders.work import Contender, inputs_of
 from bench.cuda import jobs as cuda_jobs
@@ -21,6 +21,7 @@ from bench.cuda.stage import flops_of, no_text, opened_in_turn
 from bench.cuda.table import table
 from bench.harness import program
 from bench.harness.record import write_json
+from export.onnx.random import write_random
 from ffrt import ProviderError, open_bundle
 
 DEMO = Path(__file__).parents[2] / "graphs" / "demo"
@@ -157,7 +158,7 @@ def test_a_contender_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     bundle, shapes = open_bundle(DEMO), SHAPES["tiny"]
     scale = shapes.work("tiny")
     inputs = inputs_of(scale, bundle, no_text)
-    stream_random(network("decode", shapes), tmp_path / "w.safetensors", 0, "cpu")
+    write_random(network("decode", shapes), tmp_path / "w.safetensors", numbers(0, "cpu"))
     module = load_network("decode", shapes, tmp_path / "w.safetensors", "cpu", half=False)
 
     def opened(name: str) -> Contender:
@@ -176,7 +177,7 @@ def test_flops_are_counted_without_weights(part: Any, tmp_path: Path) -> None:
     scale = shapes.work("tiny")
     inputs = inputs_of(scale, bundle, no_text)
     weights = tmp_path / "random.safetensors"
-    stream_random(network(part, shapes), weights, 0, "cpu")
+    write_random(network(part, shapes), weights, numbers(0, "cpu"))
     eager = Eager(bundle, {GRAPHS[part]: load_network(part, shapes, weights, "cpu", half=False)}, 1)
     with FlopCounterMode(display=False) as counter:
         computed = result(eager, STAGES[part], scale, inputs)
@@ -188,7 +189,7 @@ def test_flops_are_counted_without_weights(part: Any, tmp_path: Path) -> None:
 def test_random_weights_keep_the_deviation_of_their_fan_in(tmp_path: Path) -> None:
     with torch.device("meta"):
         module = torch.nn.Linear(400, 300)
-    stream_random(module, tmp_path / "w.safetensors", 3, "cpu")
+    write_random(module, tmp_path / "w.safetensors", numbers(3, "cpu"))
     from safetensors.torch import load_file
 
     found = load_file(tmp_path / "w.safetensors")

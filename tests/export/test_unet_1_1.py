@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,10 +13,22 @@ from torch import Tensor, nn
 from export.checkpoints.configs import image_keyframe_config, texted_interpolation_config
 from export.checkpoints.names import load_released, unet_key
 from export.golden.file import read_golden
-from export.models.configs import INTERPOLATION_SHAPES, SHAPES_1_1, UNetConfig
+from export.models.configs import INTERPOLATION_SHAPES, KEYFRAME_SHAPES, UNetConfig
 from export.models.image_keyframes import FirstFrameUNet, ImageKeyframeUNet
 from export.models.interpolation import InterpolationUNet, TextedInterpolationUNet
 from export.onnx.parity import errors
+
+RELEASED = replace(KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], num_channels=20, out_channels=12)
+SHAPES_1_1 = {
+    "keyframes": replace(
+        KEYFRAME_SHAPES["Conv1dAttn1dBlocks"], num_channels=9, noise_augmentation=True, motion_score=True
+    ),
+    "interpolation": replace(RELEASED, add_temporal_attention=True),  # what the released file's size fits
+    "interpolation_without_attention": RELEASED,
+    "interpolation_new_params": replace(RELEASED, add_temporal_attention=True, add_new_temporal_params=True),
+}
+"""Kandinsky Video 1.1 at the released size; the lesser interpolation shapes are what its constructor offers too."""
+
 
 PIPELINE = read_golden(Path(__file__).parents[1] / "golden" / "pipeline_v1_1_text.npz")
 D = PIPELINE.config["t2v"]["context_dim"]
