@@ -25,7 +25,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 default_role = "py:obj"  # docstrings are Markdown: `single` backticks are code, and a link where the name has a page
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource", "no-value": True}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 
@@ -72,7 +72,7 @@ class CommandHelp(SphinxDirective):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         if done.returncode:

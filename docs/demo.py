@@ -19,7 +19,7 @@ CLIPS, COLUMNS, FPS = 8, 4, 8
 GAP_PX, CAPTION_PX, BAR_PX = 8, 58, 4
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 RIGHT, WRONG = (40, 160, 70), (210, 50, 40)
-COLOURS, STILL, TRANSPARENT = 128, 6, 255
+COLOURS, RARE_COLOURS, STILL, TRANSPARENT = 18, 10, 6, 255
 
 
 def is_right(frames: NDArray[np.uint8], case: Case) -> bool:
@@ -62,17 +62,29 @@ def sheet(clips: list[NDArray[np.uint8]], captions: list[Image.Image]) -> list[I
     return pictures
 
 
-def write_gif(pictures: list[Image.Image], path: Path) -> None:
-    """An endless GIF with one palette. A pixel that changes by less than `STILL` levels stays, which costs nothing."""
-    every = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures[::8]]))
-    chosen = every.quantize(COLOURS, dither=Image.Dither.NONE)
+def palette_of(clips: list[NDArray[np.uint8]], captions: list[Image.Image]) -> NDArray[np.uint8]:
+    """256 colours, `[256, 3]`: some of every clip, so that a small shape keeps its own, and some of the captions."""
+    sources = [Image.fromarray(np.concatenate(list(frames[::8]))) for frames in clips]
+    sources.append(Image.fromarray(np.concatenate([np.asarray(words) for words in captions])))
     palette = np.zeros((256, 3), np.uint8)
-    colours = np.array(chosen.getpalette(), np.uint8).reshape(-1, 3)
-    palette[: len(colours)] = colours
+    start = 0
+    for source in sources:
+        for count, method in ((COLOURS, Image.Quantize.MEDIANCUT), (RARE_COLOURS, Image.Quantize.MAXCOVERAGE)):
+            chosen = source.quantize(count, method=method).getpalette()
+            colours = np.array(chosen, np.uint8).reshape(-1, 3)[:count]
+            palette[start : start + len(colours)] = colours
+            start += len(colours)
+    return palette
+
+
+def write_gif(pictures: list[Image.Image], palette: NDArray[np.uint8], path: Path) -> None:
+    """An endless GIF with one palette. A pixel that changes by less than `STILL` levels stays, which costs nothing."""
+    chosen = Image.new("P", (1, 1))
+    chosen.putpalette(palette.tobytes())
     levels = palette.astype(int)
     frames, shown = [], None
     for picture in pictures:
-        wanted = np.asarray(picture.quantize(palette=chosen, dither=Image.Dither.NONE))
+        wanted = np.minimum(picture.quantize(palette=chosen, dither=Image.Dither.NONE), TRANSPARENT - 1)
         if shown is None:
             shown = drawn = wanted
         else:
@@ -105,7 +117,7 @@ def main() -> int:
         clips.append(frames)
         captions.append(caption(case, right, frames.shape[2]))
     path = Path(__file__).with_name("demo.gif")
-    write_gif(sheet(clips, captions), path)
+    write_gif(sheet(clips, captions), palette_of(clips, captions), path)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     return 0
 
