@@ -1,1 +1,1 @@
-"""ONNX to ONNX: what a bundle is (README.md) and the code that rewrites one; needs onnx, never torch."""
+"""ONNX to ONNX: rewrites of bundles (docs/passes.md); needs onnx, never torch."""

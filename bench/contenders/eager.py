@@ -63,7 +63,7 @@ def shared(weights: Path) -> dict[str, nn.Module]:
 
 
 class Eager:
-    """The stages over PyTorch modules, letters as in `graphs/README.md`.
+    """The stages over PyTorch modules, letters as in `docs/how-it-works.md`.
 
     `threads` None leaves the choice to PyTorch. With `half` the modules must be float16 ones on `device`; `compiled`
     passes them to torch.compile, which compiles at the first call, for minutes; `bfloat16` runs them under autocast.

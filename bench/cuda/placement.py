@@ -110,7 +110,7 @@ def graphs_of(bundle: Bundle) -> dict[str, list[Path]]:
 
 
 def letters_of(bundle: Bundle) -> dict[str, int]:
-    """The sizes of a request as the bundle has it by default, with guidance (letters of graphs/README.md)."""
+    """The sizes of a request as the bundle has it by default, with guidance (letters of docs/how-it-works.md)."""
     video, frames = bundle.video, bundle.keyframes.num_frames
     return {
         "B": 2,

@@ -1,4 +1,4 @@
-"""The bundle format (graphs/README.md): the one place that knows it. Other packages import its names from here."""
+"""The bundle format (docs/bundle-format.md): the one place that knows it. Other packages import its names from here."""
 
 from ffrt.bundle.folder import Bundle, check_files, find_bundle, list_files, open_bundle, write_manifest
 from ffrt.bundle.manifest import (

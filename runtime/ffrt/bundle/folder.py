@@ -65,7 +65,7 @@ def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
 def open_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
     """Read and check the bundle in `folder`; with `verify` False, names and sizes only, not digests.
 
-    Raises BundleError on anything that the format (graphs/README.md) does not allow.
+    Raises BundleError on anything that the format (docs/bundle-format.md) does not allow.
     """
     folder = Path(folder)
     raw = _read_manifest(folder / MANIFEST)
