@@ -1,5 +1,6 @@
-"""How the two interpolation networks are trained: the group model (paper section 4.2) and the masked one it is
-measured against. Both see the same clips, skips, noise levels and disturbances, and start from the same answer.
+"""How the two interpolation networks are trained: the group model (paper section 4.2) and its masked baseline.
+
+Both see the same clips, skips, noise levels and disturbances, and start from the same answer.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class InterpolationStage:
         return prediction.float() - velocity(middle, noise, level).flatten(0, 1)
 
     def batch_loss(self, model: nn.Module, runs: np.ndarray, skip: int, disturb: bool, device: torch.device) -> Tensor:
+        """The loss of runs `[B, 4G+1, 4, h, w]` at one skip value, with keyframes disturbed or as they are."""
         clip = torch.from_numpy(runs.astype(np.float32)).to(device)
         keys = clip[:, ::4]
         strength = torch.zeros(len(clip), device=device)
@@ -75,12 +77,14 @@ class InterpolationStage:
         return per_group.clamp_min(1e-6).log().mean().exp()
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+        """The loss of a fresh batch that `rng` draws."""
         skip = int(rng.choice(list(SKIPS), p=self.chance))
         pool = self.latents[skip]
         return self.batch_loss(model, pool[np.sort(rng.integers(self.held_out, len(pool), batch))], skip, True, device)
 
     @torch.no_grad()
     def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Figures on held-out data, by name."""
         with torch.random.fork_rng():
             torch.manual_seed(7)
             return {
@@ -91,6 +95,7 @@ class InterpolationStage:
             }
 
     def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """The trained networks, by the name of their graph."""
         return {f"{self.name}_unet": model}
 
 

@@ -170,9 +170,10 @@ def lead_through(
 
 
 def hold(norm: ConditionalGroupNorm, rows: slice, constants: int, scale: Tensor, shift: Tensor) -> None:
-    """Groups that end in one constant, or in two of opposite sign, leave the norm at the size they enter it with, times
-    ``scale``, and ``shift`` puts back what the norm takes as their mean: both are shares ``[E + 1]`` of the numbers of
-    the time embedding and of 1.
+    """Let groups that end in one constant, or in two of opposite sign, pass the norm with their size times `scale`.
+
+    `shift` puts back what the norm takes as their mean. Both are shares `[E + 1]` of the numbers of the time embedding
+    and of 1.
     """
     linear, width = norm.linear, norm.linear.out_features // 2
     in_group = width // norm.groups

@@ -42,9 +42,14 @@ class Stage(Protocol):
     batch: int
     lr: float
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor: ...
-    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]: ...
-    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]: ...
+    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+        """The loss of a fresh batch that `rng` draws."""
+
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Figures on held-out data, by name."""
+
+    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """The trained networks, by the name of their graph."""
 
 
 @functools.cache
@@ -102,8 +107,10 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 class MoVQStage:
-    """Autoencoder. The latent is held inside -1..1, where the samplers' threshold (paper section 3) leaves it alone,
-    and gets a little noise in training, so that the decoder forgives what the U-Nets leave over.
+    """The autoencoder.
+
+    The latent is held inside -1..1, where the samplers' threshold (paper section 3) leaves it alone, and gets a little
+    noise in training, so that the decoder forgives what the U-Nets leave over.
     """
 
     name, steps, batch, lr = "movq", 3000, 8, 2e-3
@@ -118,6 +125,7 @@ class MoVQStage:
         return torch.cat([render(sample_clip(rng), rng.uniform(0.0, 7.5, 1)) for _ in range(count)])
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+        """The loss of a fresh batch that `rng` draws."""
         image = self.frames(rng, batch).to(device).contiguous(memory_format=torch.channels_last)
         latent = model.encoder(image)
         outside = F.relu(latent.float().abs() - 0.95).square().mean()
@@ -126,9 +134,11 @@ class MoVQStage:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Figures on held-out data, by name."""
         image = self.frames(np.random.default_rng(99), 32).to(device)
         latent, decoded = model(image)
         return {"psnr_db": psnr(decoded, image), "latent_std": float(latent.std())}
 
     def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """The trained networks, by the name of their graph."""
         return {"movq_encoder": model.encoder, "movq_decoder": model.decoder}

@@ -68,10 +68,11 @@ class Pipeline(StageCalls):
     ) -> Pipeline:
         """Open a bundle: a folder, or the demo for None and "demo".
 
-        `provider` is "auto" (CUDA if it can be had, else the CPU; OpenVINO for a bundle that was optimised for it) or a
+        `provider` is "auto" (CUDA if it can be had, else the CPU; OpenVINO for a bundle that was optimised for it), a
         name that `ffrt doctor` lists, or any execution provider of the installed ONNX Runtime by its own name, such as
-        "MIGraphXExecutionProvider"; `provider_options` go to it as they are. `threads` is the number of CPU threads inside an operator, None for ONNX
-        Runtime's choice. Engines that TensorRT builds are kept in the user's cache folder, which `ffrt doctor` shows.
+        "MIGraphXExecutionProvider"; `provider_options` go to it as they are. `threads` is the number of CPU threads
+        inside an operator, None for ONNX Runtime's choice. Engines that TensorRT builds are kept in the user's cache
+        folder, which `ffrt doctor` shows.
 
         With `memory` "low", weights stay in the bundle's files and are converted where they are used, and one stage's
         graphs are open at a time: a network may then be larger than memory, at a cost in speed. "fast" holds float32
