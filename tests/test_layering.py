@@ -34,7 +34,7 @@ FLOORS = {
 
 # third-party package -> the only files of ffrt that may import it
 ONLY = {
-    "onnxruntime": {"session"},
+    "onnxruntime": {"onnxruntime"},
     "openvino": {"openvino"},
     "tokenizers": {"text", "run"},
     "av": {"writers", "video_file"},
