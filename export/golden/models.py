@@ -54,9 +54,11 @@ def text_encoder(golden: Golden, projection: str) -> TextEncoder:
     """T5 and one of the projections behind it; the file has no null embedding, so it stays zero."""
     encoder = TextEncoder(text_config("t5", golden.config["t5"], golden.config["context_dim"]))
     parameters = part(golden, "t5/")
-    state = {f"encoder.{key.removeprefix('encoder.')}": value for key, value in parameters.items()}
-    state["encoder.embed_tokens.weight"] = parameters["shared.weight"]
-    del state["encoder.shared.weight"]
+    parameters.pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
+    renamed = {
+        key.replace("shared.", "embed_tokens.").removeprefix("encoder."): value for key, value in parameters.items()
+    }
+    state = {f"encoder.{key}": value for key, value in renamed.items()}
     state |= {projection_key(key): value for key, value in part(golden, f"{projection}/").items()}
     state["null_embedding"] = encoder.null_embedding.detach()
     return load_released(encoder, state, lambda key, value: (key, value))

@@ -136,7 +136,7 @@ def test_the_checker_finds_what_is_too_far_or_cannot_be_run(tmp_path: Path, caps
     assert status == 1
     rows = {line[:8]: line for line in told.splitlines() if "TOO FAR" in line or "could not be run" in line}
     assert rows["a_far.np"].endswith("TOO FAR") and told.count("TOO FAR") == 1
-    assert "missing" in rows["b_lacks."] and "embedding.weight" in rows["b_lacks."]
+    assert "missing" in rows["b_lacks."] and "embed_tokens.weight" in rows["b_lacks."]
     assert "expected a U-Net" in rows["c_strang"] and "depth" in rows["c_strang"]
     assert "expected an .npz" in rows["d_none.n"] and "expected an .npz" in rows["e_pickle"]
 
