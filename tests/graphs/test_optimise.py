@@ -54,9 +54,9 @@ def test_the_demo_makes_the_same_video(plain: Bundle, fast: Bundle, monkeypatch:
     counted: Counter[str] = Counter()
     run = Session.run_on_device
 
-    def count(self, feed, outputs):
+    def count(self, feed, outputs, cancellation=None):
         counted[files.get(frozenset(feed), "step")] += 1
-        return run(self, feed, outputs)
+        return run(self, feed, outputs, cancellation)
 
     monkeypatch.setattr(Session, "run_on_device", count)
     pipe = Pipeline(fast, provider="cpu", threads=1)
