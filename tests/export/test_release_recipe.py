@@ -204,7 +204,11 @@ BAD: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
         lambda f: damaged(f / "weights/movq.pt", lambda s: s.update({"quant_conv.bias": torch.zeros(5)})),
         ["movq.pt", "quant_conv.bias", "[4]", "[5]"],
     ),
-    "hostile": ("1.1", lambda f: torch.save({"unet": Hostile()}, f / "t2v.pt"), ["t2v.pt", "nothing was run"]),
+    "hostile": (
+        "1.1",
+        lambda f: torch.save({"unet": Hostile()}, f / "t2v.pt"),
+        ["t2v.pt", "posix.system", "it was not run"],
+    ),
     "cut short": ("1.1", lambda f: os.truncate(f / "movq.pt", 4000), ["movq.pt"]),
     "other configuration": (
         "1.1",
@@ -222,7 +226,7 @@ BAD: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "other text encoder": (
         "1.0",
         lambda f: (f / "text_encoder/config.json").write_text('{"model_type": "bert"}'),
-        ["config.json", "model_type", "'bert'"],
+        ["text_encoder", "is config.json of the same model?"],
     ),
 }
 
