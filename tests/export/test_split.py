@@ -141,8 +141,10 @@ def test_a_longer_list_starts_with_a_shorter_one() -> None:
 
 def test_cells_come_in_turn() -> None:
     trained = split()[0]
-    seen = [tuple(getattr(clip, name) for name in ("colour", "shape", "action", "background", "size"))
-            for clip in latents.keyframe_clips(8000)]  # fmt: skip
+    seen = [
+        tuple(getattr(clip, name) for name in ("colour", "shape", "action", "background", "size"))
+        for clip in latents.keyframe_clips(8000)
+    ]
     for spins in (True, False):
         counts = [seen.count((*four(cell), cell.size)) for cell in trained if (cell.action == "spinning") == spins]
         assert max(counts) - min(counts) <= 1

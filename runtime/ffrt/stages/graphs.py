@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed
-from ffrt.backend.cancel import Cancellation
+from ffrt.backend.cancel import Cancellation, Turn
 from ffrt.backend.graph import Graph, optimised_for
 from ffrt.backend.providers import PROVIDERS, check_options, choose_provider
 from ffrt.backend.runner import Memory
@@ -21,9 +19,6 @@ from ffrt.bundle import Bundle
 from ffrt.errors import ProviderError, RequestError
 from ffrt.families import SHALLOW
 from ffrt.stages.device_loop import UPDATE
-
-POLL_S = 0.02
-"""How often a request that waits for another looks whether it was cancelled."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,8 @@ class OpenGraphs:
     settings: SessionSettings
     _graphs: dict[str, Graph] = field(default_factory=dict)
     _update: Session | None = None
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _turn: Turn = field(default_factory=Turn)
     _closed: bool = False
-    _process: int = field(default_factory=os.getpid)
 
     def __post_init__(self) -> None:
         self._row = choose_provider(self.settings.provider, optimised_for(self.bundle))
@@ -88,23 +82,8 @@ class OpenGraphs:
         """The graph `name`, opened if need be; raises as `Graph`, Cancelled, or RequestError if all were closed."""
         if self.settings.memory == "fast" and name in self._graphs:
             return self._graphs[name]
-        with self._turn(cancellation, f"opening graph {name}"):
-            if self._closed:
-                raise RequestError("pipeline: expected an open one, got one that was closed; open it again")
-            if name not in self._graphs:
-                if self.settings.memory == "low":
-                    self._close_all_but(_stage_of(name))
-                self._graphs[name] = Graph(
-                    self.bundle,
-                    name,
-                    provider=self.settings.provider,
-                    provider_options=self.settings.provider_options,
-                    threads=self.settings.threads,
-                    memory=self.settings.memory,
-                    cuda_graph=self.settings.cuda_graph and "unet" in name,  # the graphs that run step after step
-                    cancellation=cancellation,
-                )
-            return self._graphs[name]
+        with self._turn.taken(cancellation, f"opening graph {name}"):
+            return self._opened(name, cancellation)
 
     @contextlib.contextmanager
     def use(self, name: str, cancellation: Cancellation) -> Iterator[Graph]:
@@ -112,15 +91,15 @@ class OpenGraphs:
         if self.settings.memory == "fast":
             yield self.graph(name, cancellation)
             return
-        with self._turn(cancellation, f"graph {name}"):
-            yield self.graph(name, cancellation)
+        with self._turn.taken(cancellation, f"graph {name}"):
+            yield self._opened(name, cancellation)
 
     def update(self) -> Session:
         """The session over `UPDATE`, which runs between two runs of a network, on the same device.
 
         It has one thread: a second pool would spin on the cores that the networks need.
         """
-        with self._lock:
+        with self._turn.taken(Cancellation(), "graph update"):
             if self._update is None:
                 self._update = Session(
                     UPDATE,
@@ -134,32 +113,39 @@ class OpenGraphs:
 
     def clear(self) -> None:
         """Close every graph; the next use opens it again."""
-        with self._lock:
+        with self._turn.taken(Cancellation(), "closing graphs"):
             self._graphs.clear()
 
     def close(self) -> None:
         """Close every graph for good."""
-        with self._lock:
+        with self._turn.taken(Cancellation(), "closing graphs"):
             self._graphs.clear()
             self._update = None
             self._closed = True
 
+    def _opened(self, name: str, cancellation: Cancellation) -> Graph:
+        """The graph `name` for the one whose turn it is."""
+        cancellation.check(f"opening graph {name}")
+        if self._closed:
+            raise RequestError("pipeline: expected an open one, got one that was closed; open it again")
+        if name not in self._graphs:
+            if self.settings.memory == "low":
+                self._close_all_but(_stage_of(name))
+            self._graphs[name] = Graph(
+                self.bundle,
+                name,
+                provider=self.settings.provider,
+                provider_options=self.settings.provider_options,
+                threads=self.settings.threads,
+                memory=self.settings.memory,
+                cuda_graph=self.settings.cuda_graph and "unet" in name,  # the graphs that run step after step
+                cancellation=cancellation,
+            )
+        return self._graphs[name]
+
     def _close_all_but(self, stage: str) -> None:
         for name in [name for name in self._graphs if _stage_of(name) != stage]:
             del self._graphs[name]
-
-    @contextlib.contextmanager
-    def _turn(self, cancellation: Cancellation, what: str) -> Iterator[None]:
-        """Hold the lock; raises Cancelled instead of waiting on. A forked process begins with a lock of its own."""
-        cancellation.check(what)
-        if self._process != os.getpid():
-            self._lock, self._process = threading.RLock(), os.getpid()
-        while not self._lock.acquire(timeout=POLL_S):
-            cancellation.check(what)
-        try:
-            yield
-        finally:
-            self._lock.release()
 
 
 def _stage_of(name: str) -> str:
