@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 PIP = -m pip install -q --disable-pip-version-check
+PYTEST = .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=15
 PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
 
@@ -14,11 +15,11 @@ demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
 
 test: lint
-	.venv/bin/python -m pytest -q -m "not slow" --durations=15
-	.venv/bin/python -m pytest -q -m slow --durations=15
+	$(PYTEST) -m "not slow"
+	$(PYTEST) -m slow
 
 fast: lint
-	.venv/bin/python -m pytest -q -m "not slow" --durations=15
+	$(PYTEST) -m "not slow"
 
 lint: .venv/ready
 	.venv/bin/ruff format --check .
