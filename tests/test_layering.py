@@ -37,8 +37,8 @@ ONLY = {
     "onnxruntime": {"onnxruntime"},
     "openvino": {"openvino"},
     "tokenizers": {"text", "run"},
-    "av": {"writers", "video_file"},
-    "PIL": {"image", "writers"},
+    "av": {"writers", "video_file", "metadata"},
+    "PIL": {"image", "writers", "metadata"},
     "rich": {"progress"},
 }
 

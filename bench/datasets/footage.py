@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames
+from ffrt.files import opened
 
 
 class FootageError(BenchError):
@@ -60,12 +61,14 @@ def read(path: Path, start: int, count: int, height: int, width: int) -> Footage
     """
     pictures_read = []
     try:
-        with av.open(str(path)) as opened:
-            stream = opened.streams.video[0]
+        with opened("video", path) as file, av.open(file, "r", metadata_errors="replace") as container:
+            stream = container.streams.video[0]
             rate = stream.average_rate
-            for frame in itertools.islice(opened.decode(stream), start, start + count):
+            for frame in itertools.islice(container.decode(stream), start, start + count):
                 pictures_read.append(scaled(rgb(frame), height, width))
-    except (OSError, IndexError, av.error.FFmpegError) as error:
+    except FootageError:
+        raise
+    except Exception as error:  # a damaged video raises nearly anything
         raise FootageError(f"{path.name}: cannot read a video there: {error}") from error
     if len(pictures_read) < count:
         raise FootageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -173,3 +174,12 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
 def test_a_small_video_is_not_scaled_up(package: Path) -> None:
     with pytest.raises(footage.FootageError, match="at least 64 x 64 px, got 48 x 80"):
         footage.read_all(["carphone"], 5, 64, 64)
+
+
+def test_footage_that_cannot_be_read_says_so(package: Path, tmp_path: Path) -> None:
+    whole = (package / "datasets" / "data" / footage.SOURCES["bikes"].file).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name, words in (("cut.mp4", "cannot read a video there"), ("pipe.mp4", "expected a plain file, got a FIFO")):
+        with pytest.raises(footage.FootageError, match=words):
+            footage.read(tmp_path / name, 0, 5, 32, 32)

@@ -20,7 +20,7 @@ from ffrt import Stage, Step
 from ffrt.bundle import Bundle
 from ffrt.cli import main as cli
 from ffrt.cli.progress import Progress
-from ffrt.media.video_file import read_metadata
+from ffrt.media.metadata import read_metadata
 
 PROMPT = "a red circle moving right"
 

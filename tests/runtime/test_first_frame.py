@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from export.checkpoints.defaults import INTERPOLATION_1_1, KEYFRAMES_1_1
 from ffrt import RequestError
 from ffrt.generation.plan import image_conditioning, sampling_of
-from ffrt.media.image import fit_image, open_image, too_small
+from ffrt.media.image import fit_image, too_small
 from ffrt.sampling import Sampling, add_noise, drain, zero_snr_alpha_bars
 from ffrt.stages.decode import clip_frames
 from ffrt.stages.first_frame import first_frame_steps, noise_shape
@@ -157,53 +153,6 @@ def test_a_small_picture_stands_in_black_and_says_so() -> None:
     assert "2x4 is smaller than the video's 4x4" in str(too_small(picture, 4, 4)) and too_small(picture, 2, 4) is None
     fitted = fit_image(picture, 4, 4)
     np.testing.assert_array_equal(fitted[..., 0].mean(1), [0, 9, 9, 0])
-
-
-def test_files_arrays_and_images_are_opened_upright(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    image.save(tmp_path / "plain.png")
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be turned by 90 degrees
-    image.save(tmp_path / "turned.png", exif=turned)
-    for given_image in (pixels, image, image.convert("RGBA"), tmp_path / "plain.png", str(tmp_path / "plain.png")):
-        np.testing.assert_array_equal(open_image(given_image), pixels)
-    np.testing.assert_array_equal(open_image(tmp_path / "turned.png"), np.rot90(pixels, -1))
-    grey = open_image(Image.fromarray(pixels[..., 0]))
-    np.testing.assert_array_equal(grey[..., 2], pixels[..., 0])
-
-
-def bomb(path: Path) -> Path:
-    """A PNG of a few bytes that claims 60000 x 60000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
-    return path
-
-
-def test_bad_pictures_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("not a picture")
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "cut.png")
-    raw = (tmp_path / "cut.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(raw[:45])
-    cases: list[tuple[object, str]] = [
-        (tmp_path / "none.png", "cannot be read as a picture"),
-        (tmp_path / "text.png", "cannot be read as a picture"),
-        (tmp_path / "cut.png", "cannot be read as a picture"),
-        (tmp_path, "cannot be read as a picture"),
-        (bomb(tmp_path / "bomb.png"), "pixels"),
-        (np.zeros((4, 4), np.uint8), r"uint8 \[H, W, 3\], got uint8 \[4, 4\]"),
-        (np.zeros((4, 4, 3), np.float32), "got float32"),
-        (np.zeros((0, 4, 3), np.uint8), "got uint8"),
-        (b"bytes", "got bytes"),
-        (7, "got int"),
-    ]
-    for image, words in cases:
-        with pytest.raises(RequestError, match=words):
-            open_image(image)
 
 
 def test_how_to_follow_is_checked() -> None:

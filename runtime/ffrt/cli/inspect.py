@@ -18,21 +18,30 @@ from ffrt.bundle import (
 )
 from ffrt.cli.table import columns, readable, size_of
 from ffrt.families import TensorSpec
-from ffrt.media.video_file import SUFFIXES, read_metadata
+from ffrt.files import path_of
+from ffrt.media.metadata import read_metadata
+from ffrt.media.video_file import SUFFIXES
 
 
 def inspect(what: str, as_json: bool = False) -> str:
     """A bundle (folder or "demo") or a video that ffrt wrote, as a table or as JSON. Raises FfrtError if unreadable."""
-    if Path(what).suffix.lower() in SUFFIXES and not Path(what).is_dir():
-        metadata = read_metadata(what)
+    path = path_of("what", what)
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        metadata = read_metadata(path)
         if as_json:
             return json.dumps(metadata, indent=2, ensure_ascii=False)
-        return columns(list(metadata.items())) if metadata else f"{what} holds no metadata of ffrt"
+        rows = [(_plain(key), _plain(value)) for key, value in metadata.items()]
+        return columns(rows) if rows else f"{what} holds no metadata of ffrt"
     bundle = open_bundle(find_bundle(what))
     if as_json:
         manifest = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))
         return json.dumps({"folder": str(bundle.folder), "digest": bundle.digest, **manifest}, indent=2)
     return "\n\n".join([columns(_summary(bundle)), columns(_graph_rows(bundle)), columns(_tensor_rows(bundle))])
+
+
+def _plain(text: str) -> str:
+    """Text of a file from outside for a terminal, which would obey its control characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _summary(bundle: Bundle) -> list[Sequence[str]]:

@@ -10,13 +10,12 @@ The suffix decides the format:
 | .png | lossless; one frame is `out.png`, more are `out-00000.png`, `out-00001.png`, ... |
 
 Metadata is stored as one JSON object: in the container's `comment` in mp4, webm and gif, in the `Comment` text chunk
-of every png. `read_metadata` gives it back. PyAV is imported on first use, so that importing ffrt stays fast.
+of every png. `ffrt.media.metadata` gives it back. PyAV is imported on first use, so that importing ffrt stays fast.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import tempfile
@@ -27,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.errors import RequestError, VideoWriteError
-from ffrt.media.writers import AvWriter, PngWriter, Writer, read_png_comment
+from ffrt.errors import VideoWriteError
+from ffrt.media.writers import AvWriter, PngWriter, Writer
 
 SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 GIF_MAX_FPS = 50  # delays are whole centiseconds, and players slow a delay of one down to ten frames per second
@@ -100,29 +99,6 @@ def frame_files(target: Path, num_frames: int) -> list[Path]:
     if target.suffix.lower() != ".png" or num_frames == 1:
         return [target]
     return [target.with_name(f"{target.stem}-{i:05d}{target.suffix}") for i in range(num_frames)]
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata that `Video.save` stored in a file, empty if there is none. Raises `RequestError` if unreadable."""
-    import av
-
-    suffix = Path(path).suffix.lower()
-    try:
-        if suffix == ".png":
-            comment = read_png_comment(Path(path))
-        else:
-            with av.open(os.fspath(path)) as container:
-                if suffix == ".gif":  # its comment comes after the last frame
-                    for _ in container.demux():
-                        pass
-                comment = {key.lower(): value for key, value in container.metadata.items()}.get("comment", "")
-    except (OSError, ValueError, SyntaxError, av.FFmpegError) as error:
-        raise RequestError(f"{os.fspath(path)!r} cannot be read as a video: {error}") from error
-    try:
-        value = json.loads(comment)
-    except ValueError:
-        return {}
-    return {key: str(item) for key, item in value.items()} if isinstance(value, dict) else {}
 
 
 def _checked(path: str | os.PathLike[str], num_frames: int | None) -> Path:

@@ -186,12 +186,3 @@ def _add_gif_comment(part: Path, comment: str) -> None:
     with open(part, "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x21\xfe" + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0\x3b")
-
-
-def read_png_comment(path: Path) -> str:
-    """The `Comment` text chunk of a PNG, empty if there is none. Raises OSError or ValueError for other files."""
-    from PIL import Image
-
-    with Image.open(path, formats=("PNG",)) as image:
-        comment = image.info.get("Comment", "")
-        return comment if isinstance(comment, str) else ""

@@ -1,0 +1,58 @@
+"""Files that a caller names: paths as Python users write them, and reading that cannot wait for ever."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ffrt.checks import describe
+from ffrt.errors import FfrtError, RequestError
+
+
+def path_of(name: str, value: object, error: type[FfrtError] = RequestError) -> Path:
+    """The path that a caller gave as `name`: str, bytes or os.PathLike; a leading `~` is the home folder.
+
+    Raises `error` for anything else, and for text that is no file name.
+    """
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise error(f"{name}: expected a path, got {describe(value)}")
+    try:
+        text = os.fsdecode(value)
+        empty = not text or b"\0" in os.fsencode(text)
+    except (TypeError, UnicodeError) as reason:
+        raise error(f"{name}: expected a path, got {value!a:.200} ({reason})") from None
+    if empty:
+        raise error(f"{name}: expected a path, got {text[:80]!r}, which is no file name")
+    return Path(os.path.expanduser(text))
+
+
+@contextmanager
+def opened(name: str, path: Path) -> Iterator[BinaryIO]:
+    """A plain file, open for reading. Raises RequestError where there is none: a folder, a FIFO, a device.
+
+    A FIFO would wait for a writer that may never come; nothing but plain files is opened at all.
+    """
+    with _open(name, path) as file:
+        check_plain(name, path, os.fstat(file.fileno()).st_mode)  # another file may have taken its place
+        yield file
+
+
+def _open(name: str, path: Path) -> BinaryIO:
+    try:
+        check_plain(name, path, os.stat(path).st_mode)
+        return open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK))
+    except OSError as error:
+        raise RequestError(f"{name}: {str(path)!r} cannot be read: {error.strerror}") from error
+
+
+def check_plain(name: str, path: Path, mode: int) -> None:
+    """Raise RequestError unless `mode` (stat) is that of a plain file."""
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+        raise RequestError(
+            f"{name}: expected a plain file, got {kinds.get(stat.S_IFMT(mode), 'a device')}: {str(path)!r}"
+        )
