@@ -20,7 +20,7 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 
 # floor -> the roots it may import beside the standard library, numpy and itself
 FLOORS = {
-    "runtime/ffrt": {"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "rich"},
+    "runtime/ffrt": {"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "tqdm"},
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum"},
@@ -39,7 +39,7 @@ ONLY = {
     "tokenizers": {"text", "run"},
     "av": {"writers", "video_file", "metadata"},
     "PIL": {"image", "writers", "metadata"},
-    "rich": {"progress"},
+    "tqdm": {"progress"},
 }
 
 

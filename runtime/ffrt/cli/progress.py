@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from types import TracebackType
 from typing import TextIO
 
-from rich import progress as bars
-from rich.console import Console
-from rich.text import Text
+from tqdm import tqdm
 
 from ffrt.families import Stage
 from ffrt.generation.step import Step
@@ -21,54 +20,50 @@ class Progress(logging.Handler):
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         super().__init__(logging.WARNING)
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._stream = stream
         self._quiet = quiet
         self._began_s = 0.0
-        self._bar = bars.Progress(
-            bars.TextColumn(f"{{task.description:<{LABEL_WIDTH}}}"),
-            bars.BarColumn(bar_width=24),
-            bars.MofNCompleteColumn(),
-            bars.TextColumn("{task.fields[left]}"),
-            console=self._console,
-            transient=True,
-            disable=quiet or not self._console.is_terminal,
+        self._bar = tqdm(
+            desc="opening the bundle",
+            file=stream,
+            bar_format=f"{{desc:<{LABEL_WIDTH}}} {{bar:24}} {{n_fmt}}/{{total_fmt}}{{postfix}}",
+            disable=quiet or not stream.isatty(),
+            ncols=shutil.get_terminal_size().columns,  # 80 where the terminal has no size, as in some containers
+            nrows=24,
+            leave=False,
         )
-        self._task = self._bar.add_task("opening the bundle", total=None, left="")
 
     def __enter__(self) -> Progress:
         logging.getLogger("ffrt").addHandler(self)
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bar.close()
         logging.getLogger("ffrt").removeHandler(self)
 
     def update(self, step: Step) -> None:
         """`step` is finished."""
         if step.stage is Stage.TEXT:
             return
-        left = "" if step.remaining_s is None else f"{_clock(step.remaining_s)} left"
-        self._bar.update(self._task, description=_label(step), completed=step.index + 1, total=step.total, left=left)
+        self._bar.total, self._bar.n = step.total, step.index + 1
+        self._bar.set_description_str(_label(step), refresh=False)
+        self._bar.set_postfix_str("" if step.remaining_s is None else f"{_clock(step.remaining_s)} left", refresh=False)
+        self._bar.refresh()
         if step.index + 1 == step.total:
             unit = "frames" if step.stage is Stage.DECODING else "steps"
             took_s = step.elapsed_s - self._began_s
             self._print(f"{_label(step):<{LABEL_WIDTH}} {step.total:>4} {unit:<6}  {took_s:6.1f} s")
             self._began_s = step.elapsed_s
 
-    def refresh(self) -> None:
-        """Draw the bar now; it draws itself ten times a second."""
-        self._bar.refresh()
-
     def emit(self, record: logging.LogRecord) -> None:
         """Show a warning as one line."""
-        self._console.print(Text(f"ffrt: warning: {record.getMessage()}"))
+        tqdm.write(f"ffrt: warning: {record.getMessage()}", file=self._stream)
 
     def _print(self, line: str) -> None:
         if not self._quiet:
-            self._console.print(Text(line))
+            tqdm.write(line, file=self._stream)
 
 
 def _label(step: Step) -> str:
