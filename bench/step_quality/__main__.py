@@ -28,7 +28,7 @@ from graphs.deep_cache import write_cached
 
 def arguments(line: ArgumentParser) -> None:
     """The arguments of this bench alone."""
-    line.add_argument("--prompts", type=int, default=30, help="how many prompts (30)")
+    line.add_argument("--prompts", type=int, default=60, help="how many prompts (60)")
     line.add_argument("--clips", type=int, default=4, help="held-out clips of the interpolation (4)")
     line.add_argument("--split", choices=sorted(FIRST_SEED), default="tune", help="prompt set (tune)")
     line.add_argument("--quick", action="store_true", help="a smoke run: one prompt, one clip, few settings")
