@@ -1,5 +1,6 @@
 # make demo   set up a torch-free environment and write demo.mp4
 # make test   set up the development environment, then ruff, import-linter, mypy and pytest
+# make attack set up the development environment, then hundreds of faults and kills; takes long
 # make docs   set up the development environment, then build the site; warnings are errors
 # Set-up runs once; it runs again when pyproject.toml changes.
 
@@ -9,17 +10,20 @@ PYTEST = .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile 
 PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
 
-.PHONY: demo test lint fast docs clean check-python
+.PHONY: demo test lint fast attack docs clean check-python
 
 demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not attack"
 	$(PYTEST) -m slow
 
 fast: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not attack"
+
+attack: .venv/ready
+	$(PYTEST) -m attack
 
 lint: .venv/ready
 	.venv/bin/ruff format --check .

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ffrt.backend.graph import Graph
@@ -21,7 +22,7 @@ from ffrt.families import DEEP, SHALLOW, TensorSpec
 from ffrt.pipeline import Pipeline
 from ffrt.request import Request
 from graphs.metrics import psnr, relative_rms
-from graphs.store import open_graph
+from graphs.store import graph_of
 
 MIN_PSNR_DB = 35.0
 """Bundles whose videos are further from the original ones than this are refused."""
@@ -54,7 +55,8 @@ def compare_graph(plain: Bundle, other: Bundle, name: str, limit: float) -> Diff
 
     Raises PassError if the relative RMS error is over `limit` or not a number.
     """
-    inputs = _inputs_of(plain, name)
+    with graph_of(plain, name) as model:
+        inputs = _inputs_of(plain, name, model)
     want = Graph(plain, name, provider=REFERENCE)(inputs)  # one at a time: two of the released size need more memory
     got = Graph(other, name, provider=REFERENCE)(inputs)
     difference = Difference(
@@ -121,15 +123,14 @@ def _pixels(pipe: Pipeline, request: Request) -> NDArray[np.uint8]:
     return np.concatenate([np.ravel(frame) for frame in pipe(request)])
 
 
-def _inputs_of(bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:
+def _inputs_of(bundle: Bundle, name: str, model: ir.Model) -> dict[str, NDArray[Any]]:
     """Random inputs of a few frames; the deep features of a shallow graph come from the whole network."""
     specs = [spec for spec in bundle.graphs[name].inputs if spec.name != DEEP]
     cell = bundle.video.size_multiple // bundle.video.downscale
     side = 2 * max(cell, 4)
     sizes = {"B": 2, "N": 2, "T": 4, "G": 3, "F": 5, "L": 8, "D": 8, "h": side, "w": side}
     sizes |= {axis: side * bundle.video.downscale for axis in ("H", "W")}
-    values = open_graph(bundle.path(bundle.graphs[name].file)).graph.inputs
-    shapes = {value.name: value.shape for value in values if value.shape is not None}
+    shapes = {value.name: value.shape for value in model.graph.inputs if value.shape is not None}
     for spec in specs:
         fixed = zip(spec.shape, shapes.get(spec.name, ()), strict=False)
         sizes |= {axis: size for axis, size in fixed if isinstance(axis, str) and isinstance(size, int)}

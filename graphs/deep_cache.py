@@ -7,7 +7,6 @@ computes the outermost level alone. Both read the same weights: the bundle grows
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ffrt.bundle import Bundle, open_bundle
 from ffrt.errors import BundleError
 from ffrt.families import DEEP, SHALLOW, deep_of
-from graphs.store import new_folder, open_graph, write_like
+from graphs.store import graph_of, new_folder, write_like
 
 _SIZES = ("Shape", "Size")
 """Operators whose result depends on the shape of a tensor only."""
@@ -90,12 +89,12 @@ def write_cached(bundle: Bundle, out: Path) -> Bundle:
     graphs = dict(bundle.graphs)
     with new_folder(out) as folder:
         for file in kept:
-            shutil.copyfile(bundle.path(file), folder / file)
+            bundle.copy(file, folder)
         for name, small in SHALLOW.items():
             spec = bundle.graphs[name]
-            model = open_graph(bundle.path(spec.file))
-            ir.save(with_deep(model), folder / spec.file)
-            ir.save(shallow(model), folder / f"{small}.onnx")
+            with graph_of(bundle, name) as model:
+                ir.save(with_deep(model), folder / spec.file)
+                ir.save(shallow(model), folder / f"{small}.onnx")
             deep = deep_of((spec.inputs, spec.outputs))
             graphs[name] = replace(spec, outputs=(*spec.outputs, deep))
             graphs[small] = replace(spec, file=f"{small}.onnx", inputs=(*spec.inputs, deep))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -24,7 +23,7 @@ from graphs.passes.islands import ISLANDS, dtypes
 from graphs.passes.split import split
 from graphs.passes.table import INT8_TEXT, ON_REQUEST, PAD_TEXT, PASSES, PROVIDERS, SPLIT, apply, names_of
 from graphs.passes.text_length import pad_text
-from graphs.store import check_place, new_folder, open_graph, write_graph, write_like
+from graphs.store import check_place, graph_of, new_folder, write_graph, write_like
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -131,26 +130,31 @@ def _write(
     stems = {Path(spec.file).stem for spec in bundle.graphs.values()}
     for file in bundle.files:
         if Path(file).stem not in stems:
-            shutil.copyfile(bundle.path(file), folder / file)
+            bundle.copy(file, folder)
     graphs = {}
     for name, spec in bundle.graphs.items():
         start = time.perf_counter()
-        model = open_graph(bundle.path(spec.file))
-        before = len(model.graph)
-        model = apply(model, name, target.provider, target.passes)
-        parts = split(model) if SPLIT in target.passes else [model]
-        if PAD_TEXT in target.passes:
-            parts = pad_text(parts, bundle.text.max_tokens)
-        half = target.dtype == "float16" and name not in _FLOAT32_GRAPHS
-        if half:
-            parts = _to_half(parts)
-        if half and emulate:
-            parts = [emulate_half(part) for part in parts]
-        float32_scales = INT8_TEXT in target.passes and name in _FLOAT32_GRAPHS
-        graphs[name] = _write_parts(folder, name, spec, parts, target.dtype == "float16" and not float32_scales)
+        with graph_of(bundle, name) as model:
+            before = len(model.graph)
+            parts = _rewritten(model, name, target, bundle.text.max_tokens, emulate)
+            float32_scales = INT8_TEXT in target.passes and name in _FLOAT32_GRAPHS
+            graphs[name] = _write_parts(folder, name, spec, parts, target.dtype == "float16" and not float32_scales)
         after = " + ".join(str(len(part.graph)) for part in parts)
         report(f"{name}: {before} -> {after} nodes, {time.perf_counter() - start:.1f} s")
     return write_like(bundle, folder, graphs, None, replace(target, provider=REFERENCE) if emulate else target)
+
+
+def _rewritten(model: ir.Model, name: str, target: Optimised, max_tokens: int, emulate: bool) -> list[ir.Model]:
+    """The parts of graph `name` after all passes."""
+    model = apply(model, name, target.provider, target.passes)
+    parts = split(model) if SPLIT in target.passes else [model]
+    if PAD_TEXT in target.passes:
+        parts = pad_text(parts, max_tokens)
+    if target.dtype == "float16" and name not in _FLOAT32_GRAPHS:
+        parts = _to_half(parts)
+        if emulate:
+            parts = [emulate_half(part) for part in parts]
+    return parts
 
 
 def _verify(plain: Bundle, rewritten: Bundle, target: Optimised, out: Path, report: Callable[[str], None]) -> None:

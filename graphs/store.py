@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffrt.bundle import Bundle, FileSpec, GraphSpec, Optimised, list_files, write_manifest
-from ffrt.errors import BundleError
+from ffrt.errors import BundleError, FfrtError
 from graphs.passes import ir as m
 
 _CODES = {
@@ -30,14 +30,60 @@ _CODES = {
 """Names of dtypes in a safetensors header."""
 
 
+class LinkedTensor(ir.ExternalTensor):
+    """A tensor in a file that may be a link: onnx_ir itself reads none, of which caches and environments are made.
+
+    Only for graphs of bundles, whose weights were checked to lie in files of the bundle.
+    """
+
+    def __init__(self, tensor: ir.ExternalTensor) -> None:
+        super().__init__(
+            tensor.location,
+            tensor.offset,
+            tensor.length,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=tensor.name,
+        )
+        self._place = Path(tensor.base_dir, tensor.location)
+
+    @property
+    def path(self) -> str:
+        """Where the file is."""
+        return str(self._place)
+
+
 def open_graph(path: Path) -> ir.Model:
     """Read an ONNX file; its weights stay on disk. Raises OSError, and BundleError if it is not a graph."""
     try:
-        return ir.load(path)
+        model = ir.load(path)
     except OSError:
         raise
     except Exception as error:  # protobuf's own, or onnx_ir's
         raise BundleError(f"{path} is no ONNX graph ({error}); get the bundle again") from error
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = LinkedTensor(value.const_value)
+    return model
+
+
+@contextmanager
+def graph_of(bundle: Bundle, name: str) -> Iterator[ir.Model]:
+    """The graph `name` of a bundle, whose files may not change in the block.
+
+    Whatever a damaged graph makes onnx_ir, ONNX Runtime or a pass raise is a BundleError with that as its cause.
+    """
+    file = bundle.graphs[name].file
+    try:
+        with bundle.graph_file(file).held() as path:
+            yield open_graph(path)
+    except (FfrtError, OSError):
+        raise
+    except Exception as error:
+        raise BundleError(
+            f"graph {name}: expected {bundle.path(file)} as python -m export writes it, got one that cannot be "
+            f"rewritten ({type(error).__name__}: {error}); get the bundle again"
+        ) from error
 
 
 def write_graph(model: ir.Model, path: Path, half: bool) -> None:

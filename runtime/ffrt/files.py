@@ -49,10 +49,8 @@ def _open(name: str, path: Path) -> BinaryIO:
         raise RequestError(f"{name}: {str(path)!r} cannot be read: {error.strerror}") from error
 
 
-def check_plain(name: str, path: Path, mode: int) -> None:
-    """Raise RequestError unless `mode` (stat) is that of a plain file."""
+def check_plain(name: str, path: Path, mode: int, error: type[FfrtError] = RequestError) -> None:
+    """Raise `error` unless `mode` (stat) is that of a plain file."""
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-        raise RequestError(
-            f"{name}: expected a plain file, got {kinds.get(stat.S_IFMT(mode), 'a device')}: {str(path)!r}"
-        )
+        raise error(f"{name}: expected a plain file, got {kinds.get(stat.S_IFMT(mode), 'a device')}: {str(path)!r}")

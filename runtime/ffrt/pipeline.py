@@ -22,7 +22,7 @@ from ffrt.request import Options, Request
 from ffrt.stage_calls import StageCalls
 from ffrt.stages.graphs import OpenGraphs, SessionSettings
 from ffrt.stages.run import Stages
-from ffrt.stages.text import open_tokenizer
+from ffrt.stages.text import MAX_TOKENIZER_BYTES, open_tokenizer
 from ffrt.video import Video
 
 
@@ -52,7 +52,10 @@ class Pipeline(StageCalls):
         )
         graphs = OpenGraphs(bundle, settings)
         self.bundle = bundle
-        self.stages = Stages(graphs, open_tokenizer(bundle.path(bundle.text.tokenizer)))
+        self.stages = Stages(
+            graphs,
+            open_tokenizer(bundle.path(bundle.text.tokenizer), bundle.read(bundle.text.tokenizer, MAX_TOKENIZER_BYTES)),
+        )
         self._room = Room.here(settings.memory, graphs.on_gpu)
 
     @classmethod

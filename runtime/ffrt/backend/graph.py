@@ -70,7 +70,7 @@ class Graph:
         def open_file(file: str, cancellation: Cancellation) -> Runner:
             records = cuda_graph and file == spec.file
             session = Session(
-                bundle.path(file),
+                bundle.graph_file(file),
                 name,
                 provider=provider,
                 provider_options=provider_options,

@@ -144,7 +144,15 @@ def open_session(
         raise ProviderError(f"provider 'openvino': provider_options: expected some of {known}, got {unknown}")
     kept = 1 if options.memory == "low" else COMPILED_SHAPES
     with cancellation.aborts(lambda: None, f"opening graph {name}"):
-        return OpenVinoSession(path, name, settings, dtype=options.dtype, kept=kept)
+        try:
+            return OpenVinoSession(path, name, settings, dtype=options.dtype, kept=kept)
+        except RuntimeError as error:
+            if "outside the base directory" not in str(error):
+                raise
+            raise ProviderError(
+                f"provider 'openvino' could not open graph {name}: its weights are a link out of their folder, which "
+                "OpenVINO does not follow; copy the bundle with cp -rL BUNDLE FOLDER and open the copy"
+            ) from error
 
 
 def settings_of(threads: int | None) -> dict[str, str]:

@@ -106,6 +106,7 @@ OPENVINO = Provider(
     plugin="onnxruntime_ep_openvino",
     built_in=False,
     one_shape=True,
+    maps_weights=True,
     dtypes=("bfloat16", "float32"),
     runs=("openvino", "cpu"),
     falls_back_to=(CPU,),

@@ -109,7 +109,8 @@ class Provider:
     `device` is where its arrays lie; `automatic` rows are tried by "auto" in the order of the table; `one_shape` says
     that a new shape costs it seconds; `keeps_engines` that it builds an engine per graph, which takes minutes, and
     keeps it in a file; `shrinks_arena` that its arena is given back after the first run of a shape;
-    `survives_fork` that a session works on in a forked child.
+    `survives_fork` that a session works on in a forked child; `maps_weights` that a session goes on reading weights
+    from the bundle's files, as every one does with memory "low".
 
     `dtypes` are what a bundle optimised for it may compute in, the default first; empty for a provider that bundles
     cannot be optimised for. `runs` names the providers whose optimised bundles it runs; every provider runs plain ones.
@@ -130,6 +131,7 @@ class Provider:
     keeps_engines: bool = False
     shrinks_arena: bool = False
     survives_fork: bool = False
+    maps_weights: bool = False
     dtypes: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     falls_back_to: tuple[Provider, ...] = ()

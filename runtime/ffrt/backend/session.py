@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from ffrt.backend.engines import ensure_dir, files_below
 from ffrt.backend.onnxruntime import device_array
 from ffrt.backend.providers import AUTO, CPU, check_options, choose_provider, compatible_with
 from ffrt.backend.runner import EngineSession, Memory, Provider, SessionOptions
+from ffrt.bundle import GraphFile
 from ffrt.errors import BundleError, Cancelled, FfrtError, GraphInputError, OutOfMemoryError, ProviderError
 
 Returned = TypeVar("Returned")
@@ -30,7 +32,8 @@ logger = logging.getLogger("ffrt")
 class Session:
     """An ONNX file opened for one provider. Any thread may call it: calls take turns, so that one run's memory is used.
 
-    `provider` is a name of `ffrt.backend.providers.PROVIDERS`, "auto", or ONNX Runtime's name of an execution provider,
+    `source` is a graph file of a bundle, which must not change, or the path of a file that is trusted. `provider` is a
+    name of `ffrt.backend.providers.PROVIDERS`, "auto", or ONNX Runtime's name of an execution provider,
     which `provider_options` go to. `name` is what errors call the graph and `optimised_for` the provider that it was
     rewritten for. `engines` is a folder for what TensorRT builds: a damaged engine is removed and built again, once,
     with a warning in the log. The rest is as in `ffrt.backend.runner.SessionOptions`; `cancellation` ends the opening.
@@ -40,7 +43,7 @@ class Session:
 
     def __init__(
         self,
-        path: Path,
+        source: Path | GraphFile,
         name: str,
         *,
         provider: str = AUTO,
@@ -54,7 +57,7 @@ class Session:
         cancellation: Cancellation | None = None,
     ) -> None:
         self.name = name
-        self._path = path
+        self._source = source
         self._process = os.getpid()
         self._turn = Turn()
         self._provider = choose_provider(provider, optimised_for)
@@ -120,8 +123,12 @@ class Session:
         with self._turn.taken(cancellation, f"graph {self.name}"):
             runner = self._fitted(feed, cancellation)
             try:
-                values = call(runner, cancellation)
+                with self._reading():
+                    values = call(runner, cancellation)
             except Cancelled:
+                raise
+            except BundleError:
+                self._runner = None  # it may hold what was there for a moment
                 raise
             except Exception as error:
                 if not self._engines_unverified:
@@ -148,6 +155,11 @@ class Session:
             self._runner = self._open(cancellation)
         return self._runner
 
+    def _reading(self) -> AbstractContextManager[None]:
+        """What holds the files of the bundle while an engine may read them in a run."""
+        reads = self._options.memory == "low" or self._provider.maps_weights
+        return self._source.mapped() if reads and isinstance(self._source, GraphFile) else nullcontext()
+
     def _sizes(self, feed: Feed) -> dict[str, int]:
         shapes = [(tensor.shape, feed[tensor.name].shape) for tensor in self.inputs if tensor.shape]
         pairs = (pair for axes, sizes in shapes for pair in zip(axes, sizes, strict=False))
@@ -168,15 +180,19 @@ class Session:
         return self._open(cancellation)
 
     def _open(self, cancellation: Cancellation) -> EngineSession:
-        try:
-            return self._provider.open(self._path, self.name, self._provider, self._options, cancellation)
-        except FfrtError:
-            raise
-        except Exception as error:
-            raise _open_error(self.name, self._path, self._provider, self._options.memory, error) from error
+        source = self._source
+        with source.held() if isinstance(source, GraphFile) else nullcontext(source) as path:
+            try:
+                return self._provider.open(path, self.name, self._provider, self._options, cancellation)
+            except FfrtError:
+                raise
+            except Exception as error:
+                own = source.path if isinstance(source, GraphFile) else source
+                said = str(error).replace(str(path.parent), os.fsencode(own.parent).decode("utf-8", "replace"))
+                raise _open_error(self.name, own, self._provider, self._options.memory, said) from error
 
 
-def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error: Exception) -> FfrtError:
+def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error: str) -> FfrtError:
     if _no_memory(error):
         return OutOfMemoryError(
             f"graph {name} ran out of memory when it was opened: {error}; "
@@ -189,7 +205,7 @@ def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error
 
 def _run_error(name: str, engine: str, feed: Feed, error: Exception) -> FfrtError:
     shapes = {key: list(value.shape) for key, value in feed.items()}
-    if _no_memory(error):
+    if _no_memory(str(error)):
         return OutOfMemoryError(
             f"graph {name} ran out of memory on inputs {shapes}: {error}; a smaller height and width needs less, and "
             'so does memory="low"'
@@ -197,6 +213,6 @@ def _run_error(name: str, engine: str, feed: Feed, error: Exception) -> FfrtErro
     return GraphInputError(f"graph {name}: {engine} failed on inputs {shapes}: {error}")
 
 
-def _no_memory(error: Exception) -> bool:
+def _no_memory(error: str) -> bool:
     signs = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
-    return any(sign in str(error) for sign in signs)
+    return any(sign in error for sign in signs)

@@ -1,6 +1,6 @@
 """The bundle format (docs/bundle-format.md): the one place that knows it. Other packages import its names from here."""
 
-from ffrt.bundle.folder import Bundle, check_files, find_bundle, list_files, open_bundle, write_manifest
+from ffrt.bundle.folder import MAX_MANIFEST_BYTES, find_bundle, list_files, open_bundle, write_manifest
 from ffrt.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -13,14 +13,17 @@ from ffrt.bundle.manifest import (
     TextConfig,
     VideoConfig,
 )
+from ffrt.bundle.opened import Bundle, GraphFile
 from ffrt.bundle.specs import FileSpec, GraphSpec, Optimised, Parity, PartSpec
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "MANIFEST",
+    "MAX_MANIFEST_BYTES",
     "Bundle",
     "FileSpec",
+    "GraphFile",
     "GraphSpec",
     "ImageConfig",
     "InterpolationConfig",
@@ -32,7 +35,6 @@ __all__ = [
     "PartSpec",
     "TextConfig",
     "VideoConfig",
-    "check_files",
     "find_bundle",
     "list_files",
     "open_bundle",

@@ -8,44 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 
+from ffrt.bundle.files import FileState, open_file, open_folder, read, sha256
 from ffrt.bundle.manifest import MANIFEST, Manifest, from_json, to_json
+from ffrt.bundle.onnx_file import MAX_GRAPH_BYTES, WEIGHTS_SUFFIX, check_graph
+from ffrt.bundle.opened import Bundle
 from ffrt.bundle.specs import FileSpec
 from ffrt.errors import BundleError
 
 MAX_MANIFEST_BYTES = 1 << 20
-CHUNK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bundle(Manifest):
-    """A manifest whose files were checked. `digest`, the sha256 of the manifest, pins every byte of the bundle."""
-
-    folder: Path
-    digest: str
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest alone."""
-        return Manifest(**{f.name: getattr(self, f.name) for f in fields(Manifest)})
-
-    def path(self, file: str) -> Path:
-        """The path of `file`, which must be in the manifest. Raises BundleError if it is not."""
-        if file not in self.files:
-            raise BundleError(f"{self.folder}: {file!r} is not a file of this bundle; it has {sorted(self.files)}")
-        return self.folder / file
+_AGAIN = "get the bundle again"
 
 
 def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
     """The folder of a bundle: the demo for None and "demo", else a path. Raises BundleError if there is none."""
     if bundle is not None and bundle != "demo":
         folder = Path(bundle)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # Path.is_dir raises where a folder above may not be searched
             raise BundleError(
                 f"no bundle folder at {str(folder)!r}: give a folder that holds {MANIFEST}, or 'demo'; "
                 f"'python -m export demo --out {folder}' writes one from a checkout"
@@ -54,7 +37,7 @@ def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
     package = Path(__file__).resolve().parents[1]
     candidates = [package / "demo", package.parent.parent / "graphs" / "demo"]
     for folder in candidates:
-        if (folder / MANIFEST).is_file():
+        if os.path.isfile(folder / MANIFEST):
             return folder
     raise BundleError(
         f"the demo bundle is neither in {candidates[0]} nor in {candidates[1]}; in a checkout, type "
@@ -63,40 +46,30 @@ def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
 
 
 def open_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
-    """Read and check the bundle in `folder`; with `verify` False, names and sizes only, not digests.
+    """Read and check the bundle in `folder`; with `verify` False, names, sizes and graphs, but no digests.
 
-    Raises BundleError on anything that the format (docs/bundle-format.md) does not allow.
+    Files that the manifest does not list are nobody's business. Raises BundleError on anything that the format
+    (docs/bundle-format.md) does not allow.
     """
-    folder = Path(folder)
-    raw = _read_manifest(folder / MANIFEST)
-    try:
-        manifest = from_json(raw)
-    except BundleError as error:
-        raise BundleError(f"{folder / MANIFEST}: {error}") from None
+    folder = Path(os.path.abspath(folder))
+    with open_folder(folder) as (descriptor, _):
+        with open_file(folder / MANIFEST, descriptor) as file:
+            raw, state = read(folder / MANIFEST, file, MAX_MANIFEST_BYTES)
+        try:
+            manifest = from_json(raw)
+        except BundleError as error:
+            raise BundleError(f"{folder / MANIFEST}: {error}") from None
+        for name, want in manifest.files.items():
+            with open_file(folder / name, descriptor) as file:
+                found = FileState.of(file)
+            if found.bytes != want.bytes:
+                raise BundleError(f"{folder / name}: {want.bytes} bytes expected, {found.bytes} found; {_AGAIN}")
+        states, weights = {MANIFEST: state}, {}
+        graphs = {file for graph in manifest.graphs.values() for file in graph.files}
+        for name in manifest.files:
+            states[name], weights[name] = _check_file(folder / name, descriptor, manifest, graphs, verify)
     members = {f.name: getattr(manifest, f.name) for f in fields(Manifest)}
-    bundle = Bundle(**members, folder=folder, digest=hashlib.sha256(raw).hexdigest())
-    check_files(bundle, verify=verify)
-    return bundle
-
-
-def check_files(bundle: Bundle, *, verify: bool = True) -> None:
-    """Compare the folder with the manifest: no file more and none less; sizes, then digests if `verify`."""
-    for entry in sorted(bundle.folder.iterdir()):
-        if entry.name not in bundle.files and entry.name != MANIFEST:
-            raise BundleError(f"{bundle.folder}: {entry.name!r} is not listed in {MANIFEST}; remove it")
-    for name, want in bundle.files.items():
-        size = _regular_file_size(bundle.folder / name)
-        if size != want.bytes:
-            raise BundleError(
-                f"{bundle.folder / name}: {want.bytes} bytes expected, {size} found; get the bundle again"
-            )
-    for name, want in bundle.files.items() if verify else ():
-        found = _sha256(bundle.folder / name)
-        if found != want.sha256:
-            raise BundleError(
-                f"{bundle.folder / name}: sha256 {want.sha256} expected, {found} found: the file was changed; "
-                "get the bundle again"
-            )
+    return Bundle(**members, folder=folder, digest=hashlib.sha256(raw).hexdigest(), states=states, weights=weights)
 
 
 def list_files(
@@ -108,10 +81,8 @@ def list_files(
     """
     folder = Path(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name != MANIFEST)
-    return {
-        name: known[name] if name in known else FileSpec(_regular_file_size(folder / name), _sha256(folder / name))
-        for name in names
-    }
+    with open_folder(folder) as (descriptor, _):
+        return {name: known[name] if name in known else _spec_of(folder / name, descriptor) for name in names}
 
 
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest, *, verify: bool = True) -> Bundle:
@@ -132,28 +103,27 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Manifest, *, verify
     return open_bundle(folder, verify=verify)
 
 
-def _read_manifest(path: Path) -> bytes:
-    size = _regular_file_size(path)
-    if size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} has {size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}")
-    with open(path, "rb") as file:
-        raw = file.read(MAX_MANIFEST_BYTES + 1)
-    return raw
+def _check_file(
+    path: Path, folder: int, manifest: Manifest, graphs: Collection[str], verify: bool
+) -> tuple[FileState, tuple[str, ...]]:
+    """Check the content of one file; its state, and of a graph the files with its weights."""
+    want = manifest.files[path.name].sha256
+    data = b""
+    with open_file(path, folder) as file:
+        if path.name in graphs:
+            data, state = read(path, file, MAX_GRAPH_BYTES)
+            found = hashlib.sha256(data).hexdigest() if verify else want
+        else:
+            found, state = sha256(path, file) if verify else (want, FileState.of(file))
+    if found != want:
+        raise BundleError(f"{path}: sha256 {want} expected, {found} found: the file was changed; {_AGAIN}")
+    if path.name not in graphs:
+        return state, ()
+    weights = {name: spec.bytes for name, spec in manifest.files.items() if name.endswith(WEIGHTS_SUFFIX)}
+    return state, check_graph(path, data, weights)
 
 
-def _regular_file_size(path: Path) -> int:
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise BundleError(f"{path} is missing ({error.strerror}); get the bundle again") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise BundleError(f"{path} is a link, a folder or a device; a bundle holds plain files only")
-    return status.st_size
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _spec_of(path: Path, folder: int) -> FileSpec:
+    with open_file(path, folder) as file:
+        digest, state = sha256(path, file)
+    return FileSpec(state.bytes, digest)

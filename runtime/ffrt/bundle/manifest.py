@@ -182,8 +182,7 @@ class Manifest:
             for side, want, got in zip(("inputs", "outputs"), contract[name], (spec.inputs, spec.outputs), strict=True):
                 rows = [[(t.name, t.dtype, len(t.shape)) for t in tensors] for tensors in (want, got)]
                 require(rows[0] == rows[1], f"graphs.{name}.{side}", f"(name, dtype, rank) {rows[0]}", rows[1])
-        parts = [part.file for graph in self.graphs.values() for part in graph.parts]
-        for file in [self.text.tokenizer, *(g.file for g in self.graphs.values()), *parts]:
+        for file in [self.text.tokenizer, *(file for graph in self.graphs.values() for file in graph.files)]:
             require(file in self.files, "files", f"an entry for {file!r}", sorted(self.files))
         rates = self.rates
         require(rates == tuple(sorted(set(rates))), "passes", "frame rates above that of the keyframes", list(rates))

@@ -40,6 +40,9 @@ class PartSpec:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _check_suffix(self.file)
+
 
 @dataclass(frozen=True)
 class GraphSpec:
@@ -56,6 +59,7 @@ class GraphSpec:
     parts: tuple[PartSpec, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_suffix(self.file)
         if len(self.parts) == 0:
             return
         known = {tensor.name for tensor in self.inputs}
@@ -65,6 +69,11 @@ class GraphSpec:
         last, made = self.parts[-1], tuple(tensor.name for tensor in self.outputs)
         require(last.file == self.file, "parts", f"{self.file!r} last", last.file)
         require(last.outputs == made, f"parts.{last.file}.outputs", f"{list(made)}", last.outputs)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The graph files that an engine opens, each once."""
+        return tuple(dict.fromkeys((*(part.file for part in self.parts), self.file)))
 
 
 @dataclass(frozen=True)
@@ -78,3 +87,8 @@ class Optimised:
     passes: tuple[str, ...]
     dtype: Literal["float32", "float16", "bfloat16"]
     psnr: float | None = None
+
+
+def _check_suffix(file: str) -> None:
+    """An engine takes a file of another suffix for another format, which nothing here has checked."""
+    require(file.endswith(".onnx"), "file", "a name that ends in .onnx", file)

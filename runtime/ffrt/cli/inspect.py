@@ -10,6 +10,7 @@ from ffrt.bundle import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
+    MAX_MANIFEST_BYTES,
     Bundle,
     InterpolationConfig,
     KeyframeConfig,
@@ -34,7 +35,7 @@ def inspect(what: str, as_json: bool = False) -> str:
         return columns(rows) if rows else f"{what} holds no metadata of ffrt"
     bundle = open_bundle(find_bundle(what))
     if as_json:
-        manifest = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(bundle.read(MANIFEST, MAX_MANIFEST_BYTES))
         return json.dumps({"folder": str(bundle.folder), "digest": bundle.digest, **manifest}, indent=2)
     return "\n\n".join([columns(_summary(bundle)), columns(_graph_rows(bundle)), columns(_tensor_rows(bundle))])
 
@@ -52,7 +53,7 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
         ("family", bundle.family.title),
         ("format", f"{FORMAT} {FORMAT_VERSION}"),
         ("licence", bundle.license),
-        ("folder", str(bundle.folder)),
+        ("folder", _plain(str(bundle.folder))),
         ("digest", bundle.digest),
         ("size", f"{readable(size_of(bundle))} in {len(bundle.files)} files, every digest verified"),
         ("made with", ", ".join(f"{name} {version}" for name, version in bundle.created_with.items())),

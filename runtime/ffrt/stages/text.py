@@ -57,15 +57,18 @@ class Context:
         return np.concatenate([self.context, other]), np.concatenate([self.mask, other_mask])
 
 
-def open_tokenizer(path: Path) -> Tokenizer:
-    """The `tokenizers` file at `path`, without its own padding and truncation. Raises BundleError if it is not one."""
+def open_tokenizer(path: Path, data: bytes | None = None) -> Tokenizer:
+    """The `tokenizers` file at `path`, without its own padding and truncation. Raises BundleError if it is not one.
+
+    `data` is what the file holds, for a caller that has read it.
+    """
     from tokenizers import Tokenizer
 
-    size = path.stat().st_size
+    size = path.stat().st_size if data is None else len(data)
     if size > MAX_TOKENIZER_BYTES:
         raise BundleError(f"{path}: a tokenizer has at most {MAX_TOKENIZER_BYTES} bytes, this one {size}")
     try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_str((path.read_bytes() if data is None else data).decode("utf-8"))
     except Exception as error:
         raise BundleError(f"{path} is not a tokenizers file ({error}); export the bundle again") from error
     tokenizer.no_padding()

@@ -219,7 +219,7 @@ def test_weights_may_not_leave_the_bundle(demo: Bundle, tmp_path: Path) -> None:
     Session(tmp_path / "inside" / "g.onnx", "g", provider="openvino")
     (tmp_path / "inside" / "w.data").rename(tmp_path / "w.data")
     (tmp_path / "inside" / "w.data").symlink_to(tmp_path / "w.data")
-    with pytest.raises(ProviderError, match="outside the base directory"):
+    with pytest.raises(ProviderError, match=r"a link out of their folder.*cp -rL BUNDLE FOLDER"):
         Session(tmp_path / "inside" / "g.onnx", "g", provider="openvino")
 
 

@@ -13,7 +13,7 @@ import pytest
 from ffrt import Bundle
 from ffrt.bundle.schema import json_schema
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def manifest(folder: Path) -> Any:

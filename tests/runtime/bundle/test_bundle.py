@@ -39,19 +39,34 @@ def truncate(folder: Path) -> None:
     os.truncate(folder / "tokenizer.json", 10)
 
 
-def link(folder: Path) -> None:
-    (folder / "LICENSE").rename(folder.parent / "LICENSE")
-    (folder / "LICENSE").symlink_to(folder.parent / "LICENSE")
-
-
-def link_manifest(folder: Path) -> None:
-    (folder / "manifest.json").rename(folder.parent / "m.json")
-    (folder / "manifest.json").symlink_to(folder.parent / "m.json")
-
-
 def swap_for_folder(folder: Path) -> None:
     (folder / "LICENSE").unlink()
     (folder / "LICENSE").mkdir()
+
+
+def swap_for_fifo(folder: Path) -> None:
+    (folder / "movq_decoder.onnx").unlink()
+    os.mkfifo(folder / "movq_decoder.onnx")
+
+
+def swap_for_device(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("/dev/zero")
+
+
+def swap_manifest_for_fifo(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+
+
+def link_to_nowhere(folder: Path) -> None:
+    (folder / "LICENSE").unlink()
+    (folder / "LICENSE").symlink_to("nowhere")
+
+
+def link_to_itself(folder: Path) -> None:
+    (folder / "LICENSE").unlink()
+    (folder / "LICENSE").symlink_to("LICENSE")
 
 
 def grow_manifest(folder: Path) -> None:
@@ -63,12 +78,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no graph": (lambda f: (f / "text_encoder.onnx").unlink(), ["text_encoder.onnx", "missing"]),
     "truncated": (truncate, ["tokenizer.json", "bytes expected, 10 found"]),
     "tampered": (flip_byte, ["movq_decoder.onnx", "sha256", "was changed"]),
-    "unlisted": (lambda f: (f / "run.py").write_text("1"), ["'run.py' is not listed", "remove it"]),
-    "sub-folder": (lambda f: (f / "more").mkdir(), ["'more' is not listed"]),
-    "link": (link, ["LICENSE", "is a link"]),
-    "linked manifest": (link_manifest, ["manifest.json", "is a link"]),
-    "folder for a file": (swap_for_folder, ["LICENSE", "plain files only"]),
-    "huge manifest": (grow_manifest, ["1048577 bytes", "at most 1048576"]),
+    "folder for a file": (swap_for_folder, ["expected a plain file, got a folder", "LICENSE"]),
+    "FIFO for a file": (swap_for_fifo, ["expected a plain file, got a FIFO", "movq_decoder.onnx"]),
+    "device for a file": (swap_for_device, ["expected a plain file, got a device", "tokenizer.json"]),
+    "FIFO for the manifest": (swap_manifest_for_fifo, ["expected a plain file, got a FIFO", "manifest.json"]),
+    "link to nowhere": (link_to_nowhere, ["LICENSE is missing", "get the bundle again"]),
+    "link to itself": (link_to_itself, ["LICENSE cannot be read"]),
+    "huge manifest": (grow_manifest, ["manifest.json: expected at most 1048576 bytes, got 1048577"]),
     "cut manifest": (lambda f: os.truncate(f / "manifest.json", 100), ["manifest.json: not valid JSON"]),
     "binary manifest": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe"), ["manifest.json: not valid JSON"]),
     "deep manifest": (lambda f: (f / "manifest.json").write_text("[" * 200_000), ["manifest.json: not valid JSON"]),
@@ -150,6 +166,10 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
     "huge size": (put("files", "LICENSE", "bytes")(1 << 60), ["LICENSE", "11 found"]),
     "graph file": (put("graphs", "movq_decoder", "file")("x.onnx"), ["files: expected an entry for 'x.onnx'"]),
     "graph outside": (put("graphs", "movq_decoder", "file")("../x.onnx"), ["files: expected an entry for '../x.onnx'"]),
+    "graph of another format": (
+        put("graphs", "movq_decoder", "file")("LICENSE"),
+        ["graphs.movq_decoder.file: expected a name that ends in .onnx, got 'LICENSE'"],
+    ),
     "tokenizer outside": (put("text", "tokenizer")("/etc/passwd"), ["files: expected an entry for '/etc/passwd'"]),
     "no such graph": (drop("graphs", "movq_encoder"), ["perhaps also", "movq_encoder"]),
     "input name": (put(*UNET_X, "name")("y"), ["graphs.keyframe_unet.inputs", "'x'", "'y'"]),
