@@ -36,7 +36,7 @@ FLOORS = {
 ONLY = {
     "onnxruntime": {"onnxruntime"},
     "openvino": {"openvino"},
-    "tokenizers": {"text", "run"},
+    "tokenizers": {"tokens", "text", "run"},
     "av": {"writers", "video_file", "metadata"},
     "PIL": {"image", "writers", "metadata"},
     "tqdm": {"progress"},

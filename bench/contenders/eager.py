@@ -26,7 +26,7 @@ from ffrt.sampling import Array, denoise, drain, guidance_weights, guide_rows, n
 from ffrt.stages.decode import CHUNK_FRAMES, to_frames
 from ffrt.stages.interpolate import merge, noise_shape
 from ffrt.stages.keyframes import temporal_positions
-from ffrt.stages.text import open_tokenizer, tokenize
+from ffrt.stages.tokens import open_tokenizer, tokenize
 
 COMPILED = ("keyframe_unet", "interpolation_unet", "movq_decoder")
 
@@ -93,7 +93,7 @@ class Eager:
             name: torch.compile(module, dynamic=False) if compiled and name in COMPILED else module
             for name, module in networks.items()
         }
-        self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer))
+        self._tokenizer = open_tokenizer(bundle.path(bundle.text.tokenizer), max_tokens=bundle.text.max_tokens)
 
     def _run(self, name: str, *inputs: Tensor) -> Any:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from export.checkpoints.text_config import MAX_CONFIG_BYTES, read_config, read_json
 from export.errors import CheckpointError, PackageError
 from export.models.configs import TextConfig
+from ffrt.bundle import MAX_TOKENIZER_BYTES
 from ffrt.errors import BundleError
-from ffrt.stages.text import MAX_TOKENIZER_BYTES, open_tokenizer
+from ffrt.stages.tokens import open_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -60,7 +62,9 @@ def write_tokenizer(folder: Path, out: Path) -> None:
         _check(source, tokenizer, config)
         raw = read_json(made, MAX_TOKENIZER_BYTES)
         if raw.get("padding") is not None or raw.get("truncation") is not None:
-            tokenizer.save(str(made))  # opened without both
+            made.write_text(
+                json.dumps({**raw, "padding": None, "truncation": None}, ensure_ascii=False), encoding="utf-8"
+            )
         shutil.copyfile(made, out)
 
 

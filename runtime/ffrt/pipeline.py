@@ -12,7 +12,7 @@ from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph
 from ffrt.backend.providers import choose_provider
 from ffrt.backend.runner import MEMORY
-from ffrt.bundle import Bundle, find_bundle, open_bundle
+from ffrt.bundle import MAX_TOKENIZER_BYTES, Bundle, find_bundle, open_bundle
 from ffrt.errors import BundleError, RequestError
 from ffrt.generation.checkpoint import Checkpoint
 from ffrt.generation.generation import Generation
@@ -22,7 +22,7 @@ from ffrt.request import Options, Request
 from ffrt.stage_calls import StageCalls
 from ffrt.stages.graphs import OpenGraphs, SessionSettings
 from ffrt.stages.run import Stages
-from ffrt.stages.text import MAX_TOKENIZER_BYTES, open_tokenizer
+from ffrt.stages.tokens import open_tokenizer
 from ffrt.video import Video
 
 
@@ -52,10 +52,9 @@ class Pipeline(StageCalls):
         )
         graphs = OpenGraphs(bundle, settings)
         self.bundle = bundle
-        self.stages = Stages(
-            graphs,
-            open_tokenizer(bundle.path(bundle.text.tokenizer), bundle.read(bundle.text.tokenizer, MAX_TOKENIZER_BYTES)),
-        )
+        text = bundle.text
+        raw = bundle.read(text.tokenizer, MAX_TOKENIZER_BYTES)
+        self.stages = Stages(graphs, open_tokenizer(bundle.path(text.tokenizer), raw, max_tokens=text.max_tokens))
         self._room = Room.here(settings.memory, graphs.on_gpu)
 
     @classmethod

@@ -34,7 +34,7 @@ from ffrt.backend.graph import Graph
 from ffrt.bundle import TextConfig as BundleTextConfig
 from ffrt.bundle import open_bundle
 from ffrt.families import KANDINSKY_1_0, KANDINSKY_1_1
-from ffrt.stages import text
+from ffrt.stages import text, tokens
 from tests.export.text_folders import DIM, EXPORTED, LIMIT, MAKERS, PROMPTS, make_clip, make_t5, projection
 
 DEMO = Path(__file__).parents[2] / "graphs" / "demo"
@@ -104,7 +104,7 @@ def test_every_prompt_as_released(name: str, tmp_path: Path) -> None:
     model = MAKERS[name](tmp_path)
     config, encoder = load(tmp_path)
     write_tokenizer(tmp_path, tmp_path / "out.json")
-    tokenizer = text.open_tokenizer(tmp_path / "out.json")
+    tokenizer = tokens.open_tokenizer(tmp_path / "out.json")
 
     def torch_graph(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.no_grad():
@@ -127,10 +127,10 @@ def test_the_prompts_differ_and_use_the_whole_length(tmp_path: Path) -> None:
     """Else the comparison above would say little."""
     make_t5(tmp_path)
     write_tokenizer(tmp_path, tmp_path / "out.json")
-    tokenizer = text.open_tokenizer(tmp_path / "out.json")
+    tokenizer = tokens.open_tokenizer(tmp_path / "out.json")
     ids = {prompt: tuple(tokenizer.encode(prompt).ids) for prompt in PROMPTS.values()}
     assert len(set(ids.values())) == len(ids)
-    kept = text.tokenize(tokenizer, "prompt", PROMPTS["over-long"], 128).ids
+    kept = tokens.tokenize(tokenizer, "prompt", PROMPTS["over-long"], 128).ids
     assert len(kept) == 128 and kept[-1] == 1 and 1 not in kept[:-1]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ffrt import Bundle, BundleError, Pipeline, RequestError, open_bundle
+from ffrt import Bundle, Pipeline, RequestError, open_bundle
 from ffrt.sampling import Sampling
 from ffrt.stages import decode, interpolate, text
 from ffrt.stages.keyframes import keyframe_steps, temporal_positions
@@ -88,20 +88,6 @@ def test_an_over_long_prompt_is_cut_with_a_note_and_keeps_its_end(pipe: Pipeline
 
 def test_a_full_prompt_has_no_room_for_a_padded_row(pipe: Pipeline) -> None:
     assert pipe.encode("a red circle moving right on black").mask.tolist() == [[True] * 8]
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"model": {"type": "Evil"}}', "\x00" * 10])
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(BundleError, match=r"tokenizer.json is not a tokenizers file .*export the bundle again"):
-        text.open_tokenizer(tmp_path / "tokenizer.json")
-
-
-def test_a_huge_tokenizer_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    with open(tmp_path / "tokenizer.json", "wb") as file:
-        file.truncate(text.MAX_TOKENIZER_BYTES + 1)
-    with pytest.raises(BundleError, match="at most 67108864 bytes"):
-        text.open_tokenizer(tmp_path / "tokenizer.json")
 
 
 def test_positions_spread_over_the_range() -> None:

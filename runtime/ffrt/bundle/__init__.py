@@ -5,6 +5,7 @@ from ffrt.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
+    MAX_PROMPT_TOKENS,
     ImageConfig,
     InterpolationConfig,
     InterpolationPass,
@@ -15,12 +16,15 @@ from ffrt.bundle.manifest import (
 )
 from ffrt.bundle.opened import Bundle, GraphFile
 from ffrt.bundle.specs import FileSpec, GraphSpec, Optimised, Parity, PartSpec
+from ffrt.bundle.tokenizer import MAX_TOKENIZER_BYTES, TokenizerFile, read_tokenizer
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "MANIFEST",
     "MAX_MANIFEST_BYTES",
+    "MAX_PROMPT_TOKENS",
+    "MAX_TOKENIZER_BYTES",
     "Bundle",
     "FileSpec",
     "GraphFile",
@@ -34,9 +38,11 @@ __all__ = [
     "Parity",
     "PartSpec",
     "TextConfig",
+    "TokenizerFile",
     "VideoConfig",
     "find_bundle",
     "list_files",
     "open_bundle",
+    "read_tokenizer",
     "write_manifest",
 ]

@@ -26,6 +26,7 @@ FORMAT = "ffrt-bundle"
 FORMAT_VERSION = 1
 """The newest version that is read. A newer one is refused."""
 MANIFEST = "manifest.json"
+MAX_PROMPT_TOKENS = 4096
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -38,7 +39,7 @@ class TextConfig:
     max_tokens: int
 
     def __post_init__(self) -> None:
-        require(2 <= self.max_tokens <= 4096, "max_tokens", "2 to 4096", self.max_tokens)
+        require(2 <= self.max_tokens <= MAX_PROMPT_TOKENS, "max_tokens", f"2 to {MAX_PROMPT_TOKENS}", self.max_tokens)
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import TextConfig
-from ffrt.errors import BundleError, RequestError
 from ffrt.notes import Note
 from ffrt.stages.denoising import Network, Prompt
+from ffrt.stages.tokens import tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-
-MAX_TOKENIZER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -55,48 +52,6 @@ class Context:
             other[0, 0] = self.null_embedding
             other_mask[0, 0] = True
         return np.concatenate([self.context, other]), np.concatenate([self.mask, other_mask])
-
-
-def open_tokenizer(path: Path, data: bytes | None = None) -> Tokenizer:
-    """The `tokenizers` file at `path`, without its own padding and truncation. Raises BundleError if it is not one.
-
-    `data` is what the file holds, for a caller that has read it.
-    """
-    from tokenizers import Tokenizer
-
-    size = path.stat().st_size if data is None else len(data)
-    if size > MAX_TOKENIZER_BYTES:
-        raise BundleError(f"{path}: a tokenizer has at most {MAX_TOKENIZER_BYTES} bytes, this one {size}")
-    try:
-        tokenizer = Tokenizer.from_str((path.read_bytes() if data is None else data).decode("utf-8"))
-    except Exception as error:
-        raise BundleError(f"{path} is not a tokenizers file ({error}); export the bundle again") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of a prompt: those that were kept, and how many there were before it was cut."""
-
-    ids: list[int]
-    whole: int
-
-
-def tokenize(tokenizer: Tokenizer, name: str, prompt: str, max_tokens: int) -> Tokens:
-    """Token ids of `prompt`, at most `max_tokens` of them, with the end token kept.
-
-    Raises RequestError, which calls the prompt `name`, if no token is left.
-    """
-    ids = list(tokenizer.encode(prompt).ids)
-    if not ids:
-        raise RequestError(f"{name}: {prompt[:80]!r} has no token in this bundle's vocabulary; use other words")
-    if len(ids) <= max_tokens:
-        return Tokens(ids, len(ids))
-    cut = type(tokenizer).from_str(tokenizer.to_str())  # truncation is a setting, and other threads use this one
-    cut.enable_truncation(max_tokens)
-    return Tokens(list(cut.encode(prompt).ids), len(ids))
 
 
 def encode(
