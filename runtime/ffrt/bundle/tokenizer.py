@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffrt.bundle.charsmap import longest_replacement
+from ffrt.bundle.tokenizer_growth import REGEXES, Step, check_normalizers, check_pre_tokenizers
 from ffrt.bundle.tokenizer_model import a_list, an_object, check_model
 from ffrt.errors import BundleError
 from ffrt.families.contract import require
@@ -20,23 +20,7 @@ from ffrt.families.contract import require
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_BRACKETS = 4 << 20
 """Lists and objects; the largest vocabularies in use have a million with their merges."""
-MAX_GROWTH = 100
-"""How many times longer the normalisers may make a text together. SentencePiece's own make it 50 times longer."""
 MAX_STEPS, MAX_DEPTH, MAX_ADDED, MAX_PIECES, MAX_TEXT = 32, 4, 4096, 64, 64
-
-_APOSTROPHES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-REGEXES = {
-    r"\s+": 1,
-    " {2,}": 2,
-    _CLIP: 1,
-    rf"<\|startoftext\|>|<\|endoftext\|>|{_CLIP}": 1,
-    rf"{_APOSTROPHES}|{_WORDS}|\p{{N}}|{_REST}": 1,
-    rf"{_APOSTROPHES}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}": 1,
-}
-"""The regular expressions that are allowed, and the fewest characters that each matches."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +53,9 @@ def _checked(text: str, file: Mapping[str, Any]) -> TokenizerFile:
         text = json.dumps({**file, "model": {"type": kind, **file["model"]}})
     _added(file.get("added_tokens"))
     normalizers = tuple(_steps("normalizer", file.get("normalizer"), _NORMALIZERS, "normalizers"))
-    growth = 1
-    for name, step in normalizers:
-        growth *= _growth(name, step)
-        require(growth <= MAX_GROWTH, name, f"text at most {MAX_GROWTH} times as long", f"{growth} times")
+    check_normalizers(normalizers)
     pre_tokenizers = tuple(_steps("pre_tokenizer", file.get("pre_tokenizer"), _PRE_TOKENIZERS, "pretokenizers"))
+    check_pre_tokenizers(pre_tokenizers)
     for _ in _steps("decoder", file.get("decoder"), _DECODERS, "decoders"):
         pass
     processors = _steps("post_processor", file.get("post_processor"), _POST_PROCESSORS, "processors")
@@ -82,7 +64,6 @@ def _checked(text: str, file: Mapping[str, Any]) -> TokenizerFile:
     return TokenizerFile(text, _kinds(normalizers), _kinds(pre_tokenizers))
 
 
-Step = tuple[str, Mapping[str, Any]]
 Check = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -139,21 +120,6 @@ def _replace(name: str, step: Mapping[str, Any]) -> None:
 
 def _prepend(name: str, step: Mapping[str, Any]) -> None:
     _text(f"{name}.prepend", step.get("prepend"))
-
-
-def _growth(name: str, step: Mapping[str, Any]) -> int:
-    """How many times longer a normaliser can make a text, in bytes."""
-    match step["type"]:
-        case "Replace":
-            pattern = step["pattern"]
-            least = REGEXES[pattern["Regex"]] if "Regex" in pattern else len(pattern["String"].encode())
-            return max(1, -(-len(step["content"].encode()) // least))
-        case "Precompiled":
-            return max(1, longest_replacement(f"{name}.precompiled_charsmap", step.get("precompiled_charsmap")))
-        case "ByteLevel":
-            return 2
-        case _:
-            return 1
 
 
 _NORMALIZERS: Mapping[str, Check] = {

@@ -12,6 +12,8 @@ from ffrt.families.contract import require
 MAX_ID = 2**31 - 1
 MAX_PIECES = 1 << 21
 MAX_PIECE_CHARACTERS = 4096
+MAX_UNIGRAM_CHARACTERS = 128
+"""Unigram looks up every piece that begins at a character. SentencePiece's own have 16 characters at most."""
 MAX_WORD_CHARACTERS = 1000
 """WordPiece takes the square of a word's length."""
 
@@ -111,7 +113,7 @@ def _vocabulary(model: Mapping[str, Any]) -> Mapping[str, int]:
 
 
 def _piece(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_PIECE_CHARACTERS
+    return isinstance(value, str) and 0 < len(value) <= MAX_UNIGRAM_CHARACTERS
 
 
 def _known(name: str, token: object, vocabulary: Mapping[str, int]) -> None:

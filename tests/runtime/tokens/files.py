@@ -23,7 +23,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from ffrt import BundleError, RequestError
-from ffrt.bundle.tokenizer import REGEXES
+from ffrt.bundle.tokenizer_growth import REGEXES
 from ffrt.stages.tokens import open_tokenizer, tokenize
 from tests.bundles import make_tokenizer
 
@@ -191,6 +191,9 @@ def change(file: dict[str, Any], other: dict[str, Any], rng: random.Random) -> N
             file[top] = other.get(top)
         case 6:
             bits(holder, key, rng)
+        case _ if rng.random() < 0.2 and file.get("pre_tokenizer"):
+            repeated = [copy.deepcopy(file["pre_tokenizer"]), other.get("pre_tokenizer")] * rng.choice([1, 2, 8])
+            file["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": repeated}
         case _:
             steps = [one for one in (file.get("normalizer"), other.get("normalizer")) if one is not None]
             steps += [copy.deepcopy(rng.choice(STEPS))] * rng.choice([1, 2, 3, 30])

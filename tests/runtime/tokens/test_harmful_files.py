@@ -61,6 +61,8 @@ def charsmap(change: Callable[[bytes], bytes]) -> Callable[[dict[str, Any]], Non
 
 
 GROW = {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"}
+FORM, ROUND = {"type": "NFKC"}, {"type": "Replace", "pattern": {"String": "صلى"}, "content": "ﷺﷺ"}
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
 NEST: dict[str, Any] = {"type": "NFKC"}
 for _ in range(6):
     NEST = {"type": "Sequence", "normalizers": [NEST]}
@@ -91,6 +93,17 @@ HARMFUL: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
         put("normalizer", {"type": "Sequence", "normalizers": [GROW] * 8}),
         r"normalizers\[2\]: .*1000 times",
     ),
+    "forms between replacements": (
+        "demo",
+        put("normalizer", {"type": "Sequence", "normalizers": [FORM, ROUND] * 3}),
+        r"normalizers\[2\]: .*121 times",
+    ),
+    "bytes of bytes": (
+        "demo",
+        put("pre_tokenizer", {"type": "Sequence", "pretokenizers": [BYTES] * 14}),
+        r"pretokenizers\[3\]: .*16 times",
+    ),
+    "long pieces": ("t5", put("model", "vocab", 5, ["x" * 200, -1.0]), r"vocab\[5\]: expected .text, score."),
     "nested steps": ("demo", put("normalizer", NEST), "at most 4 sequences in one another"),
     "many steps": (
         "demo",
