@@ -9,11 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-import re
 import sys
 import threading
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from export.checkpoints.archive import MAX_READ_BYTES, damaged
+from export.checkpoints.pickled import read_pickled
 from export.errors import CheckpointError, MissingKeyError
+from ffrt.files import opened
 
 SHOWN = 8
 """Names that a message lists at most."""
@@ -71,10 +71,14 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._entries)
 
     def section(self, *names: str) -> Checkpoint:
-        """The part of a nested file below `names`: `section("unet")` of `{"unet": {...}, ...}`."""
+        """The part of a nested file below `names`: `section("unet")` of `{"unet": {...}, ...}`.
+
+        In a flat one, as safetensors files are, it is what begins with `unet.`.
+        """
         found = self
         for name in names:
-            entries = found._entry(name)
+            flat = {key.removeprefix(f"{name}."): key for key in found if key.startswith(f"{name}.")}
+            entries = _Renamed(found._entries, flat) if flat and name not in found._entries else found._entry(name)
             if not isinstance(entries, Mapping):
                 raise CheckpointError(
                     f"{found.name}: {name!r}: expected a section of named tensors, got {type(entries).__name__}"
@@ -88,6 +92,22 @@ class Checkpoint(Mapping[str, Tensor]):
         except KeyError:
             has = listed(list(self._entries))
             raise MissingKeyError(f"{self.name}: no {key!r}; it has {has}; is this the right file?") from None
+
+
+class _Renamed(Mapping[str, Any]):
+    """Entries of another mapping by new names (`names`: new -> old)."""
+
+    def __init__(self, entries: Mapping[str, Any], names: Mapping[str, str]) -> None:
+        self._entries, self._names = entries, names
+
+    def __getitem__(self, key: str) -> Any:
+        return self._entries[self._names[key]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class _Safetensors(Mapping[str, Tensor]):
@@ -116,27 +136,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises CheckpointError where the file is missing, cut short, damaged, or a pickle that wants to run code (which is
     not run).
     """
-    if not path.is_file():
+    if not path.exists():
         folder = path.parent
         holds = listed(sorted(file.name for file in folder.iterdir())) if folder.is_dir() else "no such folder"
         raise CheckpointError(f"{path}: no such file; {folder} holds {holds}; put the released file there")
-    with path.open("rb") as file:
+    with opened("weights", path, CheckpointError) as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path}: only a pointer of git-lfs, without the weights; fetch them with: git lfs pull")
     if path.suffix == ".safetensors":
+        if (length := int.from_bytes(start[:8], "little")) > MAX_READ_BYTES:
+            raise damaged(path, f"safetensors: header too large: {length} bytes")
         try:
             return Checkpoint(path, _Safetensors(path))
         except (SafetensorError, OSError) as error:
             raise damaged(path, f"safetensors: {error}") from error
     if path.suffix not in PICKLED:
         raise CheckpointError(f"{path}: expected a file ending in {', '.join((*PICKLED, '.safetensors'))}")
-    check_archive(path, start)
-    return Checkpoint(path, named(path.name, load_pickled(path)))
-
-
-def check_archive(path: Path, start: bytes) -> None:
-    """Refuse a PyTorch file that cannot be mapped; sizes in its directory are compared with the file's own."""
     if start.startswith(b"\x80"):
         raise CheckpointError(
             f"{path}: expected PyTorch's zip format, got the one from before PyTorch 1.6, which cannot be mapped; "
@@ -145,41 +161,7 @@ def check_archive(path: Path, start: bytes) -> None:
         )
     if not start.startswith(b"PK\x03\x04"):
         raise damaged(path, f"it starts with {start[:8]!r} and is no PyTorch file")
-    size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            for record in records:
-                if record.compress_type != zipfile.ZIP_STORED:
-                    raise CheckpointError(
-                        f"{path}: {record.filename} is compressed and cannot be mapped; save it with torch.save"
-                    )
-                if record.header_offset + record.file_size > size:
-                    raise damaged(path, f"{record.filename} ends behind the end of the file")
-            for record in records:
-                if record.filename.endswith("/data.pkl"):
-                    archive.read(record)  # compares the checksum: every name and shape comes from here
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged directory raises nearly anything
-        raise damaged(path, f"zip: {error}") from error
-
-
-def load_pickled(path: Path) -> Any:
-    """What PyTorch's own file holds, mapped, with no code of it run. Raises CheckpointError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what we then refuse with an error
-            return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-    except Exception as error:  # a damaged pickle raises nearly anything
-        wants = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error)) if "Weights only" in str(error) else None
-        if wants is not None:
-            raise CheckpointError(
-                f"{path}: expected tensors and nothing else, got a pickle that wants to run {wants[1]}; it was not "
-                "run; get the file from its release, or let its author save a plain state dict"
-            ) from None
-        first = (str(error).splitlines() or [""])[0]
-        raise damaged(path, f"{type(error).__name__}: {first}") from error
+    return Checkpoint(path, named(path.name, read_pickled(path)))
 
 
 def named(name: str, entries: Any) -> Mapping[str, Any]:
@@ -192,18 +174,11 @@ def named(name: str, entries: Any) -> Mapping[str, Any]:
     return entries
 
 
-def damaged(path: Path, why: str) -> CheckpointError:
-    """The error for a file that is cut short or damaged."""
-    return CheckpointError(
-        f"{path}: cut short or damaged: {path.stat().st_size} bytes; {why}; compare size and digest with the release's "
-        "and get it again"
-    )
-
-
 def listed(names: list[str]) -> str:
     """Names for a message: the first ones, and how many more."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}" if names else "nothing"
+    shown = [name[:80] if name.isprintable() else ascii(name)[:80] for name in names[:SHOWN]]
+    return f"{', '.join(shown)}{more}" if names else "nothing"
 
 
 def bring_in(tensor: Tensor) -> None:

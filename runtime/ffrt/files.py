@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from ffrt.checks import describe
 from ffrt.errors import FfrtError, RequestError
@@ -31,22 +31,22 @@ def path_of(name: str, value: object, error: type[FfrtError] = RequestError) -> 
 
 
 @contextmanager
-def opened(name: str, path: Path) -> Iterator[BinaryIO]:
-    """A plain file, open for reading. Raises RequestError where there is none: a folder, a FIFO, a device.
+def opened(name: str, path: Path, error: type[FfrtError] = RequestError) -> Iterator[io.BufferedReader]:
+    """A plain file, open for reading. Raises `error` where there is none: a folder, a FIFO, a device.
 
     A FIFO would wait for a writer that may never come; nothing but plain files is opened at all.
     """
-    with _open(name, path) as file:
-        check_plain(name, path, os.fstat(file.fileno()).st_mode)  # another file may have taken its place
+    with _open(name, path, error) as file:
+        check_plain(name, path, os.fstat(file.fileno()).st_mode, error)  # another file may have taken its place
         yield file
 
 
-def _open(name: str, path: Path) -> BinaryIO:
+def _open(name: str, path: Path, error: type[FfrtError]) -> io.BufferedReader:
     try:
-        check_plain(name, path, os.stat(path).st_mode)
+        check_plain(name, path, os.stat(path).st_mode, error)
         return open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK))
-    except OSError as error:
-        raise RequestError(f"{name}: {str(path)!r} cannot be read: {error.strerror}") from error
+    except OSError as reason:
+        raise error(f"{name}: {str(path)!r} cannot be read: {reason.strerror}") from reason
 
 
 def check_plain(name: str, path: Path, mode: int, error: type[FfrtError] = RequestError) -> None:
