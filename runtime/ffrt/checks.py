@@ -55,6 +55,11 @@ def prompt(name: str, value: object) -> str:
         raise RequestError(f"{name}: expected a sentence, got {value[:20]!r}, which is empty")
     if len(value) > MAX_PROMPT_CHARACTERS:
         raise RequestError(f"{name}: expected at most {MAX_PROMPT_CHARACTERS} characters, got {len(value)}")
+    return unicode(name, value)
+
+
+def unicode(name: str, value: str) -> str:
+    """Text that UTF-8 can hold, so without half of a surrogate pair."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

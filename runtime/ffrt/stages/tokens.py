@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffrt import checks
 from ffrt.bundle import MAX_PROMPT_TOKENS, MAX_TOKENIZER_BYTES, read_tokenizer
 from ffrt.errors import BundleError, RequestError
 
@@ -74,9 +75,11 @@ def tokenize(tokenizer: Tokenizer, name: str, prompt: str, max_tokens: int) -> T
     """Token ids of `prompt`, at most `max_tokens` of them, with the tokens around it kept.
 
     The tokenizer is not changed, so threads may share it. The empty prompt is the tokens around it alone. Raises
-    RequestError, which calls the prompt `name`, if no token is left of it, and BundleError if the tokenizer fails.
+    RequestError, which calls the prompt `name`, if no token is left of it or UTF-8 cannot hold it, and BundleError if
+    the tokenizer fails.
     """
-    with _library():
+    checks.unicode(name, prompt)
+    with _library("; export the bundle again"):
         encoding = tokenizer.encode(prompt)
         ids, around = list(encoding.ids), list(encoding.special_tokens_mask)
     if not ids or (prompt and 0 not in around):
@@ -89,11 +92,11 @@ def tokenize(tokenizer: Tokenizer, name: str, prompt: str, max_tokens: int) -> T
 
 
 @contextmanager
-def _library() -> Iterator[None]:
-    """Turn whatever the library raises into BundleError; its panics are no Exception and cannot be imported."""
+def _library(advice: str = "") -> Iterator[None]:
+    """Turn whatever the library raises into BundleError with `advice`. Its panics are no Exception, nor importable."""
     try:
         yield
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise BundleError(f"the tokenizer failed: {error!s:.400}; export the bundle again") from error
+            raise BundleError(f"tokenizers failed: {error!s:.400}{advice}") from error
         raise

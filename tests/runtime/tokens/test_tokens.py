@@ -114,6 +114,11 @@ def test_the_demo_reads_ordinary_text_as_its_file_says(opened: dict[str, Tokeniz
     assert opened["demo"].encode(prompt).ids == Tokenizer.from_file(str(DEMO)).encode(prompt).ids
 
 
+def test_half_a_surrogate_pair_is_the_prompts_fault(opened: dict[str, Tokenizer]) -> None:
+    with pytest.raises(RequestError, match="^prompt: expected text that UTF-8 can hold"):
+        tokenize(opened["demo"], "prompt", "a red \ud83d circle", 8)
+
+
 @pytest.mark.parametrize("kind", ["demo", "clip"])
 def test_a_prompt_of_nothing_seen_is_refused(kind: str, opened: dict[str, Tokenizer]) -> None:
     prompt = {"demo": "\ufeff\u00ad", "clip": "\u2003\n"}[kind]
