@@ -37,7 +37,7 @@ ONLY = {
     "onnxruntime": {"onnxruntime"},
     "openvino": {"openvino"},
     "tokenizers": {"tokens", "text", "run"},
-    "av": {"writers", "video_file", "metadata"},
+    "av": {"writers", "target", "metadata"},
     "PIL": {"image", "writers", "metadata"},
     "tqdm": {"progress"},
 }

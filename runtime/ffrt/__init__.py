@@ -26,25 +26,31 @@ the T-1 groups between keyframes, `B` guidance rows (conditional first), `h` and
 Every error is an `FfrtError` (tree in `ffrt.errors`).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ffrt._version import __version__
-from ffrt.bundle import Bundle, open_bundle
 from ffrt.errors import (
     BundleError,
     Cancelled,
     FfrtError,
     GraphInputError,
     OutOfMemoryError,
+    OutputError,
     ProviderError,
     RequestError,
     VideoWriteError,
 )
-from ffrt.families import Stage
-from ffrt.generation import Checkpoint, Generation, Plan, Step
-from ffrt.notes import Note
-from ffrt.pipeline import Pipeline
-from ffrt.request import Request
-from ffrt.stages.text import Context
-from ffrt.video import Video
+
+if TYPE_CHECKING:
+    from ffrt.bundle import Bundle, open_bundle
+    from ffrt.families import Stage
+    from ffrt.generation import Checkpoint, Generation, Plan, Step
+    from ffrt.notes import Note
+    from ffrt.pipeline import Pipeline
+    from ffrt.request import Request
+    from ffrt.stages.text import Context
+    from ffrt.video import Video
 
 __all__ = [
     "Bundle",
@@ -57,6 +63,7 @@ __all__ = [
     "GraphInputError",
     "Note",
     "OutOfMemoryError",
+    "OutputError",
     "Pipeline",
     "Plan",
     "ProviderError",
@@ -69,3 +76,29 @@ __all__ = [
     "__version__",
     "open_bundle",
 ]
+
+_HOMES = {
+    "Bundle": "ffrt.bundle",
+    "Checkpoint": "ffrt.generation",
+    "Context": "ffrt.stages.text",
+    "Generation": "ffrt.generation",
+    "Note": "ffrt.notes",
+    "Pipeline": "ffrt.pipeline",
+    "Plan": "ffrt.generation",
+    "Request": "ffrt.request",
+    "Stage": "ffrt.families",
+    "Step": "ffrt.generation",
+    "Video": "ffrt.video",
+    "open_bundle": "ffrt.bundle",
+}
+"""Where the names above are, but for errors: each is loaded at its first use, so that the command starts at once."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

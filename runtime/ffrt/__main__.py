@@ -2,7 +2,7 @@
 
 import sys
 
-from ffrt.cli.main import main
+from ffrt.cli.start import main
 
 if __name__ == "__main__":
     sys.exit(main())

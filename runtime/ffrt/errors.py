@@ -6,9 +6,10 @@ FfrtError
 ├── Cancelled          a request was ended by its cancel(), perhaps in the middle of a step
 ├── GraphInputError    a graph was given arrays that its contract does not allow, or could not run them
 ├── OutOfMemoryError   a request needs more memory than is free
+├── OutputError        an output cannot go where it was asked to; what is there stays
+│   └── VideoWriteError    a video could not be written; no partial file is left behind
 ├── ProviderError      the execution provider that was asked for cannot be had
-├── RequestError       an argument of the caller is outside what the bundle or the sampler allows
-└── VideoWriteError    a video could not be written; no partial file is left behind
+└── RequestError       an argument of the caller is outside what the bundle or the sampler allows
 ```
 """
 
@@ -35,6 +36,10 @@ class OutOfMemoryError(FfrtError):
     """A request needs more memory than is free; says how much, and what would fit."""
 
 
+class OutputError(FfrtError):
+    """An output cannot go where it was asked to; what is there stays as it is."""
+
+
 class ProviderError(FfrtError):
     """The execution provider that was asked for is unknown, not in this build, or did not start."""
 
@@ -43,5 +48,5 @@ class RequestError(FfrtError, ValueError):
     """An argument is outside what the bundle or the sampler allows; nothing was run."""
 
 
-class VideoWriteError(FfrtError):
+class VideoWriteError(OutputError):
     """A video could not be written; no partial file is left behind."""

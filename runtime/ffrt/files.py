@@ -12,6 +12,9 @@ from pathlib import Path
 from ffrt.checks import describe
 from ffrt.errors import FfrtError, RequestError
 
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+"""What may name a file or a folder."""
+
 
 def path_of(name: str, value: object, error: type[FfrtError] = RequestError) -> Path:
     """The path that a caller gave as `name`: str, bytes or os.PathLike; a leading `~` is the home folder.
@@ -28,6 +31,36 @@ def path_of(name: str, value: object, error: type[FfrtError] = RequestError) -> 
     if empty:
         raise error(f"{name}: expected a path, got {text[:80]!r}, which is no file name")
     return Path(os.path.expanduser(text))
+
+
+def lasting(name: str, value: object, error: type[FfrtError] = RequestError) -> Path:
+    """As `path_of`, absolute: it means the same after a change of the working directory. Links are kept."""
+    path = path_of(name, value, error)
+    try:
+        return Path(os.path.abspath(path))
+    except OSError as reason:  # the working directory is gone
+        raise error(f"{name}: {str(path)!r} lies in no folder ({reason}); give an absolute path") from reason
+
+
+def typed_path(text: str) -> Path:
+    """A path on a command line, for argparse: `~` is the home folder where the shell left it, as in `--out=~/x`."""
+    return Path(os.path.expanduser(text))
+
+
+def check_utf8(name: str, path: Path) -> None:
+    """Raise RequestError if the path is not UTF-8: ONNX Runtime opens no other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            f"{name}: expected a folder whose path is UTF-8, which ONNX Runtime needs, got {os.fsencode(path)!r}; "
+            "rename it"
+        ) from None
+
+
+def shown(path: AnyPath) -> str:
+    """A path that can be printed: bytes that are not UTF-8 become signs of replacement."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 @contextmanager

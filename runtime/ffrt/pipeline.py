@@ -14,6 +14,7 @@ from ffrt.backend.providers import choose_provider
 from ffrt.backend.runner import MEMORY
 from ffrt.bundle import MAX_TOKENIZER_BYTES, Bundle, find_bundle, open_bundle
 from ffrt.errors import BundleError, RequestError
+from ffrt.files import AnyPath
 from ffrt.generation.checkpoint import Checkpoint
 from ffrt.generation.generation import Generation
 from ffrt.generation.plan import Plan
@@ -60,7 +61,7 @@ class Pipeline(StageCalls):
     @classmethod
     def from_pretrained(
         cls,
-        bundle: str | os.PathLike[str] | None = None,
+        bundle: AnyPath | None = None,
         *,
         provider: str = "auto",
         threads: int | None = None,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.errors import RequestError, VideoWriteError
-from ffrt.media.video_file import write_video
+from ffrt.files import AnyPath
+from ffrt.media.video_file import Frames, write_video
 
 
 class Video:
@@ -111,23 +112,24 @@ class Video:
             many = "more" if count > self.num_frames else f"only {count}"
             raise VideoWriteError(f"the video was announced with {self.num_frames} frames, its chunks hold {many}")
 
-    def save(self, path: str | os.PathLike[str], *, on_frame: Callable[[int, int], None] | None = None) -> None:
+    def save(
+        self,
+        path: AnyPath | BinaryIO,
+        *,
+        format: str | None = None,
+        on_frame: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Write the video; the suffix decides the format: .mp4 (H.264), .webm (VP9), .gif, .png (numbered frames).
 
-        One chunk is alive at a time, so memory does not grow with the length. The file is written in a temporary folder
-        beside `path`, synced, and renamed: whatever happens, `path` is the old file or the whole new one.
+        One chunk is alive at a time, so memory does not grow with the length. The file is written in a hidden folder
+        beside `path`, synced, and renamed: whatever happens, `path` is the old file or the whole new one. `~` is the
+        home folder, a link is followed, and a file that is replaced leaves its permissions. Several frames as `out.png`
+        are the folder `out` with `out-00000.png` and on, which is swapped as a whole, and replaces no folder that holds
+        anything else. `path` may be a file opened for bytes, and `format` then says what is written, "mp4" for example.
         `metadata` goes into the file; `on_frame(done, total)` is called after each frame.
 
-        Raises `VideoWriteError` for a target that cannot be written, a size or rate that the format cannot hold, no
-        frames, or a disk that fills up.
+        Raises `VideoWriteError` for a target that cannot be written or is read-only, a size or rate that the format
+        cannot hold, no frames, or a disk that fills up; `RequestError` for an unknown `format`.
         """
-        write_video(
-            path,
-            iter(self),
-            num_frames=self.num_frames,
-            height=self.height,
-            width=self.width,
-            fps=self.fps,
-            metadata=self.metadata,
-            on_frame=on_frame,
-        )
+        frames = Frames(iter(self), self.num_frames, self.height, self.width, self.fps, self.metadata, on_frame)
+        write_video(path, frames, format)

@@ -57,12 +57,13 @@ def test_png_frames_are_exact_and_carry_metadata(tmp_path: Path) -> None:
 
     frames = np.random.default_rng(0).integers(0, 256, (3, 33, 65, 3), np.uint8)
     Video.from_frames(frames, 8, METADATA).save(tmp_path / "a.png")
-    assert saved_files(tmp_path) == ["a-00000.png", "a-00001.png", "a-00002.png"]
-    for frame, name in zip(frames, saved_files(tmp_path), strict=True):
-        with Image.open(tmp_path / name) as image:
+    assert saved_files(tmp_path) == ["a"]
+    assert saved_files(tmp_path / "a") == ["a-00000.png", "a-00001.png", "a-00002.png"]
+    for frame, name in zip(frames, saved_files(tmp_path / "a"), strict=True):
+        with Image.open(tmp_path / "a" / name) as image:
             assert np.array_equal(np.asarray(image), frame)
-        assert np.array_equal(decode(tmp_path / name)[0], frame)
-        assert read_metadata(tmp_path / name) == METADATA
+        assert np.array_equal(decode(tmp_path / "a" / name)[0], frame)
+        assert read_metadata(tmp_path / "a" / name) == METADATA
 
 
 def test_a_single_frame_png_is_exactly_that_file(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_any_size_keeps_its_size(
 ) -> None:
     path = tmp_path_factory.mktemp("size") / f"a{suffix}"
     Video.from_frames(np.full((n, height, width, 3), 100, np.uint8), 8).save(path)
-    files = sorted(path.parent.iterdir())
+    files = sorted(file for file in path.parent.rglob("*") if file.is_file())
     found = np.concatenate([decode(file) for file in files])
     assert found.shape == (n, height, width, 3)
     assert np.abs(found.astype(int) - 100).max() <= 3
@@ -249,11 +250,14 @@ def test_a_gif_has_a_fastest_rate(tmp_path: Path) -> None:
         Video.from_frames(circle(2), 60).save(tmp_path / "a.gif")
 
 
-def test_frames_of_a_longer_png_video_are_not_mixed_in(tmp_path: Path) -> None:
+def test_a_png_series_is_replaced_as_a_whole_and_nothing_else_is(tmp_path: Path) -> None:
     Video.from_frames(circle(3), 8).save(tmp_path / "a.png")
-    Video.from_frames(circle(3), 8).save(tmp_path / "a.png")
-    with pytest.raises(VideoWriteError, match=r"1 frames of another video \(a-00002.png"):
+    Video.from_frames(circle(2), 8).save(tmp_path / "a.png")
+    assert saved_files(tmp_path / "a") == ["a-00000.png", "a-00001.png"]
+    (tmp_path / "a" / "a-00007.png").write_bytes(b"a frame of somebody else")
+    with pytest.raises(VideoWriteError, match=r"go to the folder '.*/a', which is there and holds 'a-00007.png'"):
         Video.from_frames(circle(2), 8).save(tmp_path / "a.png")
+    assert saved_files(tmp_path / "a") == ["a-00000.png", "a-00001.png", "a-00007.png"]
 
 
 def test_a_link_is_followed_and_the_old_file_replaced(tmp_path: Path) -> None:

@@ -1,6 +1,14 @@
 """The bundle format (docs/bundle-format.md): the one place that knows it. Other packages import its names from here."""
 
-from ffrt.bundle.folder import MAX_MANIFEST_BYTES, find_bundle, list_files, open_bundle, write_manifest
+from ffrt.bundle.folder import (
+    MAX_MANIFEST_BYTES,
+    check_place,
+    find_bundle,
+    list_files,
+    open_bundle,
+    why_no_bundle,
+    write_manifest,
+)
 from ffrt.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -40,9 +48,11 @@ __all__ = [
     "TextConfig",
     "TokenizerFile",
     "VideoConfig",
+    "check_place",
     "find_bundle",
     "list_files",
     "open_bundle",
     "read_tokenizer",
+    "why_no_bundle",
     "write_manifest",
 ]

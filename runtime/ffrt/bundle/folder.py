@@ -7,6 +7,7 @@ leave the folder, and nothing is executed.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import fields
@@ -14,20 +15,27 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ffrt.bundle.files import FileState, open_file, open_folder, read, sha256
-from ffrt.bundle.manifest import MANIFEST, Manifest, from_json, to_json
+from ffrt.bundle.manifest import FORMAT, MANIFEST, Manifest, from_json, to_json
 from ffrt.bundle.onnx_file import MAX_GRAPH_BYTES, WEIGHTS_SUFFIX, check_graph
 from ffrt.bundle.opened import Bundle
 from ffrt.bundle.specs import FileSpec
-from ffrt.errors import BundleError
+from ffrt.errors import BundleError, OutputError
+from ffrt.files import AnyPath, check_utf8, lasting
+from ffrt.output.whole_file import whole_file
+from ffrt.output.whole_folder import check_folder
 
 MAX_MANIFEST_BYTES = 1 << 20
 _AGAIN = "get the bundle again"
 
 
-def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a bundle: the demo for None and "demo", else a path. Raises BundleError if there is none."""
+def find_bundle(bundle: AnyPath | None = None) -> Path:
+    """The folder of a bundle, absolute: the demo for None and "demo", else a path.
+
+    Raises BundleError if there is none, and RequestError for what is no path or not UTF-8.
+    """
     if bundle is not None and bundle != "demo":
-        folder = Path(bundle)
+        folder = lasting("bundle", bundle)
+        check_utf8("bundle", folder)
         if not os.path.isdir(folder):  # Path.is_dir raises where a folder above may not be searched
             raise BundleError(
                 f"no bundle folder at {str(folder)!r}: give a folder that holds {MANIFEST}, or 'demo'; "
@@ -45,13 +53,14 @@ def find_bundle(bundle: str | os.PathLike[str] | None = None) -> Path:
     )
 
 
-def open_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
+def open_bundle(folder: AnyPath, *, verify: bool = True) -> Bundle:
     """Read and check the bundle in `folder`; with `verify` False, names, sizes and graphs, but no digests.
 
     Files that the manifest does not list are nobody's business. Raises BundleError on anything that the format
-    (docs/bundle-format.md) does not allow.
+    (docs/bundle-format.md) does not allow, and RequestError for what is no path or not UTF-8.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = lasting("folder", folder)
+    check_utf8("folder", folder)
     with open_folder(folder) as (descriptor, _):
         with open_file(folder / MANIFEST, descriptor) as file:
             raw, state = read(folder / MANIFEST, file, MAX_MANIFEST_BYTES)
@@ -88,19 +97,45 @@ def list_files(
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest, *, verify: bool = True) -> Bundle:
     """Write the manifest of `folder` in one rename; returns the bundle as read back, `verify` as for `open_bundle`.
 
-    To publish a bundle in one step, write it into a sibling folder and rename that folder afterwards.
+    `ffrt.files.whole_folder` publishes a whole bundle in one step.
     """
     folder = Path(folder)
     raw = to_json(manifest)
     if len(raw) > MAX_MANIFEST_BYTES:
         raise BundleError(f"the manifest has {len(raw)} bytes, the format allows {MAX_MANIFEST_BYTES}")
-    temporary = folder.parent / f".{folder.name}.{MANIFEST}.{os.getpid()}"
-    try:
-        temporary.write_bytes(raw)
-        os.replace(temporary, folder / MANIFEST)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(folder / MANIFEST, beside=folder.parent) as part:
+        part.write_bytes(raw)
     return open_bundle(folder, verify=verify)
+
+
+def check_place(out: Path) -> None:
+    """Raise OutputError or RequestError if no bundle can be written to `out`: nothing but a bundle is replaced."""
+    check_utf8("out", out)
+    around = next((folder for folder in Path(os.path.realpath(out)).parents if _listed(folder) is not None), None)
+    if around is not None:
+        raise OutputError(f"out: {str(out)!r} lies in the bundle {str(around)!r}; give a folder outside it")
+    check_folder(out, why_no_bundle)
+
+
+def why_no_bundle(folder: Path) -> str | None:
+    """Why a folder may not be replaced by a bundle: it is none itself, or holds something else; None if it may."""
+    listed = _listed(folder)
+    if listed is None:
+        return "is there and no bundle; give a new folder, or that of a bundle"
+    more = sorted(entry.name for entry in folder.iterdir() if entry.name not in listed)
+    return (
+        f"holds {more[0]!r}, which is not of the bundle there; move it away, or give another folder" if more else None
+    )
+
+
+def _listed(folder: Path) -> set[str] | None:
+    """The files that a bundle of any version names, and its manifest; None if the folder is no bundle."""
+    try:
+        with open_folder(folder) as (descriptor, _), open_file(folder / MANIFEST, descriptor) as file:
+            value = json.loads(read(folder / MANIFEST, file, MAX_MANIFEST_BYTES)[0])
+        return {MANIFEST, *value["files"]} if value["format"] == FORMAT else None
+    except (BundleError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _check_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import re
 import signal
 import socket
@@ -12,10 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from ffrt.cli.loading import loading
 from ffrt.cli.progress import Progress
-from ffrt.errors import RequestError, VideoWriteError
+from ffrt.errors import Cancelled, RequestError, VideoWriteError
+from ffrt.files import shown
+from ffrt.output.whole_file import Identity, identity
 from ffrt.request import Request, options
 
 TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
@@ -51,18 +56,42 @@ def flags() -> dict[str, str]:
     """The arguments of the library that have another name on the command line, and that name."""
     named = {name: _flag(name) for name, option in options().items() if option.flag is not None}
     sizes = {"height": "--size (height)", "width": "--size (width)"}
-    return {**named, **sizes, "threads": "--threads", "memory": "--memory", "cuda_graph": "--cuda-graph"}
+    return {
+        **named,
+        **sizes,
+        "bundle": "--bundle",
+        "threads": "--threads",
+        "memory": "--memory",
+        "cuda_graph": "--cuda-graph",
+    }
 
 
 def generate(args: argparse.Namespace) -> int:
-    """Make the video and return the exit status 0; raises FfrtError."""
-    from ffrt.media.video_file import check_target
-    from ffrt.pipeline import Pipeline
+    """Make the video and return the exit status: 0, or 130 after Ctrl-C. Raises FfrtError."""
+    with loading("ffrt"):
+        from ffrt.media.video_file import check_target
+        from ffrt.pipeline import Pipeline  # noqa: F401  # takes longest
 
     try:
-        check_target(args.output)
+        target = check_target(args.output)
     except VideoWriteError as error:
         raise RequestError(str(error)) from error
+    before = _what_is_there(target)
+    try:
+        return _generate(args, target)
+    except (KeyboardInterrupt, Cancelled):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more changes nothing
+        written = (
+            f"{shown(args.output)} had been written" if _what_is_there(target) != before else "nothing was written"
+        )
+        print(f"ffrt: stopped, {written}", file=sys.stderr)
+        return 130
+
+
+def _generate(args: argparse.Namespace, target: Path) -> int:
+    from ffrt.media.target import output_of
+    from ffrt.pipeline import Pipeline
+
     started_s = time.monotonic()
     height, width = args.size
     given = {name: getattr(args, name) for name in options() if name not in ("height", "width")}
@@ -75,14 +104,22 @@ def generate(args: argparse.Namespace) -> int:
     ):
         generation = pipe.generate(request)
         with cancelled_by_signals(generation.cancel):
-            video = generation.save(args.output, on_step=progress.update)
+            video = generation.save(target, on_step=progress.update)
     if not args.quiet:
         took_s = time.monotonic() - started_s
+        made = args.output if output_of(target, len(video)) == target else os.path.splitext(args.output)[0] + os.sep
         print(
-            f"{args.output}: {len(video)} frames, {video.height}x{video.width}, {video.fps} fps, "
+            f"{shown(made)}: {len(video)} frames, {video.height}x{video.width}, {video.fps} fps, "
             f"{video.duration_s:.1f} s long, made in {took_s:.1f} s"
         )
     return 0
+
+
+def _what_is_there(target: Path) -> tuple[Identity | None, ...]:
+    """The file, and the folder of a png series."""
+    from ffrt.media.target import output_of
+
+    return identity(target), identity(output_of(target, 2))
 
 
 def _flag(name: str) -> str:

@@ -15,23 +15,27 @@ from types import FrameType
 
 from ffrt._version import __version__
 from ffrt.cli.generate import add_generate, flags, generate
+from ffrt.cli.loading import loading
 from ffrt.errors import Cancelled, FfrtError, RequestError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    args = _parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, _terminate)
     try:
+        args = _parser().parse_args(argv)
         if args.command == "generate":
             return generate(args)
-        from ffrt.cli.doctor import doctor
-        from ffrt.cli.inspect import inspect
+        with loading("ffrt"):
+            from ffrt.cli.doctor import doctor
+            from ffrt.cli.inspect import inspect
 
         text, status = doctor() if args.command == "doctor" else (inspect(args.what, args.json), 0)
         print(text, flush=True)
         return status
     except (KeyboardInterrupt, Cancelled):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more changes nothing
         print("ffrt: stopped, nothing was written", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of stdout has seen enough
@@ -41,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ffrt: {_as_typed(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.errors import RequestError
+from ffrt.errors import OutputError, RequestError
 from ffrt.families import Stage
+from ffrt.files import AnyPath, path_of
+from ffrt.output.whole_file import whole_file
 from ffrt.request import Request
 from ffrt.sampling import Array
 
@@ -46,9 +47,12 @@ class Checkpoint:
     frame: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
     latents: Array | None = field(default=None, repr=False, compare=False)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the checkpoint in one rename. Raises RequestError if the file cannot be written."""
-        target = Path(path)
+    def save(self, path: AnyPath) -> None:
+        """Write the checkpoint in one rename, over nothing but another one, whose permissions it keeps.
+
+        Raises RequestError if the file cannot be written.
+        """
+        target = path_of("checkpoint", path)
         options = {f.name: getattr(self.request, f.name) for f in dataclasses.fields(Request) if f.name != "image"}
         header = {
             "format": FORMAT,
@@ -61,23 +65,20 @@ class Checkpoint:
         text = json.dumps(header, default=_number).encode()
         arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(text, np.uint8)}
         arrays |= {name: array for name, array in self._arrays().items() if array is not None}
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            with open(beside, "wb") as file:
+            if target.is_file() and target.stat().st_size and not _is_checkpoint(target):
+                raise OutputError(f"{str(target)!r} is there and no checkpoint; choose another name")
+            with whole_file(target) as part, open(part, "wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-        except OSError as error:
+        except (OSError, ValueError, OutputError) as error:
             raise RequestError(f"checkpoint: {target} cannot be written ({error}); give another path") from error
-        finally:
-            beside.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
+    def load(cls, path: AnyPath) -> Checkpoint:
         """Read a checkpoint that `save` wrote. Raises RequestError for anything else."""
+        source = path_of("resume", path)
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(source) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
                 if size > MAX_BYTES:
                     raise ValueError(f"{size} bytes, expected at most {MAX_BYTES}")
@@ -94,7 +95,7 @@ class Checkpoint:
         except RequestError:
             raise
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-            raise RequestError(f"resume: {os.fspath(path)!r} is no checkpoint of ffrt ({error}); start anew") from error
+            raise RequestError(f"resume: {str(source)!r} is no checkpoint of ffrt ({error}); start anew") from error
         return cls(request, digest, provider, stage, fps, frame, latents)
 
     def check(self, request: Request, bundle_digest: str) -> None:
@@ -120,6 +121,14 @@ def _number(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not a number")
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "header.npy" in archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

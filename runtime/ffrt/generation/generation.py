@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,12 +16,14 @@ from numpy.typing import NDArray
 from ffrt.backend.cancel import Cancellation
 from ffrt.errors import RequestError
 from ffrt.families import Stage
+from ffrt.files import AnyPath
 from ffrt.generation.checkpoint import Checkpoint
 from ffrt.generation.plan import FRAME_NOISE_STREAM, Plan, StageRun
 from ffrt.generation.progress import Progress
 from ffrt.generation.step import Decode, Step
 from ffrt.media.video_file import check_target
 from ffrt.notes import Note
+from ffrt.request import Request
 from ffrt.sampling import Array, Denoised, normal_noise, uniform_noise
 from ffrt.stages import first_frame, interpolate
 from ffrt.stages.run import Stages
@@ -132,13 +133,13 @@ class Generation(Iterator[Step]):
             raise RequestError("generation: expected one that ran to its end, got one that was closed; generate again")
         return self._video
 
-    def save(self, path: str | os.PathLike[str], *, on_step: Callable[[Step], None] = lambda step: None) -> Video:
+    def save(self, path: AnyPath, *, on_step: Callable[[Step], None] = lambda step: None) -> Video:
         """Run what is left, decode, and write the video to `path` as `Video.save` does; gives the video.
 
         `on_step` is called after every denoising step and after every frame that was written. Raises VideoWriteError
         before anything runs if `path` cannot be written, and Cancelled; no partial file is left.
         """
-        check_target(path, num_frames=self.plan.num_frames)
+        target = check_target(path, num_frames=self.plan.num_frames)
         for step in self:
             on_step(step)
         video = self.video
@@ -149,8 +150,14 @@ class Generation(Iterator[Step]):
             on_step(self._progress.step(run, done - 1, self._latents, self._stages.decode))
 
         self._progress.resume()
-        video.save(path, on_frame=written)
+        video.save(target, on_frame=written)
         return video
+
+    @property
+    def _request(self) -> Request:
+        """The request with its picture as it was when the plan was made, wherever its file is by now."""
+        picture = self.plan.picture
+        return self.plan.request if picture is None else replace(self.plan.request, image=picture)
 
     @property
     def _latents(self) -> Array | None:
@@ -168,7 +175,7 @@ class Generation(Iterator[Step]):
                     state = replace(state, context=self._encode())
                 state = yield from self._stage(run, state)
                 self._checkpoint = Checkpoint(
-                    self.plan.request,
+                    self._request,
                     self.plan.bundle_digest,
                     self._stages.graphs.provider,
                     run.stage,

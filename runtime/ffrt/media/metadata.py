@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import BinaryIO
 
 from ffrt.errors import RequestError
@@ -34,6 +35,15 @@ def read_metadata(path: object) -> dict[str, str]:
     except (ValueError, RecursionError):
         return {}
     return {_text(key): _text(item) for key, item in value.items()} if isinstance(value, dict) else {}
+
+
+def carries_metadata(png: Path) -> bool:
+    """Whether a file is a PNG that `Video.save` wrote: one with metadata, be they empty."""
+    try:
+        with opened("picture", png) as file:
+            return isinstance(json.loads(_png_comment(file)), dict)
+    except Exception:  # as above; then it is none of ours
+        return False
 
 
 def _text(value: object) -> str:

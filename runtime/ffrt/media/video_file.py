@@ -7,7 +7,7 @@ The suffix decides the format:
 | .mp4 | H.264, yuv420p, BT.709, index first: plays everywhere; height and width must be even |
 | .webm | VP9, yuv420p, BT.709; any size |
 | .gif | 256 colours chosen for each frame, endless loop, at most 50 frames per second |
-| .png | lossless; one frame is `out.png`, more are `out-00000.png`, `out-00001.png`, ... |
+| .png | lossless; one frame is `out.png`, more are a folder: `out/out-00000.png`, `out/out-00001.png`, ... |
 
 Metadata is stored as one JSON object: in the container's `comment` in mp4, webm and gif, in the `Comment` text chunk
 of every png. `ffrt.media.metadata` gives it back. PyAV is imported on first use, so that importing ffrt stays fast.
@@ -15,146 +15,121 @@ of every png. `ffrt.media.metadata` gives it back. PyAV is imported on first use
 
 from __future__ import annotations
 
-import errno
-import os
-import re
+import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.errors import VideoWriteError
+from ffrt.errors import RequestError, VideoWriteError
+from ffrt.files import AnyPath
+from ffrt.media.target import (
+    SUFFIXES,
+    check_format,
+    check_target,
+    file_object,
+    frame_files,
+    output_of,
+    why_no_series,
+    write_errors,
+)
 from ffrt.media.writers import AvWriter, PngWriter, Writer
+from ffrt.output.whole_file import whole_file
+from ffrt.output.whole_folder import whole_folder
+from ffrt.output.work import work_folder
 
-SUFFIXES = (".mp4", ".webm", ".gif", ".png")
+__all__ = ["SUFFIXES", "Frames", "check_target", "write_video"]
 GIF_MAX_FPS = 50  # delays are whole centiseconds, and players slow a delay of one down to ten frames per second
 
 
-def write_video(
-    path: str | os.PathLike[str],
-    frames: Iterator[NDArray[np.uint8]],
-    *,
-    num_frames: int,
-    height: int,
-    width: int,
-    fps: int,
-    metadata: Mapping[str, str],
-    on_frame: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write uint8 frames [H, W, 3] to `path` one by one; see `Video.save`. Raises `VideoWriteError`."""
-    target = check_target(path, num_frames=num_frames)
+@dataclass(frozen=True)
+class Frames:
+    """What is written: uint8 frames [H, W, 3] one by one, what they are, and whom to tell after each."""
+
+    frames: Iterator[NDArray[np.uint8]]
+    num_frames: int
+    height: int
+    width: int
+    fps: int
+    metadata: Mapping[str, str]
+    on_frame: Callable[[int, int], None] | None = None
+
+
+def write_video(path: AnyPath | BinaryIO, video: Frames, format: str | None = None) -> None:
+    """Write frames to `path` one by one; see `Video.save`. Raises `VideoWriteError`."""
+    file = file_object(path)
+    if file is not None:
+        _write_object(file, video, check_format(format))
+        return
+    target = check_target(path, num_frames=video.num_frames)
     suffix = target.suffix.lower()
-    if suffix == ".mp4" and (height % 2 or width % 2):
+    if format is not None and check_format(format) != suffix:
+        raise RequestError(f"format: expected that of the suffix {suffix!r} or none, got {format!r}")
+    _check_format_holds(target.name, suffix, video)
+    output = output_of(target, video.num_frames)
+    names = [file.name for file in frame_files(target, video.num_frames)]
+    with contextlib.ExitStack() as stack:
+        with write_errors(target):
+            whole = whole_file(target) if output == target else whole_folder(output, why_no_series)
+            part = stack.enter_context(whole)
+        files = [part] if output == target else [part / name for name in names]
+        _encode(files, suffix, video, target)
+        with write_errors(target):
+            stack.close()
+
+
+def _write_object(file: BinaryIO, video: Frames, suffix: str) -> None:
+    """Make the file on disk, then copy it: nothing is written to `file` before the video is whole."""
+    name = f"video{suffix}"
+    if video.num_frames == 0:
+        raise VideoWriteError("the video has no frames, so there is nothing to write")
+    if suffix == ".png" and video.num_frames > 1:
         raise VideoWriteError(
-            f"{target.name!r}: H.264 that plays everywhere keeps one colour sample per 2x2 pixels, so height and width "
-            f"must be even, got {height}x{width}; save it as .webm, .gif or .png, which take any size"
+            f"one file object cannot hold {video.num_frames} png pictures; give a path, or another format"
         )
-    if suffix == ".gif" and fps > GIF_MAX_FPS:
+    _check_format_holds(name, suffix, video)
+    place = Path(tempfile.gettempdir(), name)
+    with contextlib.ExitStack() as stack:
+        with write_errors(place):
+            folder = stack.enter_context(work_folder(place.parent))
+        _encode([folder / name], suffix, video, place)
+        with write_errors(place), open(folder / name, "rb") as whole:
+            shutil.copyfileobj(whole, file)
+
+
+def _check_format_holds(name: str, suffix: str, video: Frames) -> None:
+    if suffix == ".mp4" and (video.height % 2 or video.width % 2):
         raise VideoWriteError(
-            f"{target.name!r}: a gif shows at most {GIF_MAX_FPS} frames per second, got {fps}; save it as .mp4 or .webm"
+            f"{name!r}: H.264 that plays everywhere keeps one colour sample per 2x2 pixels, so height and width "
+            f"must be even, got {video.height}x{video.width}; save it as .webm, .gif or .png, which take any size"
         )
-    with _temporary_folder(target) as folder:
-        with _write_errors(target):
-            writer: Writer = (
-                PngWriter(folder, metadata)
-                if suffix == ".png"
-                else AvWriter(folder / f"video{suffix}", height, width, fps, metadata)
-            )
-        try:
-            for done, frame in enumerate(frames, start=1):
-                with _write_errors(target):
-                    writer.add(frame)
-                if on_frame is not None:
-                    on_frame(done, num_frames)
-            with _write_errors(target):
-                parts = writer.finish()
-        except BaseException:
-            writer.abort()
-            raise
-        with _write_errors(target):
-            for part in parts:
-                _sync(part)
-            for part, final in zip(parts, frame_files(target, num_frames), strict=True):
-                os.replace(part, final)
+    if suffix == ".gif" and video.fps > GIF_MAX_FPS:
+        raise VideoWriteError(
+            f"{name!r}: a gif shows at most {GIF_MAX_FPS} frames per second, got {video.fps}; save it as .mp4 or .webm"
+        )
 
 
-def check_target(path: str | os.PathLike[str], *, num_frames: int | None = None) -> Path:
-    """Say before any work whether a video can be written to `path`; return the path with links followed.
-
-    The folder is tried by really writing to it. With `num_frames`, frames of an earlier and longer png video that would
-    be taken for part of this one are refused too. Raises `VideoWriteError`.
-    """
+def _encode(files: list[Path], suffix: str, video: Frames, target: Path) -> None:
+    """Write all frames to one file, or each to a png of its own. Errors of the frames' source pass as they are."""
+    with write_errors(target):
+        writer: Writer = (
+            PngWriter(files, video.metadata)
+            if suffix == ".png"
+            else AvWriter(files[0], suffix, video.height, video.width, video.fps, video.metadata)
+        )
     try:
-        with _write_errors(Path(path)):
-            return _checked(path, num_frames)
-    except ValueError as error:  # a NUL in the name
-        raise VideoWriteError(f"{os.fspath(path)!r} is no file name: {error}") from None
-
-
-def frame_files(target: Path, num_frames: int) -> list[Path]:
-    """The files that a video of `num_frames` saved as `target` consists of: one, or one for each frame of a png."""
-    if target.suffix.lower() != ".png" or num_frames == 1:
-        return [target]
-    return [target.with_name(f"{target.stem}-{i:05d}{target.suffix}") for i in range(num_frames)]
-
-
-def _checked(path: str | os.PathLike[str], num_frames: int | None) -> Path:
-    shown, target = repr(os.fspath(path)), Path(os.path.realpath(path))
-    if target.is_dir():
-        raise VideoWriteError(f"{shown} is a folder; name a file in it, such as {os.path.join(path, 'video.mp4')!r}")
-    if target.suffix.lower() not in SUFFIXES:
-        raise VideoWriteError(
-            f"{shown}: the suffix decides the format; known are {', '.join(SUFFIXES)}, got {target.suffix!r}"
-        )
-    if num_frames == 0:
-        raise VideoWriteError(f"{shown}: the video has no frames, so there is nothing to write")
-    if not target.parent.is_dir():
-        raise VideoWriteError(f"{shown}: there is no folder {str(target.parent)!r}; create it with mkdir -p")
-    finals = [target] if num_frames is None else frame_files(target, num_frames)
-    for final in finals:
-        if final.exists() and not final.is_file():
-            raise VideoWriteError(f"{shown}: {str(final)!r} is there and not a plain file; choose another name")
-    if num_frames is not None and target.suffix.lower() == ".png":
-        numbered = re.compile(re.escape(target.stem) + r"-\d{5,}" + re.escape(target.suffix))
-        there = {name for name in os.listdir(target.parent) if numbered.fullmatch(name)}
-        if stale := sorted(there - {final.name for final in finals}):
-            raise VideoWriteError(
-                f"{shown}: {len(stale)} frames of another video ({stale[0]}, ...) would be taken for frames of this "
-                f"one; delete them or choose another name"
-            )
-    with _temporary_folder(target):
-        return target
-
-
-@contextmanager
-def _temporary_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, so that a rename into place stays on one disk; gone afterwards."""
-    with _write_errors(target):
-        folder = tempfile.TemporaryDirectory(prefix=".ffrt-", suffix=".part", dir=target.parent)
-    with folder as name:
-        yield Path(name)
-
-
-@contextmanager
-def _write_errors(target: Path) -> Iterator[None]:
-    import av
-
-    try:
-        yield
-    except (OSError, av.FFmpegError) as error:
-        code = getattr(error, "errno", None)
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            what = f"the disk of {str(target.parent)!r} is full; free some space or choose another folder"
-        elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = f"no permission to write in {str(target.parent)!r}; choose another folder"
-        else:
-            what = f"{type(error).__name__}: {error}"
-        raise VideoWriteError(f"{str(target)!r} was not written: {what}") from error
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+        for done, frame in enumerate(video.frames, start=1):
+            with write_errors(target):
+                writer.add(frame)
+            if video.on_frame is not None:
+                video.on_frame(done, video.num_frames)
+        with write_errors(target):
+            writer.finish()
+    except BaseException:
+        writer.abort()
+        raise

@@ -1,6 +1,6 @@
 """The writers behind `video_file`: PyAV for mp4, webm and gif, the standard library for png.
 
-A writer takes uint8 frames [H, W, 3] one at a time and returns the files it made; it does not know their final names.
+A writer takes uint8 frames [H, W, 3] one at a time and files to make; it does not know their final names.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ffrt.output.interrupts import held_interrupts
 
 if TYPE_CHECKING:
     import av
@@ -35,17 +37,21 @@ class Writer(Protocol):
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Encode a frame [H, W, 3]."""
 
-    def finish(self) -> list[Path]:
-        """End the video; gives its files. Raises OSError if not every frame reached the disk."""
+    def finish(self) -> None:
+        """End the video. Raises OSError if not every frame reached the disk."""
 
     def abort(self) -> None:
         """Give up."""
 
 
 class AvWriter:
-    """mp4, webm and gif through PyAV; gif frames pass a filter graph that chooses 256 colours for each."""
+    """mp4, webm and gif through PyAV; gif frames pass a filter graph that chooses 256 colours for each.
 
-    def __init__(self, part: Path, height: int, width: int, fps: int, metadata: Mapping[str, str]) -> None:
+    FFmpeg reads and writes through files of ours: an error of any call is then raised, which its own files drop where
+    they go back to rewrite a header, and nothing stays open after a failure.
+    """
+
+    def __init__(self, part: Path, suffix: str, height: int, width: int, fps: int, metadata: Mapping[str, str]) -> None:
         import av
 
         self.part = part
@@ -53,12 +59,15 @@ class AvWriter:
         self.time_base = Fraction(1, fps)
         self.comment = json.dumps(dict(metadata))
         self.graph: av.filter.Graph | None = None
-        codec, codec_options, container_options = CODECS[part.suffix]
-        self.container = av.open(str(part), "w", options=container_options)
+        codec, codec_options, container_options = CODECS[suffix]
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self.file = open(handle, "w+b")  # noqa: SIM115  # without a name, which PyAV would take for UTF-8
+        self.again: BinaryIO | None = None  # the same file, read once more to put its index first
+        self.container = av.open(self.file, "w", format=suffix[1:], options=container_options, io_open=self._open_again)
         try:
             self.stream = cast("VideoStream", self.container.add_stream(codec, rate=fps, options=codec_options))
             self.stream.height, self.stream.width = height, width
-            if part.suffix == ".gif":
+            if suffix == ".gif":
                 self.stream.pix_fmt = "pal8"
                 self.stream.codec_context.time_base = Fraction(1, 100)
                 self.graph = _palette_graph(height, width, self.time_base)
@@ -110,35 +119,45 @@ class AvWriter:
         if picture is None:
             self.container.mux(self.stream.encode(None))
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> None:
         """Close the file and count its packets."""
         import av
 
         self._push(None)
-        self.container.close()
-        with av.open(str(self.part)) as container:
+        with held_interrupts():  # FFmpeg calls `_open_again`, out of which no KeyboardInterrupt can pass
+            self.container.close()
+        self.file.close()
+        with open(self.part, "rb") as file, av.open(file, "r") as container:
             found = sum(packet.size > 0 for packet in container.demux(video=0))
         if found != self.count:  # a muxer may lose the error of a full disk
             raise OSError(errno.EIO, f"{found} of {self.count} frames reached the disk")
-        if self.part.suffix == ".gif":
+        if self.graph is not None:
             _add_gif_comment(self.part, self.comment)
-        return [self.part]
 
     def abort(self) -> None:
-        """Close the file; it will be deleted, and the first error is the one to show."""
+        """Close the files; they will be deleted, and the first error is the one to show."""
         import av
 
-        with contextlib.suppress(OSError, av.FFmpegError):
-            self.container.close()
+        with held_interrupts():
+            for close in (self.container.close, self.file.close, self._close_again):
+                with contextlib.suppress(OSError, ValueError, av.FFmpegError):
+                    close()
+
+    def _open_again(self, url: str, flags: int, options: Mapping[str, str]) -> BinaryIO:
+        self.again = open(self.part, "rb")  # noqa: SIM115  # closed by FFmpeg, or by abort
+        return self.again
+
+    def _close_again(self) -> None:
+        if self.again is not None:
+            self.again.close()
 
 
 class PngWriter:
     """One PNG per frame, written by Pillow, with the metadata in a text chunk."""
 
-    def __init__(self, folder: Path, metadata: Mapping[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
+        self.files = iter(files)
         self.comment = json.dumps(dict(metadata))
-        self.parts: list[Path] = []
 
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Write one frame."""
@@ -148,13 +167,10 @@ class PngWriter:
         info = PngInfo()
         info.add(b"sRGB", b"\0")
         info.add_text("Comment", self.comment)
-        part = self.folder / f"{len(self.parts):05d}.png"
-        Image.fromarray(np.ascontiguousarray(frame)).save(part, pnginfo=info)
-        self.parts.append(part)
+        Image.fromarray(np.ascontiguousarray(frame)).save(next(self.files), format="PNG", pnginfo=info)
 
-    def finish(self) -> list[Path]:
-        """The files, in order."""
-        return self.parts
+    def finish(self) -> None:
+        """Every frame is whole already."""
 
     def abort(self) -> None:
         """Nothing is open between frames."""
