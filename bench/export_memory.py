@@ -99,8 +99,7 @@ def remove_files(folder: Path) -> None:
     """Remove what this program and the export left in a folder, and the folder unless it holds something else."""
     for name in ("weights", "text_encoder", "bundle", ".bundle.writing"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("configs.json", ".bundle.writing.json"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "configs.json").unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 

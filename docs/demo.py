@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.datasets.prompts import Case, cases
 from bench.metrics.detector import detect
 from ffrt import Pipeline
+from ffrt.output.whole_file import whole_file
 
 CLIPS, COLUMNS, FPS = 8, 4, 8
 GAP_PX, CAPTION_PX, BAR_PX = 8, 58, 4
@@ -94,16 +95,18 @@ def write_gif(pictures: list[Image.Image], palette: NDArray[np.uint8], path: Pat
         frame.putpalette(palette.tobytes())
         frames.append(frame)
     ends = [round(100 * (index + 1) / FPS) * 10 for index in range(len(frames))]  # a GIF counts in 10 ms
-    frames[0].save(
-        path,
-        save_all=True,
-        append_images=frames[1:],
-        duration=[end - start for start, end in zip([0, *ends], ends, strict=False)],
-        loop=0,
-        optimize=False,
-        transparency=TRANSPARENT,
-        disposal=1,
-    )
+    with whole_file(path) as part:
+        frames[0].save(
+            part,
+            format="GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=[end - start for start, end in zip([0, *ends], ends, strict=False)],
+            loop=0,
+            optimize=False,
+            transparency=TRANSPARENT,
+            disposal=1,
+        )
 
 
 def main() -> int:

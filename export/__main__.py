@@ -11,26 +11,32 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
+from ffrt.cli.loading import loading
 
-from export.checkpoints.release import RELEASES
-from export.errors import OptionError
-from export.models.configs import PRESETS
-from export.onnx.demo import write_bundle
-from export.onnx.release import Dtype, write_release
-from ffrt import Bundle, FfrtError
-from graphs.optimise import optimise, plan
-from graphs.passes.table import PROVIDERS
-from graphs.store import check_place
+with loading("python -m export" if __name__ == "__main__" else None):
+    import torch
+
+    from export.checkpoints.release import RELEASES
+    from export.errors import OptionError
+    from export.models.configs import PRESETS
+    from export.onnx.demo import write_bundle
+    from export.onnx.release import Dtype, write_release
+    from ffrt import Bundle, FfrtError
+    from ffrt.bundle import check_place as check_bundle_place
+    from ffrt.files import typed_path
+    from ffrt.output.whole_file import identity
+    from graphs.optimise import optimise, plan
+    from graphs.passes.table import PROVIDERS
+    from graphs.store import check_place
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m export", description=__doc__)
     line.add_argument("name", choices=[*sorted(PRESETS), *RELEASES])
-    line.add_argument("--weights", type=Path, help="folder of the trained or released files (graphs/demo)")
-    line.add_argument("--text-encoder", type=Path, help="Hugging Face folder (WEIGHTS/text_encoder)")
-    line.add_argument("--out", type=Path, help="folder of the bundle (graphs/demo, graphs/bundles/NAME)")
+    line.add_argument("--weights", type=typed_path, help="folder of the trained or released files (graphs/demo)")
+    line.add_argument("--text-encoder", type=typed_path, help="Hugging Face folder (WEIGHTS/text_encoder)")
+    line.add_argument("--out", type=typed_path, help="folder of the bundle (graphs/demo, graphs/bundles/NAME)")
     line.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of a release's weights (fp16)")
     line.add_argument("--rounds", type=int, default=2, help="inputs that a release's graphs are compared on (2)")
     line.add_argument(
@@ -56,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def report(line: str) -> None:
         print(f"{time.perf_counter() - started:6.1f} s  {line}", file=sys.stderr, flush=True)
 
+    places = [place_of(asked), *(beside(asked, provider) for provider in asked.optimise)]
+    before = [identity(place) for place in places]
     try:
+        check_bundle_place(places[0])
         for provider in asked.optimise:
             check_place(beside(asked, provider))
             plan(provider, without=asked.without)
@@ -64,12 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for provider in asked.optimise:
             optimise(bundle, beside(asked, provider), provider=provider, without=asked.without, report=report)
     except KeyboardInterrupt:
-        print(
-            f"export {asked.name}: stopped; no bundle was written, the same command goes on from here", file=sys.stderr
-        )
+        made = [str(place) for place, old in zip(places, before, strict=True) if identity(place) != old]
+        written = f"written by now: {', '.join(made)}" if made else "no bundle was written"
+        print(f"export {asked.name}: stopped; {written}, the same command goes on from here", file=sys.stderr)
         return 130
     except (FfrtError, OSError) as error:
-        print(f"export {asked.name}: {error}", file=sys.stderr)
+        typed = "--" if str(error).startswith("out: ") else ""
+        print(f"export {asked.name}: {typed}{error}", file=sys.stderr)
         return 1
     total = sum(file.bytes for file in bundle.files.values())
     report(f"{bundle.folder}: {len(bundle.files)} files, {total / 1e6:.1f} MB, digest {bundle.digest[:12]}")

@@ -6,17 +6,21 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from ffrt.backend.providers import PROVIDERS as ROWS
-from ffrt.bundle import find_bundle, open_bundle
-from ffrt.errors import FfrtError
-from ffrt.families import SHALLOW
-from graphs.deep_cache import write_cached
-from graphs.optimise import DTYPES, optimise
-from graphs.passes.table import ON_REQUEST, PROVIDERS, names_of
-from graphs.store import open_graph
-from graphs.update import PLACE, update_graph
+from ffrt.cli.loading import loading
+
+with loading("python -m graphs" if __name__ == "__main__" else None):
+    from ffrt.backend.providers import PROVIDERS as ROWS
+    from ffrt.bundle import find_bundle, open_bundle
+    from ffrt.errors import FfrtError, RequestError
+    from ffrt.families import SHALLOW
+    from ffrt.files import typed_path
+    from ffrt.output.whole_file import identity, whole_file
+    from graphs.deep_cache import write_cached
+    from graphs.optimise import DTYPES, optimise
+    from graphs.passes.table import ON_REQUEST, PROVIDERS, names_of
+    from graphs.store import open_graph
+    from graphs.update import PLACE, update_graph
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,17 +50,21 @@ def parser() -> argparse.ArgumentParser:
     text = "write the graph of everything in a denoising step but its network"
     command = commands.add_parser("update", help=text, description=text)
     command.set_defaults(run=_update)
-    command.add_argument("--out", type=Path, default=PLACE, metavar="FILE", help="the file that the runtime reads")
+    command.add_argument(
+        "--out", type=typed_path, default=PLACE, metavar="FILE", help="the file that the runtime reads"
+    )
     return line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: written; 1: not written, with the reason on stderr; 130: stopped, with nothing left behind."""
     options = parser().parse_args(arguments)
+    before = identity(options.out)
     try:
         options.run(options)
     except KeyboardInterrupt:
-        print("python -m graphs: stopped; no bundle was written", file=sys.stderr)
+        written = "no bundle was written" if identity(options.out) == before else f"{options.out} had been written"
+        print(f"python -m graphs: stopped; {written}", file=sys.stderr)
         return 130
     except (FfrtError, OSError) as error:
         print(f"python -m graphs: {_as_typed(str(error), options)}", file=sys.stderr)
@@ -66,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _add_bundle_and_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or 'demo'")
-    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the new bundle")
+    command.add_argument(
+        "--out", type=typed_path, required=True, metavar="FOLDER", help="where to write the new bundle"
+    )
 
 
 def _optimise(options: argparse.Namespace) -> None:
@@ -98,7 +108,10 @@ def _cache(options: argparse.Namespace) -> None:
 
 
 def _update(options: argparse.Namespace) -> None:
-    size = options.out.write_bytes(update_graph().SerializeToString())
+    if options.out.suffix != ".onnx":
+        raise RequestError(f"out: expected a file ending in .onnx, got {str(options.out)!r}")
+    with whole_file(options.out, "out") as part:
+        size = part.write_bytes(update_graph().SerializeToString())
     print(f"{options.out}: {size} bytes")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from ffrt.backend.openvino import multiplies_bfloat16
 from ffrt.backend.providers import PROVIDERS as ROWS
 from ffrt.bundle import Bundle, GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, RequestError
+from ffrt.output.work import work_folder
 from graphs.compare import REFERENCE, check_psnr, compare_graph, compare_videos
 from graphs.passes.half import emulate_half, to_half
 from graphs.passes.islands import ISLANDS, dtypes
@@ -65,9 +65,9 @@ def optimise(
             f"bundle: expected a plain one, but {bundle.folder} is optimised for {bundle.optimised.provider!r}; "
             "give the one it was made from"
         )
-    check_place(out)
     if bundle.folder.resolve() in out.resolve().parents:
         raise BundleError(f"out: {out} lies in the bundle that it is made from; choose a folder outside it")
+    check_place(out)
     with new_folder(out) as folder:
         rewritten = _write(bundle, folder, target, report)
         if verify:
@@ -163,12 +163,13 @@ def _verify(plain: Bundle, rewritten: Bundle, target: Optimised, out: Path, repo
     Where the CPU cannot run `rewritten`, or does not round as its provider does, a bundle that it can run is compared
     in its place.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.trial.", dir=out.parent) as trial:
-        comparable = rewritten
+    with work_folder(out.parent) as work:
+        trial, comparable = work / "trial", rewritten
+        trial.mkdir()
         if target.dtype == "float16" or target.provider not in ROWS[REFERENCE].runs:
             special = {row.name for row in PASSES if not row.portable}
             portable = replace(target, passes=tuple(name for name in target.passes if name not in special))
-            comparable = _write(plain, Path(trial), portable, lambda line: None, emulate=True)
+            comparable = _write(plain, trial, portable, lambda line: None, emulate=True)
         graphs = {}
         for name, spec in rewritten.graphs.items():
             rounded = target.dtype == "float16" or (INT8_TEXT in target.passes and name in _FLOAT32_GRAPHS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ffrt.bundle import Bundle, FileSpec, GraphSpec, Optimised, list_files, write_manifest
+from ffrt.bundle import check_place as check_bundle_place
 from ffrt.errors import BundleError, FfrtError
+from ffrt.output.whole_folder import whole_folder
 from graphs.passes import ir as m
 
 _CODES = {
@@ -133,26 +134,25 @@ def write_graph(model: ir.Model, path: Path, half: bool) -> None:
 
 
 def check_place(out: Path) -> None:
-    """Raise BundleError if `out` exists: nothing is overwritten."""
-    if out.exists():
+    """Raise BundleError if `out` exists: nothing is overwritten. Raises as `ffrt.bundle.check_place` too."""
+    if os.path.lexists(out):
         raise BundleError(f"out: expected a new folder, but {out} exists; remove it, or give another folder")
+    check_bundle_place(out)
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """An empty folder beside `out` that becomes `out` when the block succeeds and is removed when it fails.
 
-    Raises BundleError if `out` exists.
+    Raises as `check_place`.
     """
     check_place(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.writing.{os.getpid()}"
-    folder.mkdir()
-    try:
+    with whole_folder(out, _taken) as folder:
         yield folder
-        os.replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _taken(folder: Path) -> str:
+    return "has come to be in the meantime; remove it, or give another folder"
 
 
 def write_like(

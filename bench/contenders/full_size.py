@@ -7,7 +7,6 @@ one alone can be measured.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,8 +28,9 @@ from export.models.movq import MoVQDecoder
 from export.models.text import TextEncoder
 from export.onnx.demo import untexted
 from export.onnx.random import Draw, write_random_graph
-from ffrt.bundle import Bundle, list_files, open_bundle, write_manifest
+from ffrt.bundle import Bundle, list_files, open_bundle, why_no_bundle, write_manifest
 from ffrt.families import OPTIONAL_GRAPHS
+from ffrt.output.whole_folder import whole_folder
 from graphs.passes.table import INT8_TEXT
 
 Part = Literal["keyframes", "interpolation", "decode", "text"]
@@ -153,33 +153,32 @@ def write_part(part: Part, shapes: Shapes, demo: Bundle, out: Path, device: str)
     `out` appears when it is whole.
     """
     graph = GRAPHS[part]
-    beside = out.with_name(f".{out.name}.writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     left_out = {graph, *OPTIONAL_GRAPHS}
-    for file in demo.files:
-        if Path(file).stem not in left_out:
-            shutil.copyfile(demo.path(file), beside / file)
-    config = shapes.interpolation if part == "interpolation" else shapes.keyframes
-    downscale = shapes.decoder.downscale
-    limits = Limits(
-        config.size_multiple, downscale, config.context_dim, shapes.text.vocab_size, KEYFRAMES_1_0.position_range
-    )
-    spec = write_random_graph(graph, network(part, shapes), limits, beside, numbers(list(GRAPHS).index(part), device))
-    kept = {name: one for name, one in demo.graphs.items() if name not in left_out}
-    side = shapes.side * downscale
-    multiple = downscale * max(config.size_multiple, demo.video.size_multiple // demo.video.downscale)
-    manifest = replace(
-        demo.manifest,
-        name=out.name,
-        files=list_files(beside),
-        graphs={**kept, graph: spec},
-        video=replace(demo.video, height=side, width=side, size_multiple=multiple),
-        keyframes=KEYFRAMES_1_0,
-        interpolation=INTERPOLATION_1_0,
-    )
-    write_manifest(beside, manifest)
-    os.replace(beside, out)
+    with whole_folder(out, why_no_bundle) as beside:
+        for file in demo.files:
+            if Path(file).stem not in left_out:
+                shutil.copyfile(demo.path(file), beside / file)
+        config = shapes.interpolation if part == "interpolation" else shapes.keyframes
+        downscale = shapes.decoder.downscale
+        limits = Limits(
+            config.size_multiple, downscale, config.context_dim, shapes.text.vocab_size, KEYFRAMES_1_0.position_range
+        )
+        spec = write_random_graph(
+            graph, network(part, shapes), limits, beside, numbers(list(GRAPHS).index(part), device)
+        )
+        kept = {name: one for name, one in demo.graphs.items() if name not in left_out}
+        side = shapes.side * downscale
+        multiple = downscale * max(config.size_multiple, demo.video.size_multiple // demo.video.downscale)
+        manifest = replace(
+            demo.manifest,
+            name=out.name,
+            files=list_files(beside),
+            graphs={**kept, graph: spec},
+            video=replace(demo.video, height=side, width=side, size_multiple=multiple),
+            keyframes=KEYFRAMES_1_0,
+            interpolation=INTERPOLATION_1_0,
+        )
+        write_manifest(beside, manifest)
     return open_bundle(out)
 
 

@@ -26,6 +26,7 @@ import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from bench.cuda.wheel import WHEEL, cache_folder, fetch_wheel, over_stand_ins
+from bench.harness.record import write_json
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import FfrtError, GraphInputError, ProviderError
 from ffrt.families import SHALLOW
@@ -235,8 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json is not None:
         counts = ("attentions", "group_norms", "transposes", "casts", "copies")
         found = {one.graph: asdict(one) | {name: getattr(one, name) for name in counts} for one in placements}
-        text = json.dumps({"options": OPTIONS, "wheel": WHEEL, "graphs": found}, indent=1)
-        asked.json.write_text(text + "\n", encoding="utf-8")
+        write_json(asked.json, {"options": OPTIONS, "wheel": WHEEL, "graphs": found})
     return 0
 
 

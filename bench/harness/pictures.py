@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from bench.harness.record import BenchError
+from ffrt.output.whole_file import whole_file
 
 Pixels = NDArray[np.uint8]
 GAP_PX = 2
@@ -84,11 +85,7 @@ def figure_pixels(figure: Any) -> Pixels:
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
-    """Write a picture uint8 `[H, W, 3]` to a neighbouring file, then rename it."""
+    """Write a picture uint8 `[H, W, 3]` whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        Image.fromarray(pixels).save(beside, format="PNG", optimize=True)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        Image.fromarray(pixels).save(part, format="PNG", optimize=True)

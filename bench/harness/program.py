@@ -14,6 +14,7 @@ from typing import Any
 from bench.harness.pictures import Pixels, write_png
 from bench.harness.record import DEMO, RESULTS, ROOT, UNKNOWN, BenchError, Record, commit, environment, write_json
 from ffrt import FfrtError
+from ffrt.output.whole_file import check_file
 
 OUTPUTS = frozenset({"json", "folder", "plot"})
 """Arguments that say where something is kept; they are no part of the command that a record names."""
@@ -136,6 +137,9 @@ def check(program: Program, asked: Namespace) -> None:
     if program.threads:
         check_counts(asked, "threads")
     program.check(asked)
+    for place in (asked.json, asked.plot):
+        if place is not None and place.parent.is_dir():
+            check_file(place)
     whole = is_whole(program, asked)
     drawn = asked.plot is not None or asked.folder is not None or (whole and program.pictured)
     if program.matplotlib and drawn and importlib.util.find_spec("matplotlib") is None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import ffrt
 from ffrt import FfrtError
+from ffrt.output.whole_file import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
@@ -104,12 +105,8 @@ def conditions(record: Record, *libraries: str) -> list[str]:
 
 
 def write_json(path: Path, record: Record) -> None:
-    """Write a record to a neighbouring file, then rename it: a killed run leaves the old record or the new one."""
+    """Write a record whole or not at all: a killed run leaves the old record or the new one."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from bench.harness.record import DEMO, RESULTS, ROOT, BenchError, digest_of
 from bench.report.figures import unfounded, with_values
 from bench.report.records import untrue
 from bench.report.tables import TABLES, with_tables
+from ffrt.output.whole_file import whole_file
 
 
 def pages() -> list[Path]:
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             texts = {page: renewed(page.read_text(encoding="utf-8"), page, asked.results) for page in asked.pages}
             for page, text in texts.items():
-                page.write_text(text, encoding="utf-8")
+                with whole_file(page) as part:
+                    part.write_text(text, encoding="utf-8")
     except (OSError, BenchError) as error:
         print(f"no report: {error}", file=sys.stderr)
         return 2

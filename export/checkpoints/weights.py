@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +13,21 @@ from torch import Tensor, nn
 from export.checkpoints.names import text_key
 from export.checkpoints.safetensors import places_in
 from export.errors import CheckpointError
+from ffrt.output.whole_file import whole_file
 
 WEIGHTS = Path("runs/weights")
 
 
 def save_half(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a state dict as float16, beside and renamed. Raises CheckpointError on a value float16 cannot hold."""
+    """Write a state dict as float16, whole or not at all. Raises CheckpointError on a value float16 cannot hold."""
     half = {}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.half()).all()):
             raise CheckpointError(f"{name} does not fit float16; largest value {float(tensor.abs().max()):.3g}")
         half[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
-    beside = path.with_suffix(".writing")
-    save_file(half, beside)
-    beside.chmod(0o644)  # the library makes it the owner's alone, and the bundle is for everybody
-    os.replace(beside, path)
+    with whole_file(path) as part:
+        save_file(half, part)
+        part.chmod(0o644)  # the library makes it the owner's alone, and the bundle is for everybody
 
 
 def load_half(module: nn.Module, path: Path) -> nn.Module:

@@ -6,12 +6,14 @@ or the background.
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from export.datasets.shapes import Clip, sample_clip
+from ffrt.output.whole_file import whole_file
 
 T = TypeVar("T")
 
@@ -224,4 +226,5 @@ def train_tokenizer(path: str | PathLike[str]) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
-    tokenizer.save(str(path), pretty=False)
+    with whole_file(Path(path)) as part:
+        tokenizer.save(str(part), pretty=False)

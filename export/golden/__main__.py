@@ -6,10 +6,13 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from export.golden.check import check_file
-from export.golden.file import Row
+from ffrt.cli.loading import loading
+
+with loading("python -m export.golden" if __name__ == "__main__" else None):
+    from export.golden.check import check_file
+    from export.golden.file import Row
+    from ffrt.files import typed_path
 
 
 def table_row(row: Row) -> str:
@@ -22,7 +25,7 @@ def table_row(row: Row) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m export.golden", description=__doc__.splitlines()[0])
-    line.add_argument("folder", type=Path, help="folder of .npz files")
+    line.add_argument("folder", type=typed_path, help="folder of .npz files")
     line.add_argument("--no-onnx", action="store_true", help="PyTorch only; tracing takes most of the time")
     return line
 

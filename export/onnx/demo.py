@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,11 +32,14 @@ from ffrt.bundle import (
     Manifest,
     TextConfig,
     VideoConfig,
+    check_place,
     list_files,
     open_bundle,
+    why_no_bundle,
     write_manifest,
 )
 from ffrt.families import KANDINSKY_1_0
+from ffrt.output.whole_folder import whole_folder
 
 MAX_TOKENS = 128
 PARITY_ROUNDS = 3
@@ -74,12 +76,11 @@ def limits(config: ModelConfig, graph: str) -> Limits:
 def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable[[str], None]) -> Bundle:
     """Trace, compare and write; `out` is replaced only by a bundle whose every graph agrees with PyTorch.
 
-    Raises ParityError below the floor, FileNotFoundError and RuntimeError for weights that are missing or do not fit.
+    Only a bundle is replaced. Raises OutputError for anything else that is there, ParityError below the floor,
+    CheckpointError for weights that are missing or do not fit.
     """
-    beside = out.parent / f".{out.name}.writing"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    check_place(out)
+    with whole_folder(out, why_no_bundle) as beside:
         modules = load_modules(config, weights)
         inputs = {name: partial(draw_inputs, KANDINSKY_1_0.contract[name], limits(config, name)) for name in modules}
         for name, module in modules.items():
@@ -97,10 +98,6 @@ def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable
             graphs[name] = replace(graphs[name], parity=parity)
             report(f"{name}: relative RMS {parity.relative_rms:.1e}, largest difference {parity.max_abs:.1e}")
         write(config, beside, graphs)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return open_bundle(out)
 
 

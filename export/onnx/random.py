@@ -6,7 +6,6 @@ The weights are streamed to disk and never held in memory, neither here nor whil
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,8 +25,9 @@ from export.onnx.demo import untexted
 from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED
 from export.onnx.trace import Traced, point_to, trace
-from ffrt.bundle import Bundle, GraphSpec, list_files, open_bundle, write_manifest
+from ffrt.bundle import Bundle, GraphSpec, check_place, list_files, open_bundle, why_no_bundle, write_manifest
 from ffrt.families import KANDINSKY_1_0
+from ffrt.output.whole_folder import whole_folder
 
 CHUNK = 1 << 22
 """Numbers drawn at a time."""
@@ -77,13 +77,12 @@ def write_random_bundle(
 ) -> Bundle:
     """Write the bundle `base` with the given graphs replaced by random ones; `out` appears when all is written.
 
-    `networks` names U-Nets of the 1.0 contract. Raises OSError, with nothing left at `out`, where the disk is full.
+    `networks` names U-Nets of the 1.0 contract. Only a bundle is replaced: raises OutputError for anything else, and
+    OSError, with nothing left at `out`, where the disk is full.
     """
+    check_place(out)
     specs = {}
-    beside = out.parent / f".{out.name}.writing"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with whole_folder(out, why_no_bundle) as beside:
         for file in base.files:
             if Path(file).stem not in networks:
                 shutil.copyfile(base.path(file), beside / file)
@@ -103,8 +102,4 @@ def write_random_bundle(
             video=replace(base.video, height=multiple, width=multiple, size_multiple=multiple),
         )
         write_manifest(beside, manifest)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return open_bundle(out)

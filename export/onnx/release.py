@@ -1,15 +1,14 @@
 """A release becomes a bundle: weights streamed, graphs traced without weights, each compared with PyTorch at full size.
 
-Everything is made in a hidden folder beside the wanted one, which takes its place in one rename at the end. Stopped or
-killed, the folder stays and the same command goes on: at the last whole tensor, behind the last traced graph.
+Everything is made in a hidden folder beside the wanted one, and takes its place in one step at the end. Stopped or
+killed, the hidden folder stays and the same command goes on: at the last whole tensor, behind the last traced graph.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +37,17 @@ from ffrt.bundle import (
     Parity,
     TextConfig,
     VideoConfig,
+    check_place,
     list_files,
     open_bundle,
+    why_no_bundle,
     write_manifest,
 )
 from ffrt.families import Signature
+from ffrt.output.interrupts import held_interrupts
+from ffrt.output.whole_file import sync, sync_names, whole_file
+from ffrt.output.whole_folder import publish_folder
+from ffrt.output.work import ASIDE, kept_folder
 
 Dtype = Literal["float16", "float32"]
 
@@ -57,29 +62,43 @@ NOTE = "These are weights of {name}, converted to ONNX by ffrt. Their licence is
 def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report: Callable[[str], None]) -> Bundle:
     """Write the bundle of a release to `out`, which is replaced only by one whose every graph agrees with PyTorch.
 
-    `rounds` is how many random inputs, each of other sizes, every graph is compared on. Raises ParityError where a
+    `rounds` is how many random inputs, each of other sizes, every graph is compared on. Only a bundle is replaced:
+    raises OutputError for anything else that is there, and while another process writes it. Raises ParityError where a
     graph differs, CheckpointError where a number does not fit `dtype`, DiskFullError where the disk is full; what is
     done by then stays for the next try in `.NAME.writing`.
     """
-    beside = out.parent / f".{out.name}.writing"
+    check_place(out)
+    work = out.parent / f".{out.name}.writing"
+    left = _left(release, work / out.name, dtype)
+    _check_room(left, work / out.name, dtype)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with kept_folder(work):
+        (work / out.name).mkdir(exist_ok=True)
+        _write_files(release, work / out.name, dtype, rounds, report)
+        check_place(out)
+        with held_interrupts():
+            _done_in(work / out.name).forget()  # what lies there next is the old bundle
+            publish_folder(work / out.name, out, work / ASIDE, why_no_bundle)
+    return open_bundle(out, verify=False)
+
+
+def _write_files(release: Release, beside: Path, dtype: Dtype, rounds: int, report: Callable[[str], None]) -> None:
+    """Make the bundle in `beside`, as far as an earlier try has not."""
     contract = release.family.contract
-    done = _Done(beside.with_name(f"{beside.name}.json"))
-    left = {n: p for n, p in release.parts.items() if not done.has(f"{n}.safetensors", _mark(p, dtype))}
-    _check_room(left, beside, dtype)
-    beside.mkdir(parents=True, exist_ok=True)
+    done = _done_in(beside)
     _tidy(release, beside)
     for name, part in release.parts.items():
         mark = _mark(part, dtype)
         weights = beside / f"{name}.safetensors"
         if not (done.has(weights.name, mark) and weights.is_file()):
             stream_weights(part.module, part.source, part.rename, weights, dtype, Progress(name), part.stamp)
-            done.add(weights.name, mark)
+            done.add(weights, mark)
         for graph, module in part.graphs.items():
             file = beside / f"{graph}.onnx"
             if not (done.has(file.name, mark) and file.is_file()):
                 report(f"{graph}: tracing")
                 onnx.save(_traced(release, contract, graph, module, weights), file)
-                done.add(file.name, mark)
+                done.add(file, mark)
     write_tokenizer(release.text_folder, beside / "tokenizer.json")
     (beside / "LICENSE").write_text(NOTE.format(name=release.name), encoding="utf-8")
     names = [graph for part in release.parts.values() for graph in part.graphs]
@@ -95,10 +114,12 @@ def write_release(release: Release, out: Path, dtype: Dtype, rounds: int, report
             graphs[graph] = replace(graphs[graph], parity=parity)
             report(f"{graph}: relative RMS {parity.relative_rms:.1e}, largest difference {parity.max_abs:.1e}")
     _write(release, beside, graphs, bundle.files)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(beside, out)
-    done.path.unlink()
-    return open_bundle(out, verify=False)
+
+
+def _left(release: Release, beside: Path, dtype: Dtype) -> dict[str, Part]:
+    """The parts whose weights are still to be written."""
+    done = _done_in(beside)
+    return {n: p for n, p in release.parts.items() if not done.has(f"{n}.safetensors", _mark(p, dtype))}
 
 
 def _traced(
@@ -177,17 +198,30 @@ def _mark(part: Part, dtype: Dtype) -> str:
 
 
 class _Done:
-    """Which files of the hidden folder are whole, and what they were made of; kept beside the folder."""
+    """Which files of a bundle that is being made are whole, and what they were made of; kept beside its folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._marks: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+        self._marks: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):  # without a readable one, everything is made again
+            marks = json.loads(path.read_bytes())
+            self._marks = marks if isinstance(marks, dict) else {}
 
     def has(self, file: str, mark: str) -> bool:
         return self._marks.get(file) == mark
 
-    def add(self, file: str, mark: str) -> None:
-        self._marks[file] = mark
-        beside = self.path.with_name(f"{self.path.name}.part")
-        beside.write_text(json.dumps(self._marks))
-        os.replace(beside, self.path)
+    def add(self, file: Path, mark: str) -> None:
+        """The file is brought to the disk before its mark is."""
+        sync(file)
+        sync_names(file.parent)
+        self._marks[file.name] = mark
+        with whole_file(self.path) as part:
+            part.write_text(json.dumps(self._marks))
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+        sync_names(self.path.parent)
+
+
+def _done_in(beside: Path) -> _Done:
+    return _Done(beside.with_name(".ffrt-done.json"))

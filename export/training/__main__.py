@@ -19,15 +19,20 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import distributed
+from ffrt.cli.loading import loading
 
-from export.checkpoints.weights import WEIGHTS
-from export.training.interpolation import InterpolationStage, MaskedInterpolationStage
-from export.training.keyframes import IMAGE, KeyframeStage, clip_lesson
-from export.training.loop import Settings, train
-from export.training.stages import Folders, MoVQStage, Stage
-from export.training.text import TextStage
+with loading("python -m export.training" if __name__ == "__main__" else None):
+    import torch
+    from torch import distributed
+
+    from export.checkpoints.weights import WEIGHTS
+    from export.training.interpolation import InterpolationStage, MaskedInterpolationStage
+    from export.training.keyframes import IMAGE, KeyframeStage, clip_lesson
+    from export.training.loop import Settings, train
+    from export.training.stages import Folders, MoVQStage, Stage
+    from export.training.text import TextStage
+    from ffrt import FfrtError
+    from ffrt.files import typed_path
 
 STAGES: dict[str, Callable[[Folders, argparse.Namespace], Stage]] = {
     "movq": lambda folders, _: MoVQStage(folders),
@@ -64,8 +69,8 @@ def main() -> None:
     parser.add_argument("--measure-every", type=int, default=100, help="steps between figures on held-out data (100)")
     parser.add_argument("--rate", choices=("cosine", "constant"), default="cosine", help="of learning (cosine)")
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights (0.998)")
-    parser.add_argument("--run", type=Path, default=Path("runs"), help="folder of checkpoints and latents")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights that are kept")
+    parser.add_argument("--run", type=typed_path, default=Path("runs"), help="folder of checkpoints and latents")
+    parser.add_argument("--weights", type=typed_path, default=WEIGHTS, help="folder of the weights that are kept")
     args = parser.parse_args()
     args.run.mkdir(parents=True, exist_ok=True)
     args.weights.mkdir(parents=True, exist_ok=True)
@@ -94,6 +99,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         train(stage, settings)
+    except FfrtError as error:
+        raise SystemExit(f"python -m export.training: {error}") from None
     finally:
         if distributed.is_initialized():  # left to the interpreter's end, its threads now and then abort the process
             distributed.destroy_process_group()

@@ -9,22 +9,26 @@ are a function of a seed and their number (:func:`keyframe_clips`), so captions 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from ffrt.cli.loading import loading
 
-from export.checkpoints.weights import WEIGHTS, load_half
-from export.datasets.grammar import Combination, split
-from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_clip, sample_parameters
-from export.models.configs import PRESETS
-from export.models.movq import MoVQEncoder
-from export.training.precision import half_precision
+with loading("python -m export.training.latents" if __name__ == "__main__" else None):
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from export.checkpoints.weights import WEIGHTS, load_half
+    from export.datasets.grammar import Combination, split
+    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_clip, sample_parameters
+    from export.models.configs import PRESETS
+    from export.models.movq import MoVQEncoder
+    from export.training.precision import half_precision
+    from ffrt.files import typed_path
+    from ffrt.output.whole_file import whole_file
 
 KEYFRAME_SEED = 11
 HELD_OUT_SEED = 13
@@ -90,7 +94,7 @@ def run_times(skip: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encoder: MoVQEncoder) -> None:
-    """Encode and write beside, then rename: an interrupted file is made again."""
+    """Encode and write, whole or not at all: an interrupted file is made again."""
     started, rows = time.perf_counter(), []
     for index, (clip, moments) in enumerate(zip(clips, times, strict=True)):
         with torch.no_grad(), half_precision("cpu"):
@@ -99,9 +103,8 @@ def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encod
         if (index + 1) % 50 == 0:
             eta = (time.perf_counter() - started) / (index + 1) * (len(clips) - index - 1)
             print(f"{path.name}: {index + 1}/{len(clips)}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
-    beside = path.with_suffix(".writing.npy")
-    np.save(beside, np.stack(rows))
-    os.replace(beside, path)
+    with whole_file(path) as part:
+        np.save(part, np.stack(rows))
 
 
 def plans(picture_count: int, keyframes: int, runs: int) -> Iterator[tuple[str, list[Clip], list[NDArray[np.float64]]]]:
@@ -167,8 +170,8 @@ def main() -> None:
     parser.add_argument("--keyframes", type=int, default=8000, help=f"clips, a multiple of {SHARD} (8000)")
     parser.add_argument("--runs", type=int, default=100, help="runs a skip value, four times as many for s = 3 (100)")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--run", type=Path, default=Path("runs"))
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--run", type=typed_path, default=Path("runs"))
+    parser.add_argument("--weights", type=typed_path, default=WEIGHTS)
     args = parser.parse_args()
     if args.keyframes % SHARD:
         parser.error(f"--keyframes: expected a multiple of {SHARD}, got {args.keyframes}")

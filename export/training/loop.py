@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from export.checkpoints.weights import WEIGHTS, save_half
 from export.training.curves import plot, progress
 from export.training.precision import half_precision
 from export.training.stages import Stage
+from ffrt.output.whole_file import check_file, whole_file
 
 WARMUP_STEPS = 100
 RATE_LEFT = 0.02
@@ -67,10 +67,9 @@ def update_average(average: nn.Module, model: nn.Module, step: int, longest: flo
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside and rename: a killed run keeps its last whole checkpoint."""
-    beside = path.with_suffix(".writing")
-    torch.save(state, beside)
-    os.replace(beside, path)
+    """Write it whole or not at all: a killed run keeps its last whole checkpoint."""
+    with whole_file(path) as part:
+        torch.save(state, part)
 
 
 def share_gradients(parameters: list[nn.Parameter]) -> None:
@@ -99,6 +98,9 @@ class Training:
             self.trained, lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True
         )
         self.checkpoint = settings.run / f"{stage.name}.pt"
+        left = [*(f"{graph}.safetensors" for graph in stage.exported(model)), f"{stage.name}.json", f"{stage.name}.png"]
+        for path in (self.checkpoint, *(settings.weights / name for name in left)):
+            check_file(path)
         self.history: list[dict[str, float]] = []
         self.step, self.seconds = 0, 0.0
         if self.checkpoint.exists():
@@ -181,8 +183,10 @@ class Training:
             "seconds": round(self.seconds),
             "history": self.history,
         }
-        (settings.weights / f"{name}.json").write_text(json.dumps(about))
-        plot(self.history, settings.weights / f"{name}.png", name)
+        with whole_file(settings.weights / f"{name}.json") as part:
+            part.write_text(json.dumps(about))
+        with whole_file(settings.weights / f"{name}.png") as part:
+            plot(self.history, part, name)
 
 
 def train(stage: Stage, settings: Settings) -> None:

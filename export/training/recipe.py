@@ -15,15 +15,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+from ffrt.cli.loading import loading
 
-from export.checkpoints.weights import WEIGHTS
-from export.training.keyframes import IMAGE, KeyframeStage, Lesson
-from export.training.latents import encode
-from export.training.levels import LevelDraw
-from export.training.loop import Settings, train
-from export.training.stages import Folders, Stage
-from export.training.text import TextStage
+with loading("python -m export.training.recipe" if __name__ == "__main__" else None):
+    import torch
+
+    from export.checkpoints.weights import WEIGHTS
+    from export.training.keyframes import IMAGE, KeyframeStage, Lesson
+    from export.training.latents import encode
+    from export.training.levels import LevelDraw
+    from export.training.loop import Settings, train
+    from export.training.stages import Folders, Stage
+    from export.training.text import TextStage
+    from ffrt import FfrtError
+    from ffrt.files import typed_path
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.training.recipe", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the processor (PyTorch's choice)")
-    parser.add_argument("--run", type=Path, default=Path("runs"), help="folder of checkpoints and latents")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights that are kept")
+    parser.add_argument("--run", type=typed_path, default=Path("runs"), help="folder of checkpoints and latents")
+    parser.add_argument("--weights", type=typed_path, default=WEIGHTS, help="folder of the weights that are kept")
     args = parser.parse_args()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -88,10 +93,13 @@ def main() -> None:
     args.weights.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for chapter in left(RECIPE, args.run):
-        torch.manual_seed(chapter.settings.seed)
-        stage = stage_of(chapter, Folders(args.run, args.weights))
-        train(stage, replace(chapter.settings, device=args.device, run=args.run, weights=args.weights))
+    try:
+        for chapter in left(RECIPE, args.run):
+            torch.manual_seed(chapter.settings.seed)
+            stage = stage_of(chapter, Folders(args.run, args.weights))
+            train(stage, replace(chapter.settings, device=args.device, run=args.run, weights=args.weights))
+    except FfrtError as error:
+        raise SystemExit(f"python -m export.training.recipe: {error}") from None
 
 
 if __name__ == "__main__":

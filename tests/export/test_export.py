@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import torch
 
+from export.__main__ import main
 from export.checkpoints.weights import load_half, save_half
 from export.datasets.captions import train_tokenizer
 from export.errors import CheckpointError, MissingKeyError, ParityError
@@ -142,11 +144,16 @@ def test_below_the_floor_nothing_is_written(exported: Path, tmp_path: Path, monk
     )
     monkeypatch.setattr(demo, "point_to", lambda model, weights: model)
     out = tmp_path / "bundle"
-    out.mkdir()
-    (out / "kept.txt").write_text("what was there before")
+    shutil.copytree(exported / "bundle", out)
+    before = open_bundle(out)
     with pytest.raises(ParityError, match="relative RMS error of at most 1e-12.*nothing was written"):
         demo.write_bundle(SMALL, exported / "weights", out, lambda line: None)
-    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "kept.txt"]
+    assert open_bundle(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    monkeypatch.setattr(parity, "FLOOR", 1e-3)
+    (out / "LICENSE").unlink()
+    assert "LICENSE" in demo.write_bundle(SMALL, exported / "weights", out, lambda line: None).files
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 @pytest.mark.slow
@@ -168,6 +175,21 @@ def test_the_demo_bundle_is_what_its_weights_say(name: str) -> None:
 
 def test_the_demo_bundle_is_light() -> None:
     assert sum(path.stat().st_size for path in DEMO.iterdir()) < 24e6
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/notes.txt", "link", ".", "..", "mine/notes.txt/deep"])
+@pytest.mark.parametrize("name", ["demo", "kandinsky-video-1.0"])
+def test_what_is_no_bundle_is_refused_before_anything_is_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str, name: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(DEMO)
+    monkeypatch.chdir(tmp_path / "mine" if place == ".." else tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main([name, "--weights", str(DEMO), "--out", place]) == 1
+    assert capsys.readouterr().err.startswith(f"export {name}: --out: '")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

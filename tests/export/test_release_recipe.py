@@ -293,3 +293,17 @@ def test_a_stopped_export_goes_on(
     os.utime(folder / "text_encoder" / "pytorch_model.bin", (1, 1))
     assert main(arguments) == 130
     assert streamed == ["text_encoder.safetensors"] * 2  # another version of the file is another file
+    os.truncate(tmp_path / ".bundle.writing" / ".ffrt-done.json", 0)  # as a power cut may leave it
+    assert main(arguments) == 130
+    assert streamed == ["text_encoder.safetensors"] * 3
+
+
+def test_a_folder_that_is_no_earlier_try_is_left_alone(
+    releases: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = releases.write_1_0(tmp_path / "files")
+    (tmp_path / ".bundle.writing").mkdir()
+    (tmp_path / ".bundle.writing" / "notes.txt").write_text("mine")
+    assert main(["kandinsky-video-1.0", "--weights", str(folder), "--out", str(tmp_path / "bundle")]) == 1
+    assert "expected a folder of an earlier try, got another one; move it away" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / ".bundle.writing").iterdir()] == ["notes.txt"]

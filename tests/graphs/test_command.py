@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from pathlib import Path
 
 import onnx_ir as ir
@@ -89,6 +92,73 @@ def test_a_folder_without_a_bundle_is_refused(folder: str, empty: Path, capsys: 
     assert main(["optimise", str(empty / folder), "--out", str(empty / "new")]) == 1
     assert "python -m graphs: " in capsys.readouterr().err
     assert list(empty.iterdir()) == []
+
+
+PLACES = {
+    "a folder": ("mine", "--out: expected a new folder, but"),
+    "a link to nothing": ("dangling", "--out: expected a new folder, but"),
+    "a file": ("mine/notes.txt", "--out: expected a new folder, but"),
+    "below a file": ("mine/notes.txt/new", "--out: '.*' lies below '.*notes.txt', which is no folder"),
+    "the working folder": (".", "--out: expected a new folder, but"),
+    "the bundle itself": ("bundle", "--out: expected a new folder, but"),
+    "in the bundle": ("bundle/new", "--out: .* lies in the bundle"),
+}
+
+
+@pytest.mark.parametrize("command", ["optimise", "cache"])
+@pytest.mark.parametrize("case", PLACES)
+def test_nothing_that_exists_is_replaced(
+    own_bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: str, command: str
+) -> None:
+    folder = own_bundle.folder.parent
+    place, message = PLACES[case]
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").write_text("mine")
+    (folder / "dangling").symlink_to("nowhere")
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert main([command, "bundle", "--out", place]) == 1
+    assert re.match(f"python -m graphs: {message}", capsys.readouterr().err)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ctrl_c_says_what_was_written(
+    tiny: Bundle, empty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    rename = os.rename
+
+    def pressed(source: Path, target: Path) -> None:
+        if target == empty / "new" and moment == "before":
+            raise KeyboardInterrupt
+        rename(source, target)
+        if target == empty / "new":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "rename", pressed)
+    assert main(["optimise", str(tiny.folder), "--out", str(empty / "new"), "--no-verify"]) == 130
+    message = capsys.readouterr().err.splitlines()[-1]
+    if moment == "after":
+        assert message == f"python -m graphs: stopped; {empty / 'new'} had been written"
+        assert open_bundle(empty / "new").name == tiny.name
+    else:
+        assert message == "python -m graphs: stopped; no bundle was written"
+    assert [path.name for path in empty.iterdir()] == ["new"] * (moment == "after")
+
+
+def test_update_writes_over_a_graph_and_over_nothing_else(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (empty / "notes.txt").write_text("mine")
+    (empty / "old.onnx").write_text("old")
+    (empty / "old.onnx").chmod(0o600)
+    (empty / "kept.onnx").write_text("kept")
+    (empty / "kept.onnx").chmod(0o444)
+    for name, message in (("notes.txt", "expected a file ending in .onnx"), ("kept.onnx", "'.*' is read-only")):
+        assert main(["update", "--out", str(empty / name)]) == 1
+        assert re.match(f"python -m graphs: --out: {message}", capsys.readouterr().err)
+    assert main(["update", "--out", str(empty / "old.onnx")]) == 0
+    assert (empty / "old.onnx").read_bytes() == PLACE.read_bytes()
+    assert (empty / "old.onnx").stat().st_mode & 0o777 == 0o600
+    assert ((empty / "notes.txt").read_text(), (empty / "kept.onnx").read_text()) == ("mine", "kept")
 
 
 def test_help_and_documentation_name_every_pass(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def list_files(
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest, *, verify: bool = True) -> Bundle:
     """Write the manifest of `folder` in one rename; returns the bundle as read back, `verify` as for `open_bundle`.
 
-    `ffrt.files.whole_folder` publishes a whole bundle in one step.
+    `ffrt.output.whole_folder` publishes a whole bundle in one step.
     """
     folder = Path(folder)
     raw = to_json(manifest)
