@@ -26,9 +26,6 @@ the T-1 groups between keyframes, `B` guidance rows (conditional first), `h` and
 Every error is an `FfrtError` (tree in `ffrt.errors`).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from ffrt._version import __version__
 from ffrt.errors import (
     BundleError,
@@ -42,6 +39,7 @@ from ffrt.errors import (
     VideoWriteError,
 )
 
+TYPE_CHECKING = False  # typing itself takes as long to load as all of this
 if TYPE_CHECKING:
     from ffrt.bundle import Bundle, open_bundle
     from ffrt.families import Stage
@@ -94,7 +92,9 @@ _HOMES = {
 """Where the names above are, but for errors: each is loaded at its first use, so that the command starts at once."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing takes as long to load as all of this, and nothing guards against Ctrl-C yet
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import NoReturn
 
 
 @contextlib.contextmanager
