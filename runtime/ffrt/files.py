@@ -48,13 +48,12 @@ def typed_path(text: str) -> Path:
 
 
 def check_utf8(name: str, path: Path) -> None:
-    """Raise RequestError if the path is not UTF-8: ONNX Runtime opens no other."""
+    """Raise RequestError if the path is not UTF-8: what writes graphs and weights takes no other."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise RequestError(
-            f"{name}: expected a folder whose path is UTF-8, which ONNX Runtime needs, got {os.fsencode(path)!r}; "
-            "rename it"
+            f"{name}: expected a path that is UTF-8, got {os.fsencode(path)!r}; choose another folder"
         ) from None
 
 

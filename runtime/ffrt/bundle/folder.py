@@ -31,11 +31,10 @@ _AGAIN = "get the bundle again"
 def find_bundle(bundle: AnyPath | None = None) -> Path:
     """The folder of a bundle, absolute: the demo for None and "demo", else a path.
 
-    Raises BundleError if there is none, and RequestError for what is no path or not UTF-8.
+    Raises BundleError if there is none, and RequestError for what is no path.
     """
     if bundle is not None and bundle != "demo":
         folder = lasting("bundle", bundle)
-        check_utf8("bundle", folder)
         if not os.path.isdir(folder):  # Path.is_dir raises where a folder above may not be searched
             raise BundleError(
                 f"no bundle folder at {str(folder)!r}: give a folder that holds {MANIFEST}, or 'demo'; "
@@ -57,10 +56,9 @@ def open_bundle(folder: AnyPath, *, verify: bool = True) -> Bundle:
     """Read and check the bundle in `folder`; with `verify` False, names, sizes and graphs, but no digests.
 
     Files that the manifest does not list are nobody's business. Raises BundleError on anything that the format
-    (docs/bundle-format.md) does not allow, and RequestError for what is no path or not UTF-8.
+    (docs/bundle-format.md) does not allow, and RequestError for what is no path.
     """
     folder = lasting("folder", folder)
-    check_utf8("folder", folder)
     with open_folder(folder) as (descriptor, _):
         with open_file(folder / MANIFEST, descriptor) as file:
             raw, state = read(folder / MANIFEST, file, MAX_MANIFEST_BYTES)

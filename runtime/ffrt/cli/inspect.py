@@ -19,7 +19,7 @@ from ffrt.bundle import (
 )
 from ffrt.cli.table import columns, readable, size_of
 from ffrt.families import TensorSpec
-from ffrt.files import path_of
+from ffrt.files import path_of, shown
 from ffrt.media.metadata import read_metadata
 from ffrt.media.video_file import SUFFIXES
 
@@ -53,7 +53,7 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
         ("family", bundle.family.title),
         ("format", f"{FORMAT} {FORMAT_VERSION}"),
         ("licence", bundle.license),
-        ("folder", _plain(str(bundle.folder))),
+        ("folder", _plain(shown(bundle.folder))),
         ("digest", bundle.digest),
         ("size", f"{readable(size_of(bundle))} in {len(bundle.files)} files, every digest verified"),
         ("made with", ", ".join(f"{name} {version}" for name, version in bundle.created_with.items())),
