@@ -78,7 +78,7 @@ def test_a_machine_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.Captu
         ([*TINY, "--runs", "0"], "--runs: expected 1 or more, got 0"),
         ([*TINY, "--minutes", "0"], "--minutes: expected more than 0, got 0"),
         ([*TINY, "--minutes", "nan"], "--minutes: expected more than 0, got nan"),
-        ([*TINY, "--bundle", "nowhere"], "manifest.json"),
+        ([*TINY, "--bundle", "nowhere"], "nowhere cannot be opened"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

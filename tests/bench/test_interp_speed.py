@@ -166,7 +166,7 @@ def test_an_absent_design_is_said_and_fails(tiny: Bundle, tmp_path: Path, capsys
         (["--provider", "cuda"], "provider 'cuda' is not in this build"),
         (["--provider", "abacus"], "provider: expected one of"),
         (["--runs", "0"], "--runs: expected 1 or more, got 0"),
-        (["--bundle", "nowhere"], "manifest.json"),
+        (["--bundle", "nowhere"], "nowhere cannot be opened"),
         (["--side", "40"], "--side: expected a multiple of 16 pixels, got 40"),
         (["--scale", "demo", "small", "--json", "record.json"], "expected --folder, got --json"),
     ],

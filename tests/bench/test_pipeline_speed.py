@@ -321,7 +321,7 @@ def test_a_missed_target_is_said(tiny_ways: Bundle, tmp_path: Path) -> None:
         (["--video-runs", "0"], "--video-runs: expected 1 or more"),
         (["--threads", "0"], "--threads: expected 1 or more, got 0"),
         (["--runs", "20"], "at most 49 steps, got 84"),
-        (["--bundle", "nowhere"], "manifest.json"),
+        (["--bundle", "nowhere"], "nowhere cannot be opened"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

@@ -8,6 +8,7 @@ may not reach that far, and so is everything else.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -69,10 +70,11 @@ def kept_folder(folder: Path) -> Iterator[Path]:
 
 def sweep(parent: Path) -> None:
     """Remove from `parent` what killed runs of this host and user have left; nothing else, and without errors."""
-    with contextlib.suppress(OSError):
-        with os.scandir(parent) as entries:
-            found = [Path(entry.path) for entry in entries if _pattern().fullmatch(entry.name)]
-        for folder in found:
+    found: list[Path] = []
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        found = [Path(entry.path) for entry in entries if _pattern().fullmatch(entry.name)]
+    for folder in found:
+        with contextlib.suppress(OSError):
             _remove_if_left(folder)
 
 
@@ -117,14 +119,8 @@ def _remove_if_left(folder: Path) -> None:
     status = folder.lstat()
     if status.st_uid != os.geteuid() or folder.is_symlink() or not folder.is_dir():
         return
-    try:
-        lock = os.open(folder / OWNER, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:  # made this very moment, or half removed
-        if any(folder.iterdir()):
-            _remove(folder)
-        else:
-            folder.rmdir()
-        return
+    # made where it is missing: a run that has just made the folder finds it locked, and makes another one
+    lock = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         put_back(folder)
@@ -139,6 +135,8 @@ def _remove(folder: Path) -> None:
         if not _holds_aside(folder):
             shutil.rmtree(folder)
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTEMPTY):
+            return  # another run is taking it away at the same time
         logger.warning("%s could not be removed (%s); the next output there tries again", folder, error)
 
 

@@ -203,8 +203,8 @@ def test_an_output_that_breaks_the_contract_is_told(tiny: Bundle) -> None:
         decoder({"latent": np.zeros((1, 4, 2, 2), np.float32)})
 
 
-def test_without_onnxruntime_the_import_says_what_to_install() -> None:
-    code = "import sys; sys.modules['onnxruntime'] = None\nimport ffrt"
+def test_without_onnxruntime_the_import_of_a_pipeline_says_what_to_install() -> None:
+    code = "import sys; sys.modules['onnxruntime'] = None\nfrom ffrt import Pipeline"
     path = str(Path(graph.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, env={"PYTHONPATH": path}, capture_output=True, text=True
