@@ -141,7 +141,9 @@ def _files(folder: Path, inner_name: Callable[[str], str | None]) -> list[Path]:
         if index.is_file():
             return _shards(index, inner_name)
     names = ", ".join(name + ending for name in _WEIGHTS for ending in ("", ".index.json"))
-    raise CheckpointError(f"{folder}: expected one of {names}, got none of them; fetch the weights of the model")
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    got = f"{listed(others)}; rename the one that is meant" if others else "none of them; fetch the model's weights"
+    raise CheckpointError(f"{folder}: expected one of {names}, got {got}")
 
 
 def _shards(index: Path, inner_name: Callable[[str], str | None]) -> list[Path]:

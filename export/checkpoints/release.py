@@ -43,6 +43,7 @@ from ffrt.bundle import InterpolationConfig, KeyframeConfig
 from ffrt.families import KANDINSKY_1_0, KANDINSKY_1_1, Family
 
 Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,12 @@ def open_1_0(folder: Path, text_folder: Path) -> Release:
         interpolation = _configured(folder, "interpolation", interpolation_config)
         movq = _configured(folder, "image_movq", movq_config)
         frames = _configured(folder, "t2v", lambda arguments: int(arguments["num_frames"]))
-    with torch.device("meta"):
-        unet = KeyframeUNet(keyframes)
-        empty = torch.empty(interpolation.context_dim)
-        untexted = UntextedInterpolationUNet(InterpolationUNet(interpolation), empty)
+    unet = _empty(folder, "t2v", lambda: KeyframeUNet(keyframes))
+    untexted = _empty(
+        folder,
+        "interpolation",
+        lambda: UntextedInterpolationUNet(InterpolationUNet(interpolation), torch.empty(interpolation.context_dim)),
+    )
     inner = between.section("unet")
     nulls = {"null_embedding": between["null_embedding"].reshape(-1)}
     source = Places({**{f"unet/{key}": (inner, key) for key in inner}, "null_embedding": (nulls, "null_embedding")})
@@ -104,7 +107,7 @@ def open_1_0(folder: Path, text_folder: Path) -> Release:
         "text_encoder": text,
         "keyframe_unet": Part(unet, base.section("unet"), unet_key, base.stamp, {"keyframe_unet": unet}),
         "interpolation_unet": Part(untexted, source, _inside, between.stamp, {"interpolation_unet": untexted}),
-        **_movq_parts(movq_file, movq, {"encoder": "movq_encoder", "decoder": "movq_decoder"}),
+        **_movq_parts(folder, "image_movq", movq_file, movq, {"encoder": "movq_encoder", "decoder": "movq_decoder"}),
     }
     limits = _limits(keyframes, interpolation, movq, vocabulary, KEYFRAMES_1_0.position_range)
     sampled = replace(KEYFRAMES_1_0, num_frames=frames)
@@ -124,10 +127,9 @@ def open_1_1(folder: Path, text_folder: Path) -> Release:
     interpolation = _configured(folder, "interpolation", texted_interpolation_config)
     image_movq = _configured(folder, "image_movq", movq_config)
     video_movq = _configured(folder, "video_movq", movq_config)
-    with torch.device("meta"):
-        unet = ImageKeyframeUNet(keyframes)
-        texted = TextedInterpolationUNet(interpolation)
-        first = FirstFrameUNet(unet)
+    unet = _empty(folder, "t2v", lambda: ImageKeyframeUNet(keyframes))
+    texted = _empty(folder, "interpolation", lambda: TextedInterpolationUNet(interpolation))
+    first = _empty(folder, "t2v", lambda: FirstFrameUNet(unet))
     text, vocabulary, tokens = _text(
         text_folder,
         keyframes.context_dim,
@@ -142,8 +144,10 @@ def open_1_1(folder: Path, text_folder: Path) -> Release:
         "interpolation_unet": Part(
             texted, between.section("unet"), unet_key, between.stamp, {"interpolation_unet": texted}
         ),
-        **_movq_parts(image_file, image_movq, {"encoder": "movq_encoder", "decoder": "image_decoder"}),
-        **_movq_parts(video_file, video_movq, {"decoder": "movq_decoder"}),
+        **_movq_parts(
+            folder, "image_movq", image_file, image_movq, {"encoder": "movq_encoder", "decoder": "image_decoder"}
+        ),
+        **_movq_parts(folder, "video_movq", video_file, video_movq, {"decoder": "movq_decoder"}),
     }
     limits = _limits(keyframes, interpolation, image_movq, vocabulary, KEYFRAMES_1_1.position_range)
     return _checked(
@@ -194,6 +198,15 @@ def _configured(folder: Path, name: str, build: Callable[[Mapping[str, Any]], Co
         raise CheckpointError(f"{path}: {name}: {error}") from error
 
 
+def _empty(folder: Path, name: str, build: Callable[[], Network]) -> Network:
+    """A network without weights. Raises CheckpointError naming the configuration whose sizes do not fit each other."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{_configs_file(folder)}: {name}: {error}") from error
+
+
 def _text(
     folder: Path, context_dim: int, projection: Mapping[str, Tensor], null: Tensor, between: Tensor | None
 ) -> tuple[Part, int, int]:
@@ -201,16 +214,18 @@ def _text(
     config = read_config(folder, context_dim)
     source = encoder_state(config, open_weights(folder), projection, null, between)
     module, _ = empty_text_encoder(config, between is not None)
-    about = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+    files = [(path.name, path.stat()) for path in folder.iterdir() if path.is_file()]  # a link may lead nowhere
+    about = sorted((name, status.st_size, status.st_mtime_ns) for name, status in files)
     part = Part(module, source, lambda key, tensor: (key, tensor), f"{folder.name} {about}", {"text_encoder": module})
     return part, config.vocab_size, config.max_tokens
 
 
-def _movq_parts(file: Checkpoint, config: MoVQConfig, graphs: Mapping[str, str]) -> dict[str, Part]:
+def _movq_parts(
+    folder: Path, name: str, file: Checkpoint, config: MoVQConfig, graphs: Mapping[str, str]
+) -> dict[str, Part]:
     """The halves of a MoVQ file that are wanted, half -> graph; the file must hold both, as released."""
     rename = movq_key(len(config.ch_mult))
-    with torch.device("meta"):
-        whole = MoVQ(config)
+    whole = _empty(folder, name, lambda: MoVQ(config))
     planned(whole, file, rename, torch.float16, file.name)
     ours = {key: rename(key, file[key])[0] for key in file}
 

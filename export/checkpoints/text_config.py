@@ -7,6 +7,7 @@ transformers, and no code of the folder is ever run.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from export.errors import CheckpointError, ConfigError
 from export.models.configs import TextConfig
 from export.models.quiet import quiet
+from ffrt.files import opened
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -22,19 +24,24 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_TOKENS = 128
 """Tokens of the longest prompt, end token included, where the encoder has no fewer positions; as released."""
 WIDEST = 1 << 20
-DEEPEST = 1024
+"""Of a vocabulary."""
+LIMITS = {"layers": 256, "heads": 256, "buckets": 256, "distance": 1 << 16, "position": 1 << 16}
+WIDTH = 1 << 16
+"""Of everything else that is a whole number."""
 _NOT_SIZES = ("model_type", "use_cache")
 
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:
     """The object in a JSON file. Raises CheckpointError if it is missing, larger than `limit` bytes or no object."""
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"{path}: expected a Hugging Face model folder, got none of this file; check the folder")
-    size = path.stat().st_size
-    if size > limit:
+    with opened("file", path, CheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
+        text = file.read(limit + 1)
+    if len(text) > limit:
         raise CheckpointError(f"{path}: expected at most {limit} bytes, got {size}; is this the model's own file?")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: expected JSON, got {error}; fetch the file again") from None
     if not isinstance(value, dict):
@@ -100,7 +107,8 @@ def _checked(key: str, value: Any, usual: Any) -> Any:
     if isinstance(usual, bool):
         expected, good = "true or false", isinstance(value, bool)
     elif isinstance(usual, int):
-        high = DEEPEST if "layers" in key or "heads" in key else WIDEST
+        usual_high = WIDEST if "vocab" in key or key.endswith("_id") else WIDTH
+        high = next((most for word, most in LIMITS.items() if word in key), usual_high)
         low = 0 if key.endswith("_id") or usual == 0 else 1
         expected, good = f"a whole number from {low} to {high}", type(value) is int and low <= value <= high
     elif isinstance(usual, float):

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from export.checkpoints.file import open_checkpoint
 from export.checkpoints.names import text_key
 from export.checkpoints.safetensors import places_in
 from export.errors import CheckpointError
@@ -37,7 +38,7 @@ def load_half(module: nn.Module, path: Path) -> nn.Module:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; train it: python -m export.training {path.stem}")
-    stored = load_file(path)
+    stored = open_checkpoint(path)
     state = {text_key(name): value.float() if value.is_floating_point() else value for name, value in stored.items()}
     try:
         module.load_state_dict(state, strict=True)
