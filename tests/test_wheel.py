@@ -105,7 +105,8 @@ def test_inspect_shows_the_demo(installed: Path, tmp_path: Path) -> None:
 
 def test_importing_without_onnxruntime_says_which_extra(installed: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; sys.modules['onnxruntime'] = None\ntry: import ffrt\nexcept ImportError as error: print(error)"
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "try: from ffrt import Pipeline\nexcept ImportError as error: print(error)"
     )
     printed = run(installed / "python", "-c", program, cwd=tmp_path)
     assert 'pip install "ffrt[cpu]"' in printed
