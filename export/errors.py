@@ -11,7 +11,8 @@ FfrtError
     ├── MemoryShortError   the machine has too little free memory
     ├── OptionError        an argument of the command line is missing or out of range
     ├── PackageError       a Python package is missing
-    └── ParityError        a graph differs from its PyTorch module
+    ├── ParityError        a graph differs from its PyTorch module
+    └── SceneError         a rendered clip or its caption was asked for something that the grammar has not
 ``
 """
 
@@ -60,3 +61,7 @@ class PackageError(ExportError, ImportError):
 
 class ParityError(ExportError):
     """A graph differs from its PyTorch module by more than the floor; no bundle was written."""
+
+
+class SceneError(ExportError, ValueError):
+    """A rendered clip or its caption was asked for something that the grammar has not."""

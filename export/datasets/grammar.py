@@ -7,6 +7,8 @@ three words of one of them do come together in training; all four never do. No P
 import itertools
 from dataclasses import dataclass
 
+from export.errors import SceneError
+
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
 SHAPES = ("circle", "square", "triangle")
 ACTIONS = (
@@ -53,7 +55,7 @@ def is_held_out(colour: str, shape: str, action: str, background: str) -> bool:
     total = 0
     for field, word, table in (*words, ("background", background, BACKGROUNDS)):
         if word not in table:
-            raise ValueError(f"{field} must be one of {table}, got {word!r}")
+            raise SceneError(f"{field} must be one of {table}, got {word!r}")
         total += table.index(word)
     return total % 3 == 0
 

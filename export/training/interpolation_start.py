@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.errors import ConfigError
 from export.models.interpolation import UntextedInterpolationUNet
 from export.models.layers import ConditionalGroupNorm, GroupConv, ResNetBlock
 from export.training.linear_start import CONSTANT, carry, clear, lead_out, pass_through, read
@@ -111,7 +112,7 @@ def lead_out_velocity(
     )
     widths = (enter.blocks[-1].conv.out_channels, leave.blocks[0].conv.out_channels, body.out_norm.num_channels)
     if body.groups != 8 or widths != (80, 40, 64):
-        raise ValueError(f"wanted 8 groups and a last level of (80, 40, 64) channels, got {body.groups} and {widths}")
+        raise ConfigError(f"wanted 8 groups and a last level of (80, 40, 64) channels, got {body.groups} and {widths}")
     seen = embeddings(model)
     noise = (1 - alpha_bar).sqrt()
     size = alpha_bar * power + 1 - alpha_bar  # mean square of x

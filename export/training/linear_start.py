@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from export.errors import ConfigError
 from export.models.keyframes import KeyframeUNet
 from export.models.layers import AttentionBlock, ResNetBlock
 from export.models.unet import UNetBody
@@ -32,7 +33,7 @@ def start_keyframes(unet: KeyframeUNet) -> None:
     body = unet.body
     signals, per_group = body.in_conv.in_channels, body.out_norm.num_channels // body.groups
     if per_group < 4 or body.groups < signals:
-        raise ValueError(f"wanted {signals} groups of 4 or more, got {body.groups} of {per_group}")
+        raise ConfigError(f"wanted {signals} groups of 4 or more, got {body.groups} of {per_group}")
     carry(body, signals)
     pass_through(body.in_conv, signals)
     rows = {signal: signal * per_group for signal in range(signals)}
@@ -48,7 +49,7 @@ def carry(body: UNetBody, signals: int) -> None:
     up = last_up.pairs[0].resnet_in.shortcut_up
     width = down.out_channels
     if width < 4 * signals:
-        raise ValueError(f"wanted {4 * signals} or more channels after the first halving, got {width}")
+        raise ConfigError(f"wanted {4 * signals} or more channels after the first halving, got {width}")
     for module in body.modules():
         if isinstance(module, ResNetBlock):
             clear(module.blocks[-1].conv, range(module.blocks[-1].conv.out_channels))
@@ -92,7 +93,7 @@ def lead_out(body: UNetBody, rows: dict[int, int], fixed: range) -> None:
     """
     shortcut, per_group = body.up[-1].pairs[-1].resnet_out.shortcut, body.out_norm.num_channels // body.groups
     if shortcut is None:  # as many channels as before: an identity to write into
-        raise ValueError("wanted a U-Net whose last block changes its width")
+        raise ConfigError("wanted a U-Net whose last block changes its width")
     for group in fixed:
         last = (group + 1) * per_group
         clear(shortcut, range(last - per_group, last))

@@ -67,6 +67,11 @@ def unicode(name: str, value: str) -> str:
     return value
 
 
+def negative_prompt(value: object) -> str | None:
+    """As `prompt`; the empty text is none, as the metadata of a video without one say it."""
+    return None if value is None or (isinstance(value, str) and not value) else prompt("negative_prompt", value)
+
+
 def noise(value: object, draws: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Noise of the caller: float32 [K, *shape] with K >= draws, the start first, then one draw per noisy step."""
     if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.shape[1:] == shape and len(value) >= draws:

@@ -47,6 +47,10 @@ class Pipeline(StageCalls):
         provider_options: Mapping[str, str | int | float] | None = None,
     ) -> None:
         """Arguments as `from_pretrained`, with a bundle that was opened already."""
+        if not isinstance(bundle, Bundle):
+            raise RequestError(
+                f"bundle: expected an open one, got {checks.describe(bundle)}; Pipeline.from_pretrained opens a folder"
+            )
         threads = None if threads is None else checks.whole("threads", threads, 1, 1024)
         settings = SessionSettings(
             provider, threads, checks.choice("memory", memory, MEMORY), cuda_graph, provider_options
@@ -159,7 +163,9 @@ class Pipeline(StageCalls):
         request = _request_of(prompt, options)
         plan = Plan.of(request, self.bundle, self._room_now())
         if resume is not None:
-            resume.check(request, self.bundle.digest)
+            if not isinstance(resume, Checkpoint):
+                raise RequestError(f"resume: expected a Checkpoint, got {checks.describe(resume)}")
+            resume.check(plan)
         return Generation(plan, self.stages, self._facts(), resume=resume)
 
     def _room_now(self) -> Room:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ from ffrt.video import Video
 if TYPE_CHECKING:
     from ffrt.media.image import Picture
 
+logger = logging.getLogger("ffrt")
+
 
 class StageCalls:
     """The stages of an open bundle, one public method each; `Pipeline` adds whole requests.
@@ -45,10 +48,9 @@ class StageCalls:
     stages: Stages
 
     def encode(self, prompt: str, negative_prompt: str | None = None) -> Context:
-        """Text context of a prompt and, if given, a negative one. Its `notes` say if one was too long and was cut."""
+        """Text context of a prompt and, unless it is None or empty, a negative one; `notes` say if one was cut."""
         checks.prompt("prompt", prompt)
-        if negative_prompt is not None:
-            checks.prompt("negative_prompt", negative_prompt)
+        negative_prompt = checks.negative_prompt(negative_prompt)
         stages = self._stages_of_a_call()
         with stages.request():
             return stages.text(prompt, negative_prompt)
@@ -148,6 +150,9 @@ class StageCalls:
         the bundle has their graph: "masked" (windows of five frames) and "masked_sequence" (all in one). `noise`
         float32 [K, T-1, 12, h, w] takes the place of the seed, as in `keyframes` ("masked": [K, T-1, 20, h, w],
         "masked_sequence": [K, 1, (4T-3)*4, h, w]). `context` is needed if the network reads text, as in 1.1.
+
+        Latents do not know their rate: a pass expects those of the pass before it, the first one keyframes. What looks
+        like keyframes in a later pass is logged, since the video would be too short.
         """
         passes = self.bundle.interpolation.passes
         rates = [one.fps for one in passes]
@@ -157,6 +162,11 @@ class StageCalls:
         config = self.bundle.interpolation
         sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
         latents = self._latents(latents, least=2)
+        if index > 0 and len(latents) == self.bundle.keyframes.num_frames:
+            logger.warning(
+                f"interpolate: {len(latents)} latents are as many as keyframes, but the pass to {fps} fps expects "
+                f"those of the pass to {rates[index - 1]} fps; call that one first"
+            )
         rows = None
         if self.bundle.family.interpolation_reads_text and chosen == "group":
             rows = _check_context(context).interpolation_rows()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ffrt.errors import RequestError, VideoWriteError
 from ffrt.files import AnyPath
@@ -75,6 +75,10 @@ class Video:
 
     def __repr__(self) -> str:
         return f"Video({self.num_frames} frames, {self.height}x{self.width}, {self.fps} fps)"
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """`frames`, for `np.asarray(video)`: as they are, or of another dtype, or a copy."""
+        return np.array(self.frames, dtype=dtype, copy=copy)
 
     @property
     def duration_s(self) -> float:

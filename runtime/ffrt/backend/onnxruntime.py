@@ -20,7 +20,7 @@ from ffrt.backend.arrays import DTYPES, DeviceArray, Feed, OrtValue, Tensor, on_
 from ffrt.backend.cancel import Cancellation, token
 from ffrt.backend.inherited import keep_for_ever
 from ffrt.backend.runner import Provider, SessionOptions
-from ffrt.errors import ProviderError
+from ffrt.errors import PackageError, ProviderError
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its thread makes forked children hang when they exit
 
@@ -28,7 +28,7 @@ try:
     import onnxruntime as ort  # type: ignore[import-untyped]
     from onnxruntime.capi._pybind_state import OrtValueVector  # type: ignore[import-untyped]
 except ImportError as error:
-    raise ImportError(
+    raise PackageError(
         'ffrt needs ONNX Runtime: type pip install "ffrt[cpu]" for the processor or pip install "ffrt[cuda]" for an '
         f"NVIDIA GPU ({error})"
     ) from error

@@ -193,6 +193,8 @@ def choose_provider(name: str, optimised_for: str | None = None) -> Provider:
 
 def provider_of(name: str) -> Provider:
     """The row of a name of ours, or of an execution provider by ONNX Runtime's name for it; else ProviderError."""
+    if not isinstance(name, str):
+        raise ProviderError(f"provider: expected one of {[AUTO, *PROVIDERS]}, got {type(name).__name__}")
     if name in PROVIDERS:
         return PROVIDERS[name]
     for row in PROVIDERS.values():

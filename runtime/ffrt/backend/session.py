@@ -200,7 +200,13 @@ def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error
         )
     if provider != CPU:
         return ProviderError(f"provider {provider.name!r} could not open graph {name}: {error}; {provider.install}")
-    return BundleError(f"graph {name}: cannot load {path}: {error}; export the bundle again")
+    if "open files" in error:  # EMFILE, ENFILE
+        advice = "raise the limit of open files (ulimit -n)"
+    elif not path.exists():
+        advice = "the file is gone; put it back, or install ffrt again if it is its own"
+    else:
+        advice = "a newer onnxruntime may know what it does not; else get the bundle again"
+    return BundleError(f"graph {name}: cannot load {path}: {error}; {advice}")
 
 
 def _run_error(name: str, engine: str, feed: Feed, error: Exception) -> FfrtError:

@@ -7,9 +7,7 @@ is taken, and nothing in it is executed.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +18,14 @@ from numpy.typing import NDArray
 
 from ffrt.errors import OutputError, RequestError
 from ffrt.families import Stage
-from ffrt.files import AnyPath, path_of
+from ffrt.files import AnyPath, opened, path_of
+from ffrt.generation.arrays_file import read_arrays
+from ffrt.generation.plan import Plan
 from ffrt.output.whole_file import whole_file
 from ffrt.request import Request
 from ffrt.sampling import Array
 
 FORMAT = "ffrt-checkpoint-1"
-MAX_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
 
 
@@ -77,50 +76,56 @@ class Checkpoint:
     def load(cls, path: AnyPath) -> Checkpoint:
         """Read a checkpoint that `save` wrote. Raises RequestError for anything else."""
         source = path_of("resume", path)
-        try:
-            with zipfile.ZipFile(source) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-                if size > MAX_BYTES:
-                    raise ValueError(f"{size} bytes, expected at most {MAX_BYTES}")
-                arrays = {Path(name).stem: _read(archive, name) for name in archive.namelist()}
-            header = json.loads(bytes(arrays["header"][:MAX_HEADER_BYTES]))
-            if header["format"] != FORMAT:
-                raise ValueError(f"format {header['format']!r:.100}, expected {FORMAT!r}")
-            request = Request(**header["request"], image=arrays.get("image"))
-            stage, fps = Stage(header["after"]), header["fps"]
-            if not isinstance(fps, int | None):
-                raise ValueError(f"fps {fps!r:.100}, expected a number or null")
-            frame, latents = _typed(arrays, "frame", np.uint8, 3), _typed(arrays, "latents", np.float32, 4)
-            digest, provider = str(header["bundle_digest"]), str(header["provider"])
-        except RequestError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-            raise RequestError(f"resume: {str(source)!r} is no checkpoint of ffrt ({error}); start anew") from error
+        with opened("resume", source) as file:
+            try:
+                arrays = read_arrays(file, ("header", "image", "frame", "latents"))
+                header = json.loads(bytes(arrays["header"][:MAX_HEADER_BYTES]))
+                if header["format"] != FORMAT:
+                    raise ValueError(f"format {header['format']!r:.100}, expected {FORMAT!r}")
+                request = Request(**header["request"], image=arrays.get("image"))
+                stage, fps = Stage(header["after"]), header["fps"]
+                digest, provider = header["bundle_digest"], header["provider"]
+                if not (isinstance(fps, int | None) and isinstance(digest, str) and isinstance(provider, str)):
+                    raise ValueError("a header with values of other types")
+                frame, latents = _typed(arrays, "frame", np.uint8, 3), _typed(arrays, "latents", np.float32, 4)
+            except RequestError:
+                raise
+            except Exception as error:  # a damaged file raises nearly anything
+                told = f"{type(error).__name__}: {str(error)[:200]}"
+                raise RequestError(f"resume: {str(source)!r} is no checkpoint of ffrt ({told}); start anew") from error
         return cls(request, digest, provider, stage, fps, frame, latents)
 
-    def check(self, request: Request, bundle_digest: str) -> None:
-        """Raise RequestError unless `request` with the bundle of that digest continues what was begun."""
-        if bundle_digest != self.bundle_digest:
+    def check(self, plan: Plan) -> None:
+        """Raise RequestError unless `plan` continues what was begun, with the same bundle and arrays of its shapes."""
+        if plan.bundle_digest != self.bundle_digest:
             raise RequestError(
                 f"resume: expected the bundle {self.bundle_digest[:12]} that the checkpoint was made with, got "
-                f"{bundle_digest[:12]}; open that bundle, or start anew"
+                f"{plan.bundle_digest[:12]}; open that bundle, or start anew"
             )
-        if request != self.request:
+        if plan.request != self.request:
             names = [f.name for f in dataclasses.fields(Request) if f.compare]
-            other = [name for name in names if getattr(request, name) != getattr(self.request, name)]
+            other = [name for name in names if getattr(plan.request, name) != getattr(self.request, name)]
             raise RequestError(f"resume: expected the request of the checkpoint, got other values of {other}")
+        ends = plan.latents_after()
+        if (self.after, self.fps) not in ends:
+            told = [(str(stage), fps) for stage, fps in ends]
+            raise RequestError(f"resume: expected the end of one of {told}, got {(str(self.after), self.fps)}")
+        wanted, got = ends[self.after, self.fps], None if self.latents is None else self.latents.shape
+        if wanted != got or (self.after is Stage.FIRST_FRAME and self.frame is None):
+            raise RequestError(f"resume: expected latents {wanted} and their first frame, got {got}; start anew")
 
     def _arrays(self) -> dict[str, NDArray[Any] | None]:
         from ffrt.media.image import open_image
 
-        image = None if self.request.image is None else open_image(self.request.image)
+        picture = self.request.image if self.frame is None else self.frame  # which a given picture is at every stage
+        image = None if self.request.image is None else open_image(picture)
         return {"image": image, "frame": self.frame, "latents": self.latents}
 
 
 def _number(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is not a number")
+    raise RequestError(f"checkpoint: expected a request of text and numbers, got {type(value).__name__} in it")
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -129,19 +134,6 @@ def _is_checkpoint(path: Path) -> bool:
             return "header.npy" in archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """One .npy member, never of objects; its header's size is held to the member's before memory is taken."""
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize > archive.getinfo(name).file_size:
-            raise ValueError(f"{name} claims {dtype} {list(shape)}")
-    raw = archive.read(name)
-    array: NDArray[Any] = np.load(io.BytesIO(raw), allow_pickle=False)
-    return array
 
 
 def _typed(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic], rank: int) -> NDArray[Any] | None:

@@ -122,6 +122,18 @@ class Plan:
         """The first run of a stage, None where the plan has none."""
         return next((run for run in self.stages if run.stage is stage), None)
 
+    def latents_after(self) -> dict[tuple[Stage, int | None], tuple[int, int, int, int] | None]:
+        """The shape of the latents at the end of each stage (with its `fps`) before decoding; None where none exist."""
+        ends: dict[tuple[Stage, int | None], tuple[int, int, int, int] | None] = {}
+        count = self.shape[0]
+        for run in self.stages:
+            if run.one_pass is not None:
+                count = 4 * count - 3
+            if run.stage is not Stage.DECODING:
+                made = run.stage in (Stage.KEYFRAMES, Stage.INTERPOLATION)
+                ends[run.stage, run.fps] = (count, *self.shape[1:]) if made else None
+        return ends
+
     def metadata(self) -> dict[str, str]:
         """How the video is made, as its file will say."""
         request, keyframes = self.request, self.run_of(Stage.KEYFRAMES)
