@@ -6,7 +6,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,7 +120,8 @@ def write_graph(model: ir.Model, path: Path, half: bool) -> None:
             offset = file.tell()
             file.write(tensor.tobytes())
             if isinstance(tensor, ir.ExternalTensor):
-                tensor.release()  # unmap the file it was read from
+                with suppress(BufferError):  # another model that shares the tensor is looking at its numbers
+                    tensor.release()  # unmap the file it was read from
             value.const_value = ir.ExternalTensor(
                 weights.name,
                 offset,

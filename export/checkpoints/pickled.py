@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,12 @@ class _Machine:
     def run(self, pickle: bytes) -> Any:
         """The value that is left at the end."""
         try:
-            for count, (operation, argument, _) in enumerate(pickletools.genops(pickle)):
-                if count > MAX_OPERATIONS:
-                    self.refuse(f"expected at most {MAX_OPERATIONS} operations of pickle")
-                self.do(operation.name, argument)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # a text with an odd escape, which is refused
+                for count, (operation, argument, _) in enumerate(pickletools.genops(pickle)):
+                    if count > MAX_OPERATIONS:
+                        self.refuse(f"expected at most {MAX_OPERATIONS} operations of pickle")
+                    self.do(operation.name, argument)
             return self.pop()
         except CheckpointError:
             raise

@@ -95,6 +95,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "IndexError"),
     "a mark": (b"(", "a group without a value"),
     "no such memory": (b"h\x07", "KeyError"),
+    "a text with an odd escape": (item(b"S'\\o'\n"), "got the operation STRING"),
     "a value beyond the end": (item(b"X\xff\xff\xff\x7fa"), "data.pkl: ValueError"),
     "a persistent id that is a number": (item(b"K\x01Q"), "TypeError"),
     "no program": (b"\xff", "data.pkl: ValueError"),

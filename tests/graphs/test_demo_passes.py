@@ -93,6 +93,18 @@ def test_each_pass_removes_its_nodes_and_keeps_the_result(plain: Plain, tmp_path
     assert (ops(plain.model), weights(plain.model)) == (before, elements), "passes work on a copy"
 
 
+def test_a_graph_is_written_while_its_numbers_are_looked_at(tmp_path: Path) -> None:
+    model = open_graph(DEMO / "movq_decoder.onnx")
+    tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    looked_at = [tensor.numpy() for tensor in tensors]
+    write_graph(model, tmp_path / "a.onnx", half=False)
+    written = open_graph(tmp_path / "a.onnx").graph.initializers
+    for tensor, numbers in zip(tensors, looked_at, strict=True):
+        found = written[str(tensor.name)].const_value
+        assert found is not None
+        np.testing.assert_array_equal(found.numpy(), numbers)
+
+
 SPLITS = {
     "interpolation_unet": [{"skip_frames", "perturbation"}, {"time", "perturbation"}, {"x", "time", "perturbation"}],
     "keyframe_unet": [
