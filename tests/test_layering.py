@@ -112,3 +112,21 @@ def test_importing_ffrt_does_not_load_pyav_or_the_tokenizer() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
+def test_every_floor_keeps_onnx_runtime_from_calling_its_maker() -> None:
+    """Whoever imports ONNX Runtime first, directly or not, the variable that it reads has been set."""
+    program = (
+        "import importlib, os, sys\n"
+        "for floor in ('ffrt', 'graphs', 'export', 'bench'):\n"
+        "    for name in [name for name in sys.modules if name.split('.')[0] in ('ffrt', floor)]:\n"
+        "        del sys.modules[name]\n"
+        "    os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
+        "    importlib.import_module(floor)\n"
+        "    print(floor, os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert done.stdout.splitlines() == ["ffrt 1", "graphs 1", "export 1", "bench 1"], done.stderr

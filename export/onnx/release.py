@@ -28,6 +28,7 @@ from export.errors import MemoryShortError
 from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED, compare
 from export.onnx.trace import Traced, point_to, trace
+from ffrt.backend.free_memory import free_memory
 from ffrt.backend.graph import Graph
 from ffrt.bundle import (
     Bundle,
@@ -168,18 +169,12 @@ def _check_room(parts: Mapping[str, Part], folder: Path, dtype: Dtype) -> None:
     written = sum(path.stat().st_size for path in begun)
     check_space(around / folder.name, sum(counts) * getattr(torch, dtype).itemsize - written)
     needed = LEAST_MEMORY + min(MORE_MEMORY, 4 * max(counts, default=0))
-    free = _free_memory()
-    if free is not None and free < needed:
+    free = free_memory()
+    if free is not None and free.bytes < needed:
         raise MemoryShortError(
-            f"memory: expected {needed / 1e9:.1f} GB free, got {free / 1e9:.1f}; end other programs and start again"
+            f"memory: expected {needed / 1e9:.1f} GB free, got {free.bytes / 1e9:.1f}, which {free.limit} leaves; end "
+            "other programs and start again"
         )
-
-
-def _free_memory() -> int | None:
-    """Bytes that programs may take without swapping, None where the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _tidy(release: Release, folder: Path) -> None:

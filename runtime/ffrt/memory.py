@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ffrt.backend.free_memory import FreeMemory, free_memory
 from ffrt.backend.runner import Memory
 from ffrt.bundle import Bundle
 from ffrt.errors import OutOfMemoryError
@@ -22,12 +21,12 @@ class Room:
 
     memory: Memory
     on_gpu: bool
-    free_bytes: int | None
+    free: FreeMemory | None
 
     @classmethod
     def here(cls, memory: Memory = "fast", on_gpu: bool = False) -> Room:
         """What is free now on this machine, or on its first GPU."""
-        return cls(memory, on_gpu, free_bytes(on_gpu))
+        return cls(memory, on_gpu, free_memory(on_gpu))
 
 
 @dataclass(frozen=True)
@@ -74,53 +73,19 @@ def wanted_bytes(bundle: Bundle, need: Need) -> int:
     return max(max(weights[name], parts[name][-1] + activations[name]) for name in items)
 
 
-def check_memory(bundle: Bundle, need: Need, free: int | None) -> None:
+def check_memory(bundle: Bundle, need: Need, free: FreeMemory | None) -> None:
     """Raise OutOfMemoryError, which says what would fit, if a request needs more than is `free`; None is unknown."""
     wanted = wanted_bytes(bundle, need)
-    if free is None or wanted <= free:
+    if free is None or wanted <= free.bytes:
         return
-    fits = [told for told, other in _simpler(bundle, need) if wanted_bytes(bundle, other) <= free]
-    sizes = (told for told, other in _smaller(bundle, need) if wanted_bytes(bundle, other) <= free)
+    fits = [told for told, other in _simpler(bundle, need) if wanted_bytes(bundle, other) <= free.bytes]
+    sizes = (told for told, other in _smaller(bundle, need) if wanted_bytes(bundle, other) <= free.bytes)
     fits += [told for told in [next(sizes, None)] if told is not None]
     advice = f"what would fit: {' or '.join(fits)}" if fits else "no smaller request of this bundle would fit"
-    device = "the GPU" if need.on_gpu else "this machine"
     raise OutOfMemoryError(
         f"{need.height}x{need.width} at {need.fps} fps with memory={need.memory!r} needs at least {_readable(wanted)}, "
-        f"and {device} has {_readable(free)} free; {advice}"
+        f"and {free.limit} leaves {_readable(free.bytes)}; {advice}"
     )
-
-
-def free_bytes(on_gpu: bool) -> int | None:
-    """Bytes free on the first GPU in use, as its driver says, or on this machine; None if that is not known."""
-    if on_gpu:
-        return _gpu_free_bytes()
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) << 10 for line in lines if line.startswith(("MemAvailable:", "SwapFree:"))]
-    return sum(found) if found else None
-
-
-def _gpu_free_bytes() -> int | None:
-    device, context = ctypes.c_int(), ctypes.c_void_p()
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
-            return None
-        if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
-            return None
-        try:
-            if driver.cuCtxPushCurrent_v2(context):
-                return None
-            failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
-            return None if failed else free.value
-        finally:
-            driver.cuDevicePrimaryCtxRelease_v2(device)
-    except (OSError, AttributeError):  # no driver, or one that is none
-        return None
 
 
 def _simpler(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:

@@ -26,6 +26,9 @@ from ffrt.stages.run import Stages
 from ffrt.stages.tokens import open_tokenizer
 from ffrt.video import Video
 
+MAX_THREADS = 256
+"""Inside an operator; more than there are processors are slower, and give the bits of that many."""
+
 
 class Pipeline(StageCalls):
     """Text-to-video over the graphs of one bundle. A graph is opened by its first use, once.
@@ -47,7 +50,7 @@ class Pipeline(StageCalls):
         provider_options: Mapping[str, str | int | float] | None = None,
     ) -> None:
         """Arguments as `from_pretrained`, with a bundle that was opened already."""
-        threads = None if threads is None else checks.whole("threads", threads, 1, 1024)
+        threads = None if threads is None else checks.whole("threads", threads, 1, MAX_THREADS)
         settings = SessionSettings(
             provider, threads, checks.choice("memory", memory, MEMORY), cuda_graph, provider_options
         )
@@ -74,8 +77,8 @@ class Pipeline(StageCalls):
         `provider` is "auto" (CUDA if it can be had, else the CPU; OpenVINO for a bundle that was optimised for it), a
         name that `ffrt doctor` lists, or any execution provider of the installed ONNX Runtime by its own name, such as
         "MIGraphXExecutionProvider"; `provider_options` go to it as they are. `threads` is the number of CPU threads
-        inside an operator, None for ONNX Runtime's choice. Engines that TensorRT builds are kept in the user's cache
-        folder, which `ffrt doctor` shows.
+        inside an operator, None for one for each core that this process may use (affinity, the quota of its container,
+        OMP_NUM_THREADS). Engines that TensorRT builds are kept in the user's cache folder, which `ffrt doctor` shows.
 
         With `memory` "low", weights stay in the bundle's files and are converted where they are used, and one stage's
         graphs are open at a time: a network may then be larger than memory, at a cost in speed. "fast" holds float32

@@ -21,6 +21,7 @@ from export.golden.file import read_golden
 from export.golden.pipeline import sequences
 from export.onnx import release as release_bundle
 from ffrt import Bundle, Pipeline, RequestError, Stage
+from ffrt.backend.free_memory import FreeMemory
 from ffrt.cli import main as cli
 from ffrt.families import KANDINSKY_1_1
 from ffrt.stages.interpolate import WINDOW_GROUPS
@@ -260,7 +261,7 @@ def test_too_small_a_machine_is_told_before_anything_is_written(
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     else:
-        monkeypatch.setattr(release_bundle, "_free_memory", lambda: 10_000_000)
+        monkeypatch.setattr(release_bundle, "free_memory", lambda: FreeMemory(10_000_000, "this machine"))
     arguments = ["kandinsky-video-1.0", "--weights", str(folder), "--out", str(tmp_path / "new" / "bundle")]
     assert main(arguments) == 1
     told = capsys.readouterr().err

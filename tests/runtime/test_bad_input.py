@@ -107,7 +107,7 @@ CALLS: dict[str, tuple[Callable[[Pipeline], Any], type[Exception], list[str]]] =
     "memory": (lambda p: Pipeline(p.bundle, memory="tiny"), RequestError, ["memory", "'low'", "'tiny'"]),
     "picture": (lambda p: p("a circle", image="x.png"), RequestError, ["image", "of text alone", "'x.png'", "1.1"]),
     "motion": (lambda p: p("a circle", motion="high"), RequestError, ["motion", "of text alone", "'high'"]),
-    "no threads": (lambda p: Pipeline(p.bundle, threads=0), RequestError, ["threads", "1 to 1024", "got 0"]),
+    "no threads": (lambda p: Pipeline(p.bundle, threads=0), RequestError, ["threads", "1 to 256", "got 0"]),
 }
 
 

@@ -32,6 +32,7 @@ from ffrt import (
     Step,
 )
 from ffrt.backend.cancel import Cancellation
+from ffrt.backend.free_memory import FreeMemory
 from ffrt.backend.graph import Graph
 from ffrt.memory import Room
 
@@ -113,7 +114,7 @@ def test_a_plan_needs_no_graph_and_says_everything(own: Pipeline, tiny: Bundle) 
     ]
     assert plan.metadata()["interpolation_num_inference_steps"] == "2"
     with pytest.raises(OutOfMemoryError, match="32x32 at 8 fps"):
-        Plan.of(Request(PROMPT), tiny, Room("fast", False, 1000))
+        Plan.of(Request(PROMPT), tiny, Room("fast", False, FreeMemory(1000, "this machine")))
     assert own.generate(PROMPT).plan == Plan.of(Request(PROMPT), tiny) and own.open_graphs == ()
 
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from ffrt import Bundle, OutOfMemoryError, Pipeline, memory
+from ffrt import Bundle, OutOfMemoryError, Pipeline
+from ffrt.backend import free_memory as free_module
+from ffrt.backend.free_memory import FreeMemory, free_memory
 from ffrt.bundle import FileSpec, GraphSpec, PartSpec, find_bundle, open_bundle
-from ffrt.memory import Need, check_memory, free_bytes, wanted_bytes
+from ffrt.memory import Need, check_memory, wanted_bytes
 
 NEED = Need(128, 128, 30, (2, 2), "fast", on_gpu=False)
 
@@ -33,14 +35,14 @@ def test_more_of_anything_needs_more(demo: Bundle) -> None:
 @pytest.mark.parametrize(
     ("free", "words"),
     [
-        (34_000_000, [r'memory="low" or fps=2 or height=96, width=96$', "this machine has 34.0 MB free"]),
+        (34_000_000, [r'memory="low" or fps=2 or height=96, width=96$', "this machine leaves 34.0 MB"]),
         (10_000_000, [r"what would fit: height=|no smaller"]),
         (1000, ["no smaller request of this bundle would fit"]),
     ],
 )
 def test_what_would_fit_is_said_and_does_fit(demo: Bundle, free: int, words: list[str]) -> None:
     with pytest.raises(OutOfMemoryError, match="128x128 at 30 fps with memory='fast' needs at least") as caught:
-        check_memory(demo, NEED, free)
+        check_memory(demo, NEED, FreeMemory(free, "this machine"))
     for word in words:
         caught.match(word)
 
@@ -78,31 +80,33 @@ def test_what_was_measured_is_not_refused(demo: Bundle, name: str) -> None:
 
 
 def test_what_fits_or_is_not_known_is_let_through(demo: Bundle) -> None:
-    check_memory(demo, NEED, wanted_bytes(demo, NEED))
+    check_memory(demo, NEED, FreeMemory(wanted_bytes(demo, NEED), "this machine"))
     check_memory(demo, NEED, None)
 
 
 def test_a_request_is_refused_by_the_call_before_a_graph_is_open(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Pipeline(tiny, provider="cpu", threads=1)
-    monkeypatch.setattr("ffrt.memory.free_bytes", lambda on_gpu: 10_000)
+    monkeypatch.setattr("ffrt.memory.free_memory", lambda on_gpu: FreeMemory(10_000, "here"))
     with pytest.raises(OutOfMemoryError, match="32x32 at 8 fps"):
         own.generate("a red circle")
     assert own.open_graphs == ()
-    monkeypatch.setattr("ffrt.memory.free_bytes", lambda on_gpu: 10**9)
+    monkeypatch.setattr("ffrt.memory.free_memory", lambda on_gpu: FreeMemory(10**9, "here"))
     assert own("a red circle", fps=2).num_frames == 3
-    monkeypatch.setattr("ffrt.memory.free_bytes", lambda on_gpu: 0)  # the pipeline itself may have taken it
+    monkeypatch.setattr(
+        "ffrt.memory.free_memory", lambda on_gpu: FreeMemory(0, "here")
+    )  # the pipeline itself may have taken it
     assert own("a red circle", fps=2).num_frames == 3
 
 
 def test_free_memory_is_asked_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = free_bytes(on_gpu=False)
-    assert free is None or 1 << 20 < free < 1 << 50
+    free = free_memory()
+    assert free is None or 1 << 20 < free.bytes < 1 << 50
 
     def no_driver(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", no_driver)
-    assert free_bytes(on_gpu=True) is None
+    monkeypatch.setattr(free_module.ctypes, "CDLL", no_driver)
+    assert free_memory(on_gpu=True) is None
 
 
 class Driver:
@@ -127,7 +131,7 @@ class Driver:
 )
 def test_the_driver_is_asked_for_the_gpu(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     driver = Driver(failing)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: driver)
-    assert free_bytes(on_gpu=True) == (None if failing else 5 * 10**9)
+    monkeypatch.setattr(free_module.ctypes, "CDLL", lambda name: driver)
+    assert free_memory(on_gpu=True) == (None if failing else FreeMemory(5 * 10**9, "the GPU"))
     took, gave = driver.calls.count("cuDevicePrimaryCtxRetain"), driver.calls.count("cuDevicePrimaryCtxRelease_v2")
     assert gave == (took if failing != "cuDevicePrimaryCtxRetain" else 0)

@@ -69,15 +69,12 @@ class Turn:
     """One call at a time; waiting for it can be cancelled. A forked child begins with nobody's turn."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process = os.getpid()
+        self._locks: dict[int, threading.Lock] = {}  # by process: in a child nobody gives back what was held
 
     @contextlib.contextmanager
     def taken(self, cancellation: Cancellation, what: str) -> Iterator[None]:
         """Run a block as the only one; raises Cancelled if `cancellation` comes before its turn."""
-        if self._process != os.getpid():  # the thread that held it is not in this process
-            self._lock, self._process = threading.Lock(), os.getpid()
-        lock = self._lock
+        lock = self._locks.setdefault(os.getpid(), threading.Lock())
         while not lock.acquire(timeout=WAIT_S):
             cancellation.check(what)
         try:

@@ -9,10 +9,18 @@ from pathlib import Path
 logger = logging.getLogger("ffrt")
 
 
-def engines_folder() -> Path:
-    """Where engines are kept: `ffrt/engines` in the user's cache folder, with a folder per bundle digest."""
+def engines_folder() -> Path | None:
+    """Where engines are kept: `ffrt/engines` in the user's cache folder, with a folder per bundle digest.
+
+    None for a user who has no home folder, as in many containers: engines are then not kept.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (cache if cache.is_absolute() else Path.home() / ".cache") / "ffrt" / "engines"
+    if not cache.is_absolute():
+        try:
+            cache = Path.home() / ".cache"
+        except RuntimeError:  # no HOME, and no row of the user in the password file
+            return None
+    return cache / "ffrt" / "engines" if cache.is_absolute() else None
 
 
 def ensure_dir(folder: Path | None) -> Path | None:

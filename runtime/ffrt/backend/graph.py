@@ -67,6 +67,8 @@ class Graph:
             cuda_graph=cuda_graph,
         )
 
+        kept = engines_folder()
+
         def open_file(file: str, cancellation: Cancellation) -> Runner:
             records = cuda_graph and file == spec.file
             session = Session(
@@ -78,7 +80,7 @@ class Graph:
                 memory=memory,
                 optimised_for=optimised_for(bundle),
                 dtype="float32" if bundle.optimised is None else bundle.optimised.dtype,
-                engines=engines_folder() / bundle.digest / row.name / Path(file).stem,
+                engines=None if kept is None else kept / bundle.digest / row.name / Path(file).stem,
                 cuda_graph=records,
                 cancellation=cancellation,
             )

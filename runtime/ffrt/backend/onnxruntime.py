@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ffrt.backend.arrays import DTYPES, DeviceArray, Feed, OrtValue, Tensor, on_host
 from ffrt.backend.cancel import Cancellation, token
 from ffrt.backend.inherited import keep_for_ever
+from ffrt.backend.processors import processors
 from ffrt.backend.runner import Provider, SessionOptions
+from ffrt.backend.wheels import advice
 from ffrt.errors import ProviderError
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its thread makes forked children hang when they exit
@@ -188,8 +190,10 @@ def open_session(
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.force_spinning_stop", "1")  # other sessions need the cores then
     unused = _trade_memory(settings, provider, options)
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
+    here = processors().count
+    settings.intra_op_num_threads = here if options.threads is None else options.threads
+    if settings.intra_op_num_threads > here:  # a thread that spins keeps one that works from its processor
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for axis, size in options.sizes.items():
         settings.add_free_dimension_override_by_name(axis, size)
     if provider.on_gpu:
@@ -211,7 +215,7 @@ def open_session(
     if provider.ort_name not in session.get_providers():
         raise ProviderError(
             f"provider {provider.name!r} did not start for graph {name}: the session got {session.get_providers()}; "
-            f"{provider.install}"
+            f"{advice(provider)}"
         )
     taken = session.get_provider_options().get(provider.ort_name, {})
     unknown = [key for key in options.provider_options if key not in taken]
@@ -225,6 +229,8 @@ def open_session(
 def _trade_memory(settings: Any, provider: Provider, options: SessionOptions) -> list[str]:
     """Set what keeps weights as they are stored, where that is wanted; returns the optimisers to leave out."""
     unused = []
+    if not provider.on_gpu:  # the block that a second run would plan comes on top of what the first one took
+        settings.enable_mem_pattern = False
     if options.memory == "low" or (provider.on_gpu and options.channels_last):
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if provider.on_gpu:  # sizes are folded beforehand, or the host would wait for the device
@@ -234,8 +240,8 @@ def _trade_memory(settings: Any, provider: Provider, options: SessionOptions) ->
             unused = ["ConstantFolding"]
     if options.memory == "low":
         settings.add_session_config_entry("session.disable_prepacking", "1")
-        settings.enable_cpu_mem_arena = False
         if provider.on_gpu:
+            settings.enable_cpu_mem_arena = False
             settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return unused
 
@@ -265,7 +271,7 @@ def _plugged_device(provider: Provider) -> Any:
     for device in _ep_devices():
         if device.ep_name == provider.ort_name:
             return device
-    raise ProviderError(f"provider {provider.name!r} finds no device here that it can run on; {provider.install}")
+    raise ProviderError(f"provider {provider.name!r} finds no device here that it can run on; {advice(provider)}")
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from ffrt.backend import onnxruntime
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
 from ffrt.backend.cancel import Cancellation, token
 from ffrt.backend.inherited import keep_for_ever
+from ffrt.backend.processors import processors
 from ffrt.backend.runner import Provider, SessionOptions
 from ffrt.errors import ProviderError
 
@@ -156,8 +157,11 @@ def open_session(
 
 
 def settings_of(threads: int | None) -> dict[str, str]:
-    """OpenVINO's settings for the CPU, except for the precision."""
+    """OpenVINO's settings for the CPU, except for the precision. It counts cores itself where nothing limits them."""
     settings = {"PERFORMANCE_HINT": "LATENCY"}
+    if threads is None:
+        here = processors()
+        threads = here.count if here.limited else None
     return settings if threads is None else {**settings, "INFERENCE_NUM_THREADS": str(threads)}
 
 

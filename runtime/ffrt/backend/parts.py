@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
 from ffrt.backend.cancel import Cancellation, Turn, token
+from ffrt.backend.inherited import keep_for_ever
 from ffrt.backend.runner import Runner
 from ffrt.bundle import PartSpec
 from ffrt.errors import BundleError, GraphInputError
@@ -52,6 +54,7 @@ class Parts:
         self._sessions = {part.file: session for part, session in parts[:-1]}
         self._open_part = open_part
         self._turn = Turn()
+        self._process = os.getpid()
         self._kept: OrderedDict[bytes, Outputs] = OrderedDict()
         self._last: dict[str, tuple[dict[str, NDArray[Any] | bytes], bytes]] = {}
         dtypes = {tensor.name: tensor.dtype for _, session in parts for tensor in session.inputs}
@@ -110,6 +113,7 @@ class Parts:
         known: dict[str, NDArray[Any] | DeviceArray] = dict(feed)
         made_by: dict[str, bytes] = {}
         with self._turn.taken(cancellation, f"graph {self.name}"):
+            self._leave_inherited()
             for part, inputs in self._early:
                 own = {tensor.name: self._one_number(tensor, known[tensor.name]) for tensor in inputs}
                 key = self._key(
@@ -126,6 +130,12 @@ class Parts:
             while len(self._kept) > len(self._early) and sum(map(_bytes, self._kept.values())) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         return known
+
+    def _leave_inherited(self) -> None:
+        """In a forked child: outputs lie in memory whose locks belong to the parent."""
+        if self._process != os.getpid():
+            keep_for_ever(self._kept)
+            self._kept, self._process = OrderedDict(), os.getpid()
 
     def _key(self, file: str, inputs: Mapping[str, NDArray[Any] | bytes]) -> bytes:
         """The same for the same part and inputs; the output of another part counts as that part's own key.

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from ffrt.backend import onnxruntime, openvino
+from ffrt.backend import onnxruntime, openvino, wheels
 from ffrt.backend.runner import Provider, SessionOptions
 from ffrt.errors import ProviderError
 
@@ -173,7 +173,7 @@ def choose_provider(name: str, optimised_for: str | None = None) -> Provider:
         if not is_available(candidates[0]):
             raise ProviderError(
                 f"provider {name!r} is not in this build of ONNX Runtime {onnxruntime.runtime_version()}, which has "
-                f"{available_providers()}; {candidates[0].install}"
+                f"{available_providers()}; {wheels.advice(candidates[0])}"
             )
     for row in candidates:
         if optimised_for is None or optimised_for in row.runs:

@@ -70,7 +70,7 @@ class EngineSession(Runner, Protocol):
 class SessionOptions:
     """How a file is opened, whatever the provider.
 
-    `threads` is the number of CPU threads inside an operator, None for the engine's own choice; `dtype` what OpenVINO
+    `threads` is the number of CPU threads inside an operator, None for one per free core; `dtype` what OpenVINO
     computes in ("float32" or "bfloat16"); `channels_last` is for graphs whose convolutions and normalisations were
     fused for that layout, others get slower; `engines` is the folder for built engines, None to keep none;
     `cuda_graph` records the launches of a run and replays them, for fixed shapes and device arrays that stay where they
@@ -109,8 +109,8 @@ class Provider:
     `device` is where its arrays lie; `automatic` rows are tried by "auto" in the order of the table; `one_shape` says
     that a new shape costs it seconds; `keeps_engines` that it builds an engine per graph, which takes minutes, and
     keeps it in a file; `shrinks_arena` that its arena is given back after the first run of a shape;
-    `survives_fork` that a session works on in a forked child; `maps_weights` that a session goes on reading weights
-    from the bundle's files, as every one does with memory "low".
+    `survives_fork` that a forked child can open its sessions anew; `maps_weights` that a session goes on reading
+    weights from the bundle's files, as every one does with memory "low".
 
     `dtypes` are what a bundle optimised for it may compute in, the default first; empty for a provider that bundles
     cannot be optimised for. `runs` names the providers whose optimised bundles it runs; every provider runs plain ones.

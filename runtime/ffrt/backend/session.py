@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor
 from ffrt.backend.cancel import Cancellation, Turn, token
 from ffrt.backend.engines import ensure_dir, files_below
+from ffrt.backend.inherited import keep_for_ever
 from ffrt.backend.onnxruntime import device_array
 from ffrt.backend.providers import AUTO, CPU, check_options, choose_provider, compatible_with
 from ffrt.backend.runner import EngineSession, Memory, Provider, SessionOptions
+from ffrt.backend.wheels import advice
 from ffrt.bundle import GraphFile
 from ffrt.errors import BundleError, Cancelled, FfrtError, GraphInputError, OutOfMemoryError, ProviderError
 
@@ -121,6 +123,7 @@ class Session:
                 "not survive; open the pipeline in the new process, or start it with multiprocessing's 'spawn'"
             )
         with self._turn.taken(cancellation, f"graph {self.name}"):
+            self._leave_inherited()
             runner = self._fitted(feed, cancellation)
             try:
                 with self._reading():
@@ -140,6 +143,12 @@ class Session:
                 self._engines_unverified = False
                 return values
         return self._call(feed, cancellation, call)
+
+    def _leave_inherited(self) -> None:
+        """In a forked child: give up the engine's session, whose threads and perhaps locks belong to the parent."""
+        if self._process != os.getpid():
+            keep_for_ever(self._runner)
+            self._runner, self._process = None, os.getpid()
 
     def _fitted(self, feed: Feed, cancellation: Cancellation) -> EngineSession:
         """The engine's session, on a GPU opened again for the sizes of `feed` if they are new.
@@ -199,7 +208,7 @@ def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error
             + ("it needs more than there is" if memory == "low" else 'memory="low" holds one stage at a time')
         )
     if provider != CPU:
-        return ProviderError(f"provider {provider.name!r} could not open graph {name}: {error}; {provider.install}")
+        return ProviderError(f"provider {provider.name!r} could not open graph {name}: {error}; {advice(provider)}")
     return BundleError(f"graph {name}: cannot load {path}: {error}; export the bundle again")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -11,14 +10,16 @@ from pathlib import Path
 
 from ffrt._version import __version__
 from ffrt.backend.engines import engines_folder, files_below
+from ffrt.backend.free_memory import free_memory
 from ffrt.backend.graph import Graph
 from ffrt.backend.onnxruntime import has_plugin, runtime_version
 from ffrt.backend.openvino import multiplies_bfloat16
+from ffrt.backend.processors import processors
 from ffrt.backend.providers import PROVIDERS, available_providers, choose_provider, has_package
+from ffrt.backend.wheels import advice, problems
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.cli.table import columns, readable, size_of
 from ffrt.errors import BundleError, FfrtError
-from ffrt.memory import free_bytes
 
 TRY = 'ffrt generate "a red circle moving right on a black background" --seed 7 -o circle.mp4'
 
@@ -32,6 +33,7 @@ def doctor() -> tuple[str, int]:
         ("tokenizers", importlib.metadata.version("tokenizers"), ""),
         ("av", importlib.metadata.version("av"), "writes mp4, webm and gif"),
         ("onnxruntime", runtime_version(), f"has the providers {', '.join(map(_provided, available_providers()))}"),
+        *(("", "", told) for told in problems()),
         *_machine_rows(),
     ]
     try:
@@ -59,14 +61,20 @@ def _provided(name: str) -> str:
 
 def _machine_rows() -> list[Sequence[str]]:
     """Processors, free memory, and what is kept in the cache folder."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    here = processors()
+    rows: list[Sequence[str]] = [("threads", str(here.count), f"of a request that names none: {here.limit}")]
+    for name, on_gpu in (("memory", False), ("gpu memory", True)):
+        free = free_memory(on_gpu)
+        if free is not None:
+            rows.append((name, f"{free.bytes / 1e9:.1f} GB", f"free; the limit is {free.limit}"))
     folder = engines_folder()
+    if folder is None:
+        return [
+            *rows,
+            ("engines", "no", "no home folder, so what TensorRT builds is not kept; XDG_CACHE_HOME gives one"),
+        ]
     engines = files_below(folder)
     told = str(folder) if engines else f"{folder} is empty; TensorRT keeps its engines there"
-    rows: list[Sequence[str]] = [("threads", str(cores), "processors here; ONNX Runtime takes a thread for each core")]
-    for name, free in (("memory", free_bytes(on_gpu=False)), ("gpu memory", free_bytes(on_gpu=True))):
-        if free is not None:
-            rows.append((name, f"{free / 1e9:.1f} GB", "free"))
     return [*rows, ("engines", readable(sum(file.stat().st_size for file in engines)), told)]
 
 
@@ -75,7 +83,7 @@ def _cuda(bundle: Bundle) -> tuple[str, str]:
     driver = shutil.which("nvidia-smi") is not None
     if "cuda" not in available_providers():
         if driver:
-            return "no", 'there is an NVIDIA driver: pip uninstall onnxruntime, then pip install "ffrt[cuda]"'
+            return "no", f"there is an NVIDIA driver: {advice(PROVIDERS['cuda'])}"
         return "no", "no NVIDIA driver here; the CPU is used"
     try:
         Graph(bundle, "text_encoder", provider="cuda")

@@ -46,7 +46,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
             )
     add("--size", type=_size, default=(None, None), metavar="HxW", help="height x width in pixels, or one number")
     add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda or another of ffrt doctor (default: auto)")
-    add("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime chooses)")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: one for each core that may be used)")
     add("--memory", default="fast", metavar="NAME", help="fast, or low for networks larger than memory (default: fast)")
     add("--cuda-graph", action="store_true", help="record the launches of a step on a GPU, for small networks")
     add("-q", "--quiet", action="store_true", help="print only warnings and errors")

@@ -7,7 +7,6 @@ SIGTERM. An error is one message on stderr; the result goes to stdout.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,17 +15,21 @@ from types import FrameType
 from ffrt._version import __version__
 from ffrt.cli.generate import add_generate, flags, generate
 from ffrt.cli.loading import loading
+from ffrt.cli.streams import leave_streams, open_streams
 from ffrt.errors import Cancelled, FfrtError, RequestError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    open_streams()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, _terminate)
     try:
         args = _parser().parse_args(argv)
         if args.command == "generate":
-            return generate(args)
+            status = generate(args)
+            sys.stdout.flush()
+            return status
         with loading("ffrt"):
             from ffrt.cli.doctor import doctor
             from ffrt.cli.inspect import inspect
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ffrt: stopped, nothing was written", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_streams()
         return 1
     except (FfrtError, ImportError) as error:
         print(f"ffrt: {_as_typed(str(error))}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -69,11 +70,17 @@ class Generation(Iterator[Step]):
         self._checkpoint: Checkpoint | None = resume
         self._video: Video | None = None
         self._steps = self._run()
+        self._process = os.getpid()
 
     def __iter__(self) -> Generation:
         return self
 
     def __next__(self) -> Step:
+        if self._video is None and self._process != os.getpid():
+            raise RequestError(
+                "generation: expected one that this process began, got one of the process that it was forked from; "
+                "generate again, or resume its checkpoint"
+            )
         self._progress.resume()
         try:
             return next(self._steps)

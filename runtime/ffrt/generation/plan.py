@@ -94,7 +94,7 @@ class Plan:
         height, width = (side * bundle.video.downscale for side in shape[2:])
         room = Room.here() if room is None else room
         need = Need(height, width, fps, (keyframes.rows, interpolation.rows), room.memory, room.on_gpu)
-        check_memory(bundle, need, room.free_bytes)
+        check_memory(bundle, need, room.free)
         picture = None if request.image is None else open_image(request.image)
         small = None if picture is None else too_small(picture, height, width)
         return cls(

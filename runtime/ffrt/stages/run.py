@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -37,19 +36,16 @@ Denoising = Generator[Denoised, None, Array]
 class UnderWay:
     """The requests of one pipeline that have begun and not ended."""
 
-    _cancellations: list[Cancellation] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _cancellations: list[Cancellation] = field(default_factory=list)  # without a lock, which a fork could catch held
 
     @contextlib.contextmanager
     def include(self, cancellation: Cancellation) -> Iterator[None]:
         """A block in which a request is under way."""
-        with self._lock:
-            self._cancellations.append(cancellation)
+        self._cancellations.append(cancellation)
         try:
             yield
         finally:
-            with self._lock:
-                self._cancellations.remove(cancellation)
+            self._cancellations.remove(cancellation)
 
     def cancel(self) -> None:
         """Cancel them all."""
