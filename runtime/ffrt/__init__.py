@@ -26,6 +26,8 @@ the T-1 groups between keyframes, `B` guidance rows (conditional first), `h` and
 Every error is an `FfrtError` (tree in `ffrt.errors`).
 """
 
+import os
+
 from ffrt._version import __version__
 from ffrt.errors import (
     BundleError,
@@ -38,6 +40,8 @@ from ffrt.errors import (
     RequestError,
     VideoWriteError,
 )
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime loads; its thread makes forks hang at exit
 
 TYPE_CHECKING = False  # typing itself takes as long to load as all of this
 if TYPE_CHECKING:

@@ -24,8 +24,6 @@ from ffrt.backend.runner import Provider, SessionOptions
 from ffrt.backend.wheels import advice
 from ffrt.errors import ProviderError
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its thread makes forked children hang when they exit
-
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]
     from onnxruntime.capi._pybind_state import OrtValueVector  # type: ignore[import-untyped]
