@@ -18,6 +18,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ffrt.cli.loading import loading
 
@@ -34,7 +35,7 @@ with loading("python -m export.training" if __name__ == "__main__" else None):
     from ffrt import FfrtError
     from ffrt.files import typed_path
 
-STAGES: dict[str, Callable[[Folders, argparse.Namespace], Stage]] = {
+STAGES: dict[str, Callable[[Folders, argparse.Namespace], Stage[Any]]] = {
     "movq": lambda folders, _: MoVQStage(folders),
     "text": lambda folders, _: TextStage(folders),
     "image": lambda folders, _: KeyframeStage(folders, IMAGE),

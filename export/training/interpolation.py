@@ -6,6 +6,7 @@ Both see the same clips, skips, noise levels and disturbances, and start from th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -45,7 +46,9 @@ class InterpolationStage:
         chance = np.array([{3: 6.0, 1: 4.0}.get(skip, 1.0) for skip in SKIPS])
         self.chance = chance / chance.sum()
 
-    def error(self, model: nn.Module, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor) -> Tensor:
+    def error(
+        self, model: UntextedInterpolationUNet, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor
+    ) -> Tensor:
         """What v is off, three frames of every group ``[B*G, 12, h, w]``.
 
         ``clip`` ``[B, 4G+1, 4, h, w]``, its keyframes as the network gets them ``keys`` ``[B, G+1, 4, h, w]``, noise
@@ -57,10 +60,13 @@ class InterpolationStage:
         x = torch.cat((keys[:, :-1], noised(middle, noise, level), keys[:, 1:]), dim=2).flatten(0, 1)
         skips = torch.full((groups,), skip, device=clip.device)
         perturbation = strength.repeat_interleave(groups)
-        prediction = model(x.contiguous(memory_format=torch.channels_last), level, skips, perturbation)
-        return prediction.float() - velocity(middle, noise, level).flatten(0, 1)
+        prediction: Tensor = model(x.contiguous(memory_format=torch.channels_last), level, skips, perturbation)
+        error: Tensor = prediction.float() - velocity(middle, noise, level).flatten(0, 1)
+        return error
 
-    def batch_loss(self, model: nn.Module, runs: np.ndarray, skip: int, disturb: bool, device: torch.device) -> Tensor:
+    def batch_loss(
+        self, model: UntextedInterpolationUNet, runs: np.ndarray, skip: int, disturb: bool, device: torch.device
+    ) -> Tensor:
         """The loss of runs `[B, 4G+1, 4, h, w]` at one skip value, with keyframes disturbed or as they are."""
         clip = torch.from_numpy(runs.astype(np.float32)).to(device)
         keys = clip[:, ::4]
@@ -76,14 +82,16 @@ class InterpolationStage:
         per_group = multiscale(self.error(model, clip, keys, level, skip, strength))
         return per_group.clamp_min(1e-6).log().mean().exp()
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+    def loss(
+        self, model: UntextedInterpolationUNet, rng: np.random.Generator, batch: int, device: torch.device
+    ) -> Tensor:
         """The loss of a fresh batch that `rng` draws."""
         skip = int(rng.choice(list(SKIPS), p=self.chance))
         pool = self.latents[skip]
         return self.batch_loss(model, pool[np.sort(rng.integers(self.held_out, len(pool), batch))], skip, True, device)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def measure(self, model: UntextedInterpolationUNet, device: torch.device) -> dict[str, float]:
         """Figures on held-out data, by name."""
         with torch.random.fork_rng():
             torch.manual_seed(7)
@@ -94,7 +102,7 @@ class InterpolationStage:
                 for skip in (1, 3)
             }
 
-    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+    def exported(self, model: UntextedInterpolationUNet) -> Mapping[str, nn.Module]:
         """The trained networks, by the name of their graph."""
         return {f"{self.name}_unet": model}
 
@@ -104,9 +112,11 @@ class MaskedInterpolationStage(InterpolationStage):
 
     name = "masked_interpolation"
     start = staticmethod(start_masked)
-    unet = CONFIG.masked_interpolation
+    unet = cast(UNetConfig, CONFIG.masked_interpolation)  # the demo has one
 
-    def error(self, model: nn.Module, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor) -> Tensor:
+    def error(
+        self, model: UntextedInterpolationUNet, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor
+    ) -> Tensor:
         """What v is off, all five frames of every window ``[B*G, 20, h, w]``."""
         groups = keys.shape[1] - 1
         clean = torch.cat((clip[:, :-1:4], missing(clip), clip[:, 4::4]), dim=2)  # [B, G, 20, h, w]
@@ -118,10 +128,12 @@ class MaskedInterpolationStage(InterpolationStage):
         frames = torch.cat((x, given, mask), dim=3).flatten(0, 2)  # [B*G*5, 9, h, w]
         times, perturbation = level.repeat_interleave(groups), strength.repeat_interleave(groups * WINDOW)
         skips = torch.full((WINDOW,), skip, device=clip.device)
-        prediction = model(frames.contiguous(memory_format=torch.channels_last), times, skips, perturbation)
-        return prediction.float().reshape(-1, *clean.shape[2:]) - velocity(clean, noise, level).flatten(0, 1)
+        prediction: Tensor = model(frames.contiguous(memory_format=torch.channels_last), times, skips, perturbation)
+        error: Tensor = prediction.float().reshape(-1, *clean.shape[2:]) - velocity(clean, noise, level).flatten(0, 1)
+        return error
 
 
 def missing(clip: Tensor) -> Tensor:
     """The three frames between neighbouring keyframes of ``[B, 4G+1, 4, h, w]``: ``[B, G, 12, h, w]``."""
-    return clip[:, :-1].unflatten(1, (-1, 4))[:, :, 1:].flatten(2, 3)
+    middle: Tensor = clip[:, :-1].unflatten(1, (-1, 4))[:, :, 1:].flatten(2, 3)
+    return middle

@@ -16,9 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.errors import ConfigError
 from export.models.interpolation import UntextedInterpolationUNet
-from export.models.layers import ConditionalGroupNorm, GroupConv, ResNetBlock
-from export.training.linear_start import CONSTANT, carry, clear, lead_out, pass_through, read
+from export.models.layers import Block, ConditionalGroupNorm, GroupConv, ResNetBlock
+from export.training.linear_start import (
+    CONSTANT,
+    bias_of,
+    blocks_of,
+    carry,
+    clear,
+    lead_out,
+    pairs_of,
+    pass_through,
+    read,
+    shortcut_of,
+)
 
 KEYS, MIDDLE = 4, 12
 """Channels of one keyframe, and of the frames between; the interpolation input is left, middle, right."""
@@ -34,7 +46,7 @@ FINEST = 12
 def start_interpolation(model: UntextedInterpolationUNet, alpha_bar: Tensor, power: float) -> None:
     """Set the weights in place: v of linearly interpolated frames.
 
-    ``alpha_bar`` ``[1000]`` is the schedule, ``power`` the mean square of a latent. Raises ValueError where the widths
+    ``alpha_bar`` ``[1000]`` is the schedule, ``power`` the mean square of a latent. Raises ConfigError where the widths
     are other than those the places are counted for.
     """
     body = model.unet.body
@@ -64,16 +76,17 @@ def start_masked(model: UntextedInterpolationUNet, alpha_bar: Tensor, power: flo
         body.in_conv.weight[delta + channel, channel, 1, 1] = 1
         body.in_conv.weight[row, KEYS + channel, 1, 1] = 1
         body.in_conv.weight[row + 1, KEYS + channel, 1, 1] = -1
-    first = body.down[0].pairs[0].resnet_in
+    first = pairs_of(body.down[0])[0].resnet_in
+    blocks = blocks_of(first)
     constants = torch.tensor([22, 23, 30, 31])
-    body.in_conv.bias[constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
-    for conv in (first.shortcut, first.blocks[0].conv):
+    bias_of(body.in_conv)[constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    for conv in (shortcut_of(first), blocks[0].conv):
         conv.weight[:, constants] = 0
     always = F.one_hot(torch.tensor(model.unet.time_embed.linear2.out_features)).float()
-    hold(first.blocks[0].norm, slice(16, 32), 2, always * (1 + 2 * power / CONSTANT**2) ** 0.5, always)
+    hold(blocks[0].norm, slice(16, 32), 2, always * (1 + 2 * power / CONSTANT**2) ** 0.5, always)
 
     right, left, total = (narrow_rows(3 * KEYS)[at : at + KEYS] for at in (0, KEYS, 2 * KEYS))
-    for hop, block in enumerate(first.blocks):
+    for hop, block in enumerate(blocks):
         if hop > 0:
             hold(block.norm, slice(30), 1, always * (1 + 5 * power / CONSTANT**2) ** 0.5, always)
         share = 1 - hop / 4
@@ -81,17 +94,17 @@ def start_masked(model: UntextedInterpolationUNet, alpha_bar: Tensor, power: flo
             for channel in range(KEYS):
                 for source, part in ((total, 1.0), (right, share), (left, share)):
                     add(block.conv, source[channel], delta + channel, -part)
-            block.group_conv.merge.zero_()
+            group_conv_of(block).merge.zero_()
             continue
         clear(block.conv, range(30))
-        block.conv.bias[4:30:5] = CONSTANT
+        bias_of(block.conv)[4:30:5] = CONSTANT
         for channel in range(KEYS):
             for wave in (right, left):
                 hand_on(block.conv, (given if hop == 0 else wave)[channel], wave[channel], 1.0)
                 if hop > 0:
                     hand_on(block.conv, wave[channel], total[channel], share)
             hand_on(block.conv, (given if hop == 0 else total)[channel], total[channel], 1.0)
-        shift(block.group_conv, {0: right, 1: total, 2: left})
+        shift(group_conv_of(block), {0: right, 1: total, 2: left})
     lead_out_velocity(model, range(delta, delta + KEYS), [[(c, 1.0)] for c in range(KEYS)], alpha_bar, power)
 
 
@@ -104,14 +117,16 @@ def lead_out_velocity(
 ) -> None:
     """Make ``v = d / sqrt(1 - a) - g x`` at the end: the signals of d, and what sum of signals each x is."""
     body, count = model.unet.body, len(deltas)
-    enter, middle, leave = (
-        body.up[-1].pairs[0].resnet_out,
-        body.up[-1].pairs[-1].resnet_in,
-        body.up[-1].pairs[-1].resnet_out,
+    pairs = pairs_of(body.up[-1])
+    enter, middle, leave = pairs[0].resnet_out, pairs[-1].resnet_in, pairs[-1].resnet_out
+    middle_end, leave_end = blocks_of(middle)[-1].conv, blocks_of(leave)[-1].conv
+    widths = (
+        blocks_of(enter)[-1].conv.out_channels,
+        blocks_of(leave)[0].conv.out_channels,
+        body.out_norm.num_channels,
     )
-    widths = (enter.blocks[-1].conv.out_channels, leave.blocks[0].conv.out_channels, body.out_norm.num_channels)
     if body.groups != 8 or widths != (80, 40, 64):
-        raise ValueError(f"wanted 8 groups and a last level of (80, 40, 64) channels, got {body.groups} and {widths}")
+        raise ConfigError(f"wanted 8 groups and a last level of (80, 40, 64) channels, got {body.groups} and {widths}")
     seen = embeddings(model)
     noise = (1 - alpha_bar).sqrt()
     size = alpha_bar * power + 1 - alpha_bar  # mean square of x
@@ -119,31 +134,33 @@ def lead_out_velocity(
     lead_out(body, dict(zip(deltas, out, strict=True)), range(-(-count // 2)))
     last = (1 + 2 / CONSTANT**2) ** 0.5  # what v, of mean square 1, takes of itself in the last norm
 
-    clear(enter.shortcut, deltas)  # d goes on as pairs alone
+    clear(shortcut_of(enter), deltas)  # d goes on as pairs alone
     growth = noise.clamp_min(float(noise[FINEST])) ** -0.25  # by four norms in turn
     spread(enter, 50, [[(signal, 1.0)] for signal in deltas])
     lead_through(middle, 50, count, seen, noise.square(), [growth * last**0.25] * 4)
     for source, row in zip(narrow_rows(count), deltas, strict=True):
-        add(middle.blocks[-1].conv, source, row, 1.0)
+        add(middle_end, source, row, 1.0)
 
     ones = torch.ones_like(noise)
     spread(enter, 20, noised)
     lead_through(leave, 20, count, seen, size, [ones, ones, ones, last * (1 - alpha_bar.sqrt()) / noise])
     for index, (source, row) in enumerate(zip(narrow_rows(count), out, strict=True)):
-        hand_on(leave.blocks[-1].conv, source, row, -1.0)
+        hand_on(leave_end, source, row, -1.0)
         read(body, index, row, 1.0)
 
 
 def spread(block: ResNetBlock, first: int, sums: Sequence[Sequence[tuple[int, float]]]) -> None:
     """The shortcut gives sums of signals as pairs from row ``first`` on, four in a group of 10 with two constants."""
     rows = range(first, first + 10 * -(-len(sums) // 4))
-    clear(block.shortcut, rows)
+    shortcut = shortcut_of(block)
+    bias = bias_of(shortcut)
+    clear(shortcut, rows)
     for end in rows[9::10]:
-        block.shortcut.bias[end - 1], block.shortcut.bias[end] = CONSTANT, -CONSTANT
+        bias[end - 1], bias[end] = CONSTANT, -CONSTANT
     for row, signals in zip(wide_rows(first, len(sums)), sums, strict=True):
         for signal, share in signals:
-            block.shortcut.weight[row, signal] = share
-            block.shortcut.weight[row + 1, signal] = -share
+            shortcut.weight[row, signal] = share
+            shortcut.weight[row + 1, signal] = -share
 
 
 def lead_through(
@@ -155,18 +172,25 @@ def lead_through(
     """
     wide, narrow = wide_rows(first, count), narrow_rows(count)
     filled = 5 * -(-count // 2)
-    for index, (one, factor) in enumerate(zip(block.blocks, factors, strict=True)):
+    for index, (one, factor) in enumerate(zip(blocks_of(block), factors, strict=True)):
         held, constants = (slice(first, first + 10 * -(-count // 4)), 2) if index == 0 else (slice(filled), 1)
         own = (1 + (4 if index == 0 else 5) * power / CONSTANT**2).sqrt()  # what they take of themselves in the norm
         hold(one.norm, held, constants, following(seen, factor * own), following(seen, factor))
         power = power * factor.square()
-        one.group_conv.merge.zero_()
+        group_conv_of(one).merge.zero_()
         if index == 3:  # what the last convolution, which `carry` has cleared, makes of them is the caller's
             continue
         clear(one.conv, range(filled))
-        one.conv.bias[4:filled:5] = CONSTANT
+        bias_of(one.conv)[4:filled:5] = CONSTANT
         for source, row in zip(wide if index == 0 else narrow, narrow, strict=True):
             hand_on(one.conv, source, row, 1.0)
+
+
+def group_conv_of(block: Block) -> GroupConv:
+    """The convolution over groups of a block of an interpolation network."""
+    if block.group_conv is None:
+        raise ConfigError("wanted a block with a convolution over groups")
+    return block.group_conv
 
 
 def hold(norm: ConditionalGroupNorm, rows: slice, constants: int, scale: Tensor, shift: Tensor) -> None:
@@ -212,8 +236,8 @@ def shift(group_conv: GroupConv, taps: dict[int, list[int]]) -> None:
     """Pairs at these rows come from the frame before (0), the same (1) or the next (2); constants stay."""
     group_conv.merge.fill_(1)
     group_conv.conv.weight[:30] = 0
-    group_conv.conv.bias[:30] = 0
-    group_conv.conv.bias[4:30:5] = CONSTANT
+    bias_of(group_conv.conv)[:30] = 0
+    bias_of(group_conv.conv)[4:30:5] = CONSTANT
     for tap, rows in taps.items():
         for row in [place for first in rows for place in (first, first + 1)]:
             group_conv.conv.weight[row, row, tap, 0] = 1
@@ -252,4 +276,5 @@ def following(seen: Tensor, wanted: Tensor) -> Tensor:
     """The shares ``[E + 1]`` whose sum is nearest to ``wanted`` ``[1000]`` at all times."""
     features = seen.double()
     ridge = 1e-6 * len(features) * torch.eye(features.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(features.T @ features + ridge, features.T @ wanted.double()).float()
+    shares: Tensor = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted.double())
+    return shares.float()

@@ -96,7 +96,7 @@ class KeyframeStage:
         self.model.text.encoder.requires_grad_(False)
 
     def context(
-        self, model: nn.Module, captions: list[str], drop: Tensor, device: torch.device
+        self, model: TextToVideo, captions: list[str], drop: Tensor, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """``[B, L, D]`` and its mask; rows where ``drop`` is true become the null row."""
         ids, mask = tokens(self.tokenizer, captions, device)
@@ -117,7 +117,7 @@ class KeyframeStage:
 
     def errors(
         self,
-        model: nn.Module,
+        model: TextToVideo,
         clean: Tensor,
         levels: tuple[Tensor, Tensor],
         text: tuple[Tensor, Tensor],
@@ -132,11 +132,11 @@ class KeyframeStage:
         x = noised(clean, noise, level)
         flat = (x.flatten(0, 1) if self.video else x).contiguous(memory_format=torch.channels_last)
         prediction = model.unet(flat, told, *text, None if positions is None else positions.to(clean.device))
-        error = prediction.float().reshape(clean.shape) - velocity(clean, noise, level)
+        error: Tensor = prediction.float().reshape(clean.shape) - velocity(clean, noise, level)
         return error.flatten(1).square().mean(1)
 
     def batch_loss(
-        self, model: nn.Module, chosen: list[int], stride: int, rng: np.random.Generator, device: torch.device
+        self, model: TextToVideo, chosen: list[int], stride: int, rng: np.random.Generator, device: torch.device
     ) -> Tensor:
         """The weighed error of v of these clips, with captions, levels and noise drawn anew."""
         rows = len(chosen)
@@ -148,21 +148,21 @@ class KeyframeStage:
         errors = self.errors(model, clean, (level, told), text, positions)
         return (errors * self.lesson.levels.weight(level)).mean()
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+    def loss(self, model: TextToVideo, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         """The loss of one step: ``batch`` clips or pictures, or as many frames of more clips."""
         stride = int(rng.choice(self.lesson.strides))
         chosen = rng.integers(len(self.clips), size=batch * stride)
         return self.batch_loss(model, [int(i) for i in np.sort(chosen)], stride, rng, device)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def measure(self, model: TextToVideo, device: torch.device) -> dict[str, float]:
         """The one-step table: mean squared error of v on held-out clips (or frames) by time index, as ``v650``."""
         if self.video:
             latents, clips = self.held_out[:MEASURED_CLIPS], self.held_out_clips[:MEASURED_CLIPS]
         else:  # another moment of each, so that all angles come
-            rows = [(i % len(self.held_out), 7 * i % self.held_out.shape[1]) for i in range(MEASURED_FRAMES)]
-            latents = np.stack([self.held_out[i, t] for i, t in rows])
-            clips = [self.held_out_clips[i] for i, _ in rows]
+            moments = [(i % len(self.held_out), 7 * i % self.held_out.shape[1]) for i in range(MEASURED_FRAMES)]
+            latents = np.stack([self.held_out[i, t] for i, t in moments])
+            clips = [self.held_out_clips[i] for i, _ in moments]
         positions = torch.arange(latents.shape[1]) * (CONFIG.position_range // latents.shape[1])
         size = 4 if self.video else 64
         found = {}
@@ -181,6 +181,6 @@ class KeyframeStage:
                 found[f"v{time}"] = float(torch.cat(errors).mean())
         return found
 
-    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+    def exported(self, model: TextToVideo) -> Mapping[str, nn.Module]:
         """What a bundle takes of the model."""
         return {"text_encoder": model.text, "keyframe_unet": model.unet}

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from export.checkpoints.weights import WEIGHTS, save_half
 from export.training.curves import plot, progress
 from export.training.precision import half_precision
-from export.training.stages import Stage
+from export.training.stages import M, Stage
 from ffrt.output.whole_file import check_file, whole_file
 
 WARMUP_STEPS = 100
@@ -83,15 +83,24 @@ def share_gradients(parameters: list[nn.Parameter]) -> None:
         grad.copy_(mean.view_as(grad))
 
 
-class Training:
+def in_channels_last(model: nn.Module) -> None:
+    """Lay the weights of convolutions out with the channels last, in place."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+class Training(Generic[M]):
     """A stage on its way: model, averaged weights, optimiser, history, and the checkpoint that they go on from."""
 
-    def __init__(self, stage: Stage, settings: Settings) -> None:
+    def __init__(self, stage: Stage[M], settings: Settings) -> None:
         self.stage, self.settings = stage, settings
         self.device = torch.device(settings.device)
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         model = stage.model.to(self.device)
-        self.model: nn.Module = model.to(memory_format=torch.channels_last) if self.device.type == "cpu" else model
+        if self.device.type == "cpu":
+            in_channels_last(model)
+        self.model = model
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -189,7 +198,7 @@ class Training:
             plot(self.history, part, name)
 
 
-def train(stage: Stage, settings: Settings) -> None:
+def train(stage: Stage[M], settings: Settings) -> None:
     """Run one stage from its last checkpoint to ``settings.steps`` and leave its weights.
 
     Ctrl-C and SIGTERM keep a checkpoint and raise SystemExit with 130.

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ffrt.cli.loading import loading
 
@@ -70,7 +71,7 @@ def left(chapters: Sequence[Chapter], run: Path) -> Iterator[Chapter]:
             print(f"{chapter.name}: done", file=sys.stderr)
 
 
-def stage_of(chapter: Chapter, folders: Folders) -> Stage:
+def stage_of(chapter: Chapter, folders: Folders) -> Stage[Any]:
     """The stage, with what it needs encoded."""
     if chapter.lesson is None:
         return TextStage(folders)

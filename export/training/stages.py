@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,22 +33,26 @@ class Folders:
     weights: Path
 
 
-class Stage(Protocol):
+M = TypeVar("M", bound=nn.Module)
+"""The model of a stage."""
+
+
+class Stage(Protocol[M]):
     """One stage: a model, its loss on a fresh batch, and figures on held-out data."""
 
     name: str
-    model: nn.Module
+    model: M
     steps: int
     batch: int
     lr: float
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+    def loss(self, model: M, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         """The loss of a fresh batch that `rng` draws."""
 
-    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def measure(self, model: M, device: torch.device) -> dict[str, float]:
         """Figures on held-out data, by name."""
 
-    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+    def exported(self, model: M) -> Mapping[str, nn.Module]:
         """The trained networks, by the name of their graph."""
 
 
@@ -124,7 +128,7 @@ class MoVQStage:
         """``count`` clips, one random moment of each: ``[count, 3, 128, 128]`` in -1..1."""
         return torch.cat([render(sample_clip(rng), rng.uniform(0.0, 7.5, 1)) for _ in range(count)])
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+    def loss(self, model: MoVQ, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         """The loss of a fresh batch that `rng` draws."""
         image = self.frames(rng, batch).to(device).contiguous(memory_format=torch.channels_last)
         latent = model.encoder(image)
@@ -133,12 +137,12 @@ class MoVQStage:
         return F.mse_loss(model.decoder(noisy).float(), image) + outside
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def measure(self, model: MoVQ, device: torch.device) -> dict[str, float]:
         """Figures on held-out data, by name."""
         image = self.frames(np.random.default_rng(99), 32).to(device)
         latent, decoded = model(image)
         return {"psnr_db": psnr(decoded, image), "latent_std": float(latent.std())}
 
-    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+    def exported(self, model: MoVQ) -> Mapping[str, nn.Module]:
         """The trained networks, by the name of their graph."""
         return {"movq_encoder": model.encoder, "movq_decoder": model.decoder}

@@ -73,7 +73,7 @@ class TextStage:
         self.tokenizer = tokenizer_in(folders)
         self.model = ReadingText()
 
-    def answers(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> list[Tensor]:
+    def answers(self, model: ReadingText, rng: np.random.Generator, batch: int, device: torch.device) -> list[Tensor]:
         """Cross-entropy and accuracy of every attribute on captions of random clips."""
         clips = [sample_clip(rng) for _ in range(batch)]
         logits = model(*tokens(self.tokenizer, [caption(clip, rng) for clip in clips], device))
@@ -84,16 +84,16 @@ class TextStage:
             found.append(torch.stack((F.cross_entropy(logits[name], truth), right)))
         return found
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
+    def loss(self, model: ReadingText, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         """Cross-entropy of one step's captions."""
         return torch.stack([loss for loss, _ in self.answers(model, rng, batch, device)]).sum()
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def measure(self, model: ReadingText, device: torch.device) -> dict[str, float]:
         """The share of right answers, by attribute."""
         found = self.answers(model, np.random.default_rng(99), 512, device)
         return {f"{name}_right": float(right) for name, (_, right) in zip(ATTRIBUTES, found, strict=True)}
 
-    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
+    def exported(self, model: ReadingText) -> Mapping[str, nn.Module]:
         """What a bundle takes of the model."""
-        return {"text_encoder": model.get_submodule("text")}
+        return {"text_encoder": model.text}
