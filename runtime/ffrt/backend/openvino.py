@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,9 @@ quarter faster, and may compute in bfloat16. Others, for text and noise levels, 
 once per request, and tables of a noise level in bfloat16 would cost 9 dB of the video."""
 COMPILED_SHAPES = 2
 """How many input shapes stay compiled. A video at 30 fps needs two: the 8 fps pass and the windowed pass."""
+
+_TELEMETRY = "openvino_telemetry"
+_IMPORTING = threading.Lock()
 
 
 class _Request(Protocol):
@@ -57,7 +62,7 @@ class OpenVinoSession:
     device = "cpu"
 
     def __init__(self, path: Path, name: str, settings: Mapping[str, str], *, dtype: str, kept: int) -> None:
-        import openvino
+        openvino = _package()
         from openvino.frontend import FrontEndManager
 
         self._process = os.getpid()
@@ -180,9 +185,25 @@ def _core() -> Any:
     Each core gives the thread a stack for signals; when several end in another order than they began, one leaves a
     stack that is gone, and the next Ctrl-C would crash.
     """
-    import openvino
+    return _package().Core()
 
-    return openvino.Core()
+
+def _package() -> Any:
+    """OpenVINO's package, imported without `openvino_telemetry`, in whose place it then uses a stub of its own.
+
+    With it the import alone writes an identifier into the home folder and tells Google Analytics of itself.
+    """
+    with _IMPORTING:
+        if "openvino" not in sys.modules:
+            hidden = sys.modules.get(_TELEMETRY)
+            sys.modules[_TELEMETRY] = cast(ModuleType, None)  # an import of it is then an ImportError
+            try:
+                importlib.import_module("openvino")
+            finally:
+                del sys.modules[_TELEMETRY]
+                if hidden is not None:
+                    sys.modules[_TELEMETRY] = hidden
+        return importlib.import_module("openvino")
 
 
 def _numbered(array: NDArray[Any]) -> NDArray[Any]:
