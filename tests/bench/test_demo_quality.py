@@ -97,6 +97,19 @@ def test_truth_scores_full_and_its_linear_interpolation_gains_nothing(record: di
     assert met["colour right"] and met["MoVQ reconstruction"] and not met["interpolation 2 to 8 fps, over linear"]
 
 
+def test_keyframes_do_not_count_as_frames_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are right by themselves, so a mean with them would flatter every method."""
+
+    class Off(Renderer):
+        def decode(self, latents: NDArray[np.generic], fps: int) -> Shown:
+            frames = super().decode(latents, fps).frames
+            frames[np.arange(len(frames)) % 4 != 0] ^= 16  # what lies between is 16 levels off, everywhere
+            return Shown(frames)
+
+    found = interpolation(Off([], {}), held_out(1), "2 to 8 fps", SAMPLING)
+    assert found["all"]["autoencoder"] == pytest.approx(20 * np.log10(255 / 16), abs=0.01)
+
+
 def test_a_wrong_clip_is_counted_and_listed() -> None:
     drawn = cases(4)
     other = {"red": "blue"}.get(drawn[1].colour, "red")

@@ -87,6 +87,14 @@ def test_a_whole_run_on_footage_writes_its_record(
     assert (picture.width, picture.height) == (3 * (3 * 32 + 2 + 5 * 34), rows * 34)
 
 
+def test_the_distance_to_the_autoencoder_is_of_the_frames_between_alone() -> None:
+    exact = np.full((9, 8, 8, 3), 100, np.uint8)
+    off = exact.copy()
+    off[np.arange(9) % 4 != 0] += 16
+    found = real_footage.scores(["psnr_db"], {"autoencoder": exact, "group": off}, exact)
+    assert found["group"]["to_autoencoder_db"] == pytest.approx(20 * np.log10(255 / 16), abs=0.01)
+
+
 def test_a_partial_run_on_footage_writes_where_asked_and_names_what_is_absent(
     package: Path, tiny: Bundle, ship: Callable[[Bundle], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,6 +164,29 @@ def test_a_wrong_graph_is_caught(exported: Path) -> None:
         parity.compare("movq_decoder", other, graph, draws(SMALL, "movq_decoder"), 1)
 
 
+class Offset:
+    """A graph whose output is off by a share of it."""
+
+    input_names = ("x",)
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"y": feed["x"] * (1 + self.share)}
+
+
+def test_a_graph_may_differ_by_a_thousandth_and_no_more() -> None:
+    def draw(_: int) -> tuple[torch.Tensor]:
+        return (torch.linspace(-1, 1, 100),)
+
+    assert parity.compare("a", torch.nn.Identity(), Offset(0.9e-3), draw, 1).relative_rms == pytest.approx(
+        0.9e-3, rel=1e-3
+    )
+    with pytest.raises(ParityError, match=r"a\.y: expected a relative RMS error of at most 0\.001"):
+        parity.compare("a", torch.nn.Identity(), Offset(1.1e-3), draw, 1)
+
+
 @pytest.mark.parametrize("name", SMALL_GRAPHS)
 def test_the_demo_bundle_is_what_its_weights_say(name: str) -> None:
     config = PRESETS["demo"]

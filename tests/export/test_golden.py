@@ -182,6 +182,8 @@ def test_the_checker_builds_other_configurations(
     with torch.no_grad():
         y = unet(*list(given.values())[:4], given["temporal_positions"][:3]).numpy()
     released = dict(released_unet_key(key, value) for key, value in state.items())
+    over_time = [key for key in released if ".temporal_resnet_blocks." in key and key.endswith(".2.weight")]
+    assert over_time and all(released[key].shape[3:] == (1, 1) for key in over_time), "as released: [out, in, k, 1, 1]"
     np.savez(
         tmp_path / "other.npz",
         config=np.frombuffer(json.dumps(config).encode(), np.uint8),

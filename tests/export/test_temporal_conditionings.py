@@ -76,6 +76,21 @@ def test_an_untrained_one_changes_nothing_and_a_trained_one_sees_other_frames(te
     assert not same(trained(*given, positions + 7), clip)
 
 
+def test_layers_attend_over_time_before_the_feed_forward() -> None:
+    """The paper's order inside one transformer layer: attention in space, attention over time, feed-forward."""
+    trained, order = unet("Conv1dAttn1dLayers", True), []
+    level = next(level for level in trained.body.down if level.temporal_attention is not None)
+    watched = {
+        "space": level.self_attention.attention,
+        "time": level.temporal_attention,
+        "feed": level.self_attention.feed_forward,
+    }
+    for name, module in watched.items():
+        module.register_forward_hook(lambda *_, name=name: order.append(name))
+    trained(*inputs(), torch.arange(FRAMES) * 12)
+    assert order == ["space", "time", "feed"]
+
+
 @pytest.mark.parametrize(
     ("temporal", "count"),
     [

@@ -344,6 +344,22 @@ def test_every_step_of_mixed_strides_shows_as_many_frames(
     assert min(shown.count(kind) for kind in set(shown)) >= 8
 
 
+def test_a_tenth_of_the_captions_is_left_out(folders: stages.Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = KeyframeStage(folders, dataclasses.replace(IMAGE, clips=40))
+    dropped: list[Tensor] = []
+
+    def record(_: nn.Module, captions: list[str], drop: Tensor, __: torch.device) -> tuple[Tensor, Tensor]:
+        dropped.append(drop)
+        return torch.zeros(len(captions), 1, 4), torch.ones(len(captions), 1)
+
+    monkeypatch.setattr(stage, "context", record)
+    monkeypatch.setattr(stage, "errors", lambda _, clean, *__: torch.zeros(len(clean)))
+    torch.manual_seed(0)
+    for seed in range(40):
+        stage.loss(stage.model, np.random.default_rng(seed), 32, torch.device("cpu"))
+    assert float(torch.cat(dropped).float().mean()) == pytest.approx(0.1, abs=0.025)
+
+
 def test_processes_share_their_gradients(tmp_path: Path) -> None:
     program = (
         "import torch\nfrom torch import distributed, nn\nfrom export.training.loop import share_gradients\n"

@@ -95,6 +95,20 @@ def test_attention_to_one_token_is_a_constant(visible: list[int], rows: int) -> 
 BIASED = (
     "out = MatMul (joined, wo) biased = Add (out, bias) shaped = Reshape (biased, size) prediction = Add (x, shaped)"
 )
+
+
+def rows_that_differ(of: str) -> ir.Model:
+    """One token is visible in every row of two, but another one, or with other numbers, in the second."""
+    model = attention([1, 0, 0])
+    name, values = {
+        "fixed_mask": ("null_mask", np.array([[1, 0, 0], [0, 1, 0]], bool)),
+        "fixed": ("null", normal(2, 3, 4, scale=3)),
+    }[of]
+    model.graph.initializers[name].const_value = ir.tensor(values, name=name)
+    model.graph.initializers[name].shape = ir.Shape(values.shape)
+    return model
+
+
 NOT_CONSTANT: dict[str, Callable[[], ir.Model]] = {
     "two tokens": lambda: attention([1, 1, 0]),
     "no token": lambda: attention([0, 0, 0]),
@@ -102,6 +116,8 @@ NOT_CONSTANT: dict[str, Callable[[], ir.Model]] = {
     "a mask that is an input": lambda: attention([1, 0, 0], mask="text_mask"),
     "a mask the other way round": lambda: attention([1, 0, 0], where="Where (hidden, scores, lowest)"),
     "a number that hides nothing": lambda: attention([1, 0, 0], fill=-1.0),
+    "another token in each row": lambda: rows_that_differ("fixed_mask"),
+    "other numbers in each row": lambda: rows_that_differ("fixed"),
     "a bias behind the output": lambda: attention([1, 0, 0], behind=BIASED),
 }
 

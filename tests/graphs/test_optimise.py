@@ -185,6 +185,23 @@ def test_a_bundle_is_not_written_into_another(own_bundle: Bundle) -> None:
     assert sorted(own_bundle.folder.iterdir()) == before
 
 
+ALWAYS = ["fold_merge", "merge_pointwise", "constant_attention", "join_modulation", "drop_neutral"]
+RUN: dict[str, list[str]] = {
+    "cpu": ["layer_norm", "fuse_attention", "single_token_attention", "masked_temporal", "split"],
+    "cuda": ["fuse_attention", "fuse_group_norm", "channels_last_views", "split", "pad_text"],
+    "openvino": ["channels_last_views", "split", "pad_text"],
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_passes_of_a_provider(provider: str) -> None:
+    assert names_of(provider) == [*ALWAYS, *RUN[provider]]
+
+
+def test_the_passes_that_run_where_they_are_asked_for() -> None:
+    assert ON_REQUEST == ("scale_streams", "int8_text")
+
+
 def test_a_bundle_is_optimised_once(tiny: Bundle, empty: Path) -> None:
     once = optimise(tiny, empty / "once", verify=False)
     with pytest.raises(BundleError, match="once is optimised for 'cpu'; give the one it was made from"):

@@ -45,6 +45,20 @@ def test_frames_rate_and_metadata_come_back(tmp_path: Path, suffix: str, floor_d
             assert (stream.codec_context.colorspace, stream.codec_context.color_range) == (1, 1)
 
 
+@pytest.mark.parametrize("fps", [2, 8, 30, 50])
+def test_every_frame_of_a_gif_is_shown_as_long_as_the_rate_says(tmp_path: Path, fps: int) -> None:
+    from PIL import Image
+
+    Video.from_frames(circle(17), fps).save(tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as image:
+        shown = []
+        for index in range(16):  # the last one has nothing behind it
+            image.seek(index)
+            shown.append(image.info["duration"])
+    assert all(abs(ms - 1000 / fps) < 10 for ms in shown), shown  # a gif counts in hundredths of a second
+    assert abs(sum(shown) - 16 * 1000 / fps) < 10
+
+
 def test_mp4_has_its_index_first(tmp_path: Path) -> None:
     Video.from_frames(circle(3), 8).save(tmp_path / "a.mp4")
     data = (tmp_path / "a.mp4").read_bytes()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ffrt.errors import FfrtError, RequestError, VideoWriteError
 from ffrt.media.video_file import SUFFIXES
+from ffrt.media.writers import AvWriter
 from ffrt.video import Video
 from tests.runtime.clips import circle, environment, run_python, saved_files
 
@@ -70,6 +71,17 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, suffix: str,
     path = tmp_path / f"a{suffix}"
     assert "refused:" in run_python(program, str(path), str(limit))
     assert saved_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
+def test_a_frame_that_a_muxer_has_lost_is_missed(tmp_path: Path, suffix: str) -> None:
+    """Formats that end in an index may drop the error of a full disk, so frames are counted in the finished file."""
+    writer = AvWriter(tmp_path / "a", suffix, 64, 96, 8, {})
+    for frame in circle(3):
+        writer.add(frame)
+    writer.count += 1
+    with pytest.raises(OSError, match="3 of 4 frames reached the disk"):
+        writer.finish()
 
 
 def test_no_space_left_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

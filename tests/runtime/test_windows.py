@@ -34,6 +34,27 @@ def test_8_fps_is_never_cut_and_30_fps_is() -> None:
     assert [len(windows(groups, WINDOW_GROUPS, HALO_GROUPS)) for groups in (15, 16, 60)] == [1, 1, 5]
 
 
+def test_every_group_of_a_long_clip_sees_two_neighbours_on_both_sides() -> None:
+    """What one group takes from its neighbours fades with the distance: with one of them the seams are visible."""
+    for seen, core in windows(240, WINDOW_GROUPS, HALO_GROUPS):
+        assert core.start - seen.start >= 2 or seen.start == 0
+        assert seen.stop - core.stop >= 2 or seen.stop == 240
+
+
+def test_every_pass_tells_the_network_how_many_frames_it_leaves_out(pipe: Pipeline) -> None:
+    config, told = pipe.bundle.interpolation, []
+
+    def network(feed: dict) -> dict:
+        told.append(set(feed["skip_frames"].tolist()))
+        return {"prediction": np.zeros((len(feed["x"]), 12, 4, 4), np.float32)}
+
+    latents = np.zeros((3, 4, 4, 4), np.float32)
+    for one_pass in config.passes:
+        noise = normal_noise(7, 2, noise_shape("group", latents.shape))
+        drain(interpolation_steps(network, config, one_pass, latents, noise, Sampling(2, 0.0, "ddim")))
+    assert told == [{3}, {3}, {1}, {1}]
+
+
 def interpolate(pipe: Pipeline, latents: np.ndarray, window: int | None, halo: int) -> tuple[np.ndarray, list[int]]:
     """Frames from one pass, and the groups of every call of the network."""
     config, graph, calls = pipe.bundle.interpolation, pipe.graph("interpolation_unet"), []

@@ -15,8 +15,10 @@ import pytest
 
 from ffrt import Bundle, Pipeline
 from ffrt.backend import parts
+from ffrt.backend.arrays import DeviceArray, Tensor, on_host
 from ffrt.backend.graph import Graph
-from ffrt.backend.onnxruntime import OnnxRuntimeSession
+from ffrt.backend.onnxruntime import OnnxRuntimeSession, device_array
+from ffrt.backend.parts import Parts
 from ffrt.bundle import GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, GraphInputError, ProviderError
 from ffrt.families import KANDINSKY_1_0
@@ -100,6 +102,37 @@ def test_other_sizes_are_other_requests(apart: Bundle, tiny: Bundle) -> None:
     for rows, frames, side in ((2, 3, 2), (1, 3, 2), (1, 1, 4), (2, 3, 2)):
         given = feed(1, 7.0, frames, rows, side)
         same(split(given), plain(given))
+
+
+class Recorder:
+    """A part that gives back nothing but zeros, and remembers what it was run on."""
+
+    provider, device = "cpu", "cpu"
+
+    def __init__(self, before: str, behind: str) -> None:
+        self.inputs, self.outputs = [Tensor(before, "float32", None)], [Tensor(behind, "float32", None)]
+        self.ran: list[tuple[np.dtype, tuple[int, ...]]] = []
+
+    def device_array(self, array: np.ndarray) -> DeviceArray:
+        return device_array(array, "cpu")
+
+    def run_on_device(self, feed: Feed, outputs: list[str], cancellation: object = None) -> dict[str, DeviceArray]:
+        value = on_host(feed[self.inputs[0].name])
+        self.ran.append((value.dtype, value.shape))
+        return {name: self.device_array(np.zeros(1, np.float32)) for name in outputs}
+
+
+@pytest.mark.parametrize("other", [np.arange(8, dtype=np.float32).reshape(2, 4), np.arange(8.0).reshape(2, 2, 2)])
+def test_what_differs_in_shape_or_dtype_alone_is_another_input(other: np.ndarray) -> None:
+    """Equal bytes in another shape, equal numbers of another dtype: neither gets what was kept for the first."""
+    one = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    text, step = Recorder("context", "text"), Recorder("text", "prediction")
+    specs = (PartSpec(TEXT, ("context",), ("text",)), PartSpec(STEP, ("text",), ("prediction",)))
+    contract = [spec for spec in KANDINSKY_1_0.contract["keyframe_unet"][0] if spec.name == "context"]
+    whole = Parts("keyframe_unet", contract, list(zip(specs, (text, step), strict=True)), lambda *_: text)
+    for context in (one, one, other, one, other):
+        whole.run_on_device({"context": context}, ["prediction"])
+    assert text.ran == [(one.dtype, one.shape), (other.dtype, other.shape)]
 
 
 def test_a_device_array_that_was_written_over_is_seen(apart: Bundle, tiny: Bundle) -> None:

@@ -7,14 +7,17 @@ import io
 import logging
 import sys
 import threading
+from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from ffrt import Bundle, GraphInputError, OutOfMemoryError, ProviderError
 from ffrt.backend.arrays import DeviceArray
 from ffrt.backend.graph import Graph
 from ffrt.backend.onnxruntime import OnnxRuntimeSession
+from ffrt.backend.processors import processors
 from ffrt.backend.providers import CPU, CUDA, PROVIDERS
 from ffrt.backend.session import Session
 
@@ -105,6 +108,28 @@ def test_opening_graphs_leaves_stdout_to_the_program(tiny: Bundle, monkeypatch: 
         opening.set()
         watcher.join()
     assert all(seen) and len(seen) > 0 and own.getvalue() == ""
+
+
+@pytest.mark.parametrize(("threads", "spins"), [(None, True), (1, True), (1 + processors().count, False)])
+def test_threads_spin_while_they_are_alone_and_never_after_a_run(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, threads: int | None, spins: bool
+) -> None:
+    """A neighbour pays for a spinning thread with a processor."""
+    seen: list[ort.SessionOptions] = []
+    real = ort.InferenceSession
+
+    def opened(path: str, options: ort.SessionOptions, **others: Any) -> ort.InferenceSession:
+        seen.append(options)
+        return real(path, options, **others)
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    Graph(tiny, "movq_decoder", provider="cpu", threads=threads)
+    assert seen[0].get_session_config_entry("session.force_spinning_stop") == "1"
+    if spins:
+        with pytest.raises(RuntimeError, match="does not have configuration"):
+            seen[0].get_session_config_entry("session.intra_op.allow_spinning")
+    else:
+        assert seen[0].get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_auto_says_in_the_log_why_it_took_the_cpu(
