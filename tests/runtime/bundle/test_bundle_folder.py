@@ -27,6 +27,18 @@ def decoded(bundle: Bundle, **options: str) -> np.ndarray:
     return Graph(bundle, "movq_decoder", **{"provider": "cpu", **options})({"latent": LATENT})["image"]
 
 
+def test_a_bit_that_is_turned_in_any_listed_file_is_refused(linked: Bundle) -> None:
+    assert {Path(name).suffix for name in linked.files} == {".onnx", ".safetensors", ".json", ""}
+    for name in linked.files:
+        path = linked.folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(BundleError, match=rf"{name}: sha256 .* the file was changed"):
+            open_bundle(linked.folder)
+        path.write_bytes(whole)
+    assert open_bundle(linked.folder).digest == linked.digest
+
+
 def test_the_cache_of_hugging_face_is_a_bundle(linked: Bundle, tmp_path: Path) -> None:
     """There a snapshot is a folder of links to files that are named by digest."""
     want = decoded(linked)
