@@ -130,3 +130,12 @@ def test_every_floor_keeps_onnx_runtime_from_calling_its_maker() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120, check=False
     )
     assert done.stdout.splitlines() == ["ffrt 1", "graphs 1", "export 1", "bench 1"], done.stderr
+
+
+def test_the_package_changes_nothing_of_the_process() -> None:
+    """Filters of warnings, streams, logging and the like belong to the program; the command may handle signals."""
+    ours = {"catch_warnings", "simplefilter", "filterwarnings", "redirect_stdout", "redirect_stderr", "basicConfig"}
+    ours |= {"seterr", "setlocale", "chdir", "umask", "setrecursionlimit", "set_int_max_str_digits"}
+    for file in sources("runtime/ffrt"):
+        names = [node.attr for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Attribute)]
+        assert not ours & set(names), file

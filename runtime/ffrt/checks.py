@@ -6,7 +6,7 @@ Nothing is rounded or converted but NumPy's numbers to Python's.
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,6 +47,30 @@ def rate(value: object, rates: Collection[int]) -> int:
     raise RequestError(f"fps: expected one of {list(rates)}, the rates of this bundle, got {describe(value)}")
 
 
+def flag(name: str, value: object) -> bool:
+    """True or False, NumPy's too; what is merely true or false is rejected."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise RequestError(f"{name}: expected True or False, got {describe(value)}")
+
+
+def function(name: str, value: object) -> None:
+    """Something that can be called."""
+    if not callable(value):
+        raise RequestError(f"{name}: expected a function, got {describe(value)}")
+
+
+def texts(name: str, value: object) -> dict[str, str]:
+    """A mapping of texts to texts that UTF-8 can hold."""
+    if not isinstance(value, Mapping):
+        raise RequestError(f"{name}: expected a mapping of text to text, got {type(value).__name__}")
+    for key, item in value.items():
+        if not isinstance(key, str) or not isinstance(item, str):
+            raise RequestError(f"{name}: expected a mapping of text to text, got {describe(key)}: {describe(item)}")
+        unicode(name, key), unicode(name, item)
+    return dict(value)
+
+
 def prompt(name: str, value: object) -> str:
     """Text with something in it, of at most 10,000 characters, that UTF-8 can hold."""
     if not isinstance(value, str):
@@ -65,6 +89,11 @@ def unicode(name: str, value: str) -> str:
     except UnicodeEncodeError as error:
         raise RequestError(f"{name}: expected text that UTF-8 can hold, got {value[:80]!a} ({error})") from None
     return value
+
+
+def negative_prompt(value: object) -> str | None:
+    """As `prompt`; the empty text is none, as the metadata of a video without one say it."""
+    return None if value is None or (isinstance(value, str) and not value) else prompt("negative_prompt", value)
 
 
 def noise(value: object, draws: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ FfrtError
 ├── OutOfMemoryError   a request needs more memory than is free
 ├── OutputError        an output cannot go where it was asked to; what is there stays
 │   └── VideoWriteError    a video could not be written; no partial file is left behind
+├── PackageError       a package that ffrt needs is not installed; says what to type
 ├── ProviderError      the execution provider that was asked for cannot be had
 └── RequestError       an argument of the caller is outside what the bundle or the sampler allows
 ```
@@ -38,6 +39,10 @@ class OutOfMemoryError(FfrtError):
 
 class OutputError(FfrtError):
     """An output cannot go where it was asked to; what is there stays as it is."""
+
+
+class PackageError(FfrtError, ImportError):
+    """A package that ffrt needs is not installed; the message says what to type."""
 
 
 class ProviderError(FfrtError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -14,6 +15,8 @@ from ffrt.errors import FfrtError, RequestError
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """What may name a file or a folder."""
+LIMITS = {errno.EMFILE: "raise the limit with ulimit -n", errno.ENFILE: "end other programs"}
+"""Faults that say nothing about the file that could not be opened, and what to do about them."""
 
 
 def path_of(name: str, value: object, error: type[FfrtError] = RequestError) -> Path:
@@ -39,7 +42,7 @@ def lasting(name: str, value: object, error: type[FfrtError] = RequestError) -> 
     try:
         return Path(os.path.abspath(path))
     except OSError as reason:  # the working directory is gone
-        raise error(f"{name}: {str(path)!r} lies in no folder ({reason}); give an absolute path") from reason
+        raise error(f"{name}: {shown(path)!r} lies in no folder ({reason}); give an absolute path") from reason
 
 
 def typed_path(text: str) -> Path:
@@ -78,11 +81,23 @@ def _open(name: str, path: Path, error: type[FfrtError]) -> io.BufferedReader:
         check_plain(name, path, os.stat(path).st_mode, error)
         return open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK))
     except OSError as reason:
-        raise error(f"{name}: {str(path)!r} cannot be read: {reason.strerror}") from reason
+        raise error(f"{name}: {shown(path)!r} cannot be read {told(reason, 'check its name and rights')}") from reason
+
+
+def told(error: OSError, advice: str) -> str:
+    """What the system said, and what to do: `advice`, unless the file is not the cause."""
+    return f"({error.strerror}); {LIMITS.get(0 if error.errno is None else error.errno, advice)}"
+
+
+def limit_of(error: BaseException) -> str | None:
+    """The limit of the system that an error comes from, whatever was being read, and what to do; else None."""
+    if not isinstance(error, OSError) or error.errno not in LIMITS:
+        return None
+    return f"{os.strerror(error.errno)}; {LIMITS[error.errno]}"
 
 
 def check_plain(name: str, path: Path, mode: int, error: type[FfrtError] = RequestError) -> None:
     """Raise `error` unless `mode` (stat) is that of a plain file."""
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-        raise error(f"{name}: expected a plain file, got {kinds.get(stat.S_IFMT(mode), 'a device')}: {str(path)!r}")
+        raise error(f"{name}: expected a plain file, got {kinds.get(stat.S_IFMT(mode), 'a device')}: {shown(path)!r}")

@@ -50,9 +50,17 @@ class Pipeline(StageCalls):
         provider_options: Mapping[str, str | int | float] | None = None,
     ) -> None:
         """Arguments as `from_pretrained`, with a bundle that was opened already."""
+        if not isinstance(bundle, Bundle):
+            raise RequestError(
+                f"bundle: expected an open one, got {checks.describe(bundle)}; Pipeline.from_pretrained opens a folder"
+            )
         threads = None if threads is None else checks.whole("threads", threads, 1, MAX_THREADS)
         settings = SessionSettings(
-            provider, threads, checks.choice("memory", memory, MEMORY), cuda_graph, provider_options
+            provider,
+            threads,
+            checks.choice("memory", memory, MEMORY),
+            checks.flag("cuda_graph", cuda_graph),
+            provider_options,
         )
         graphs = OpenGraphs(bundle, settings)
         self.bundle = bundle
@@ -141,7 +149,8 @@ class Pipeline(StageCalls):
         self.stages.under_way.cancel()
 
     def graph(self, name: str) -> Graph:
-        """The graph `name` of the bundle, opened if it is not."""
+        """The graph `name` of the bundle, opened if it is not. Raises RequestError if the bundle has none of it."""
+        checks.choice("name", name, self.bundle.graphs)
         return self.stages.graphs.graph(name, Cancellation())
 
     def __call__(self, prompt: str | Request, **options: Unpack[Options]) -> Video:
@@ -162,7 +171,9 @@ class Pipeline(StageCalls):
         request = _request_of(prompt, options)
         plan = Plan.of(request, self.bundle, self._room_now())
         if resume is not None:
-            resume.check(request, self.bundle.digest)
+            if not isinstance(resume, Checkpoint):
+                raise RequestError(f"resume: expected a Checkpoint, got {checks.describe(resume)}")
+            resume.check(plan)
         return Generation(plan, self.stages, self._facts(), resume=resume)
 
     def _room_now(self) -> Room:

@@ -48,7 +48,7 @@ class Request:
 
     prompt: str = field(metadata={"option": Option("what the video shows", flag=None)})
     _: KW_ONLY
-    negative_prompt: str | None = _option(None, help="what the video does not show", metavar="TEXT")
+    negative_prompt: str | None = _option(None, help="what the video does not show; empty is none", metavar="TEXT")
     image: Picture | None = _option(
         None,
         compare=False,
@@ -119,8 +119,7 @@ class Request:
 
     def __post_init__(self) -> None:
         checks.prompt("prompt", self.prompt)
-        if self.negative_prompt is not None:
-            checks.prompt("negative_prompt", self.negative_prompt)
+        object.__setattr__(self, "negative_prompt", checks.negative_prompt(self.negative_prompt))
         checks.whole("seed", self.seed, 0, MAX_SEED)
         for name in ("num_inference_steps", "cache_interval"):
             if getattr(self, name) is not None:

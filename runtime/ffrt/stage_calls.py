@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,13 @@ from ffrt.sampling import MAX_STEPS, SOLVERS, Array, Sampling, drain, normal_noi
 from ffrt.stages import decode, first_frame, interpolate
 from ffrt.stages.run import Stages
 from ffrt.stages.step_cache import cache_interval_of
-from ffrt.stages.text import Context
+from ffrt.stages.text import Context, check_context
 from ffrt.video import Video
 
 if TYPE_CHECKING:
     from ffrt.media.image import Picture
+
+logger = logging.getLogger("ffrt")
 
 
 class StageCalls:
@@ -45,10 +48,9 @@ class StageCalls:
     stages: Stages
 
     def encode(self, prompt: str, negative_prompt: str | None = None) -> Context:
-        """Text context of a prompt and, if given, a negative one. Its `notes` say if one was too long and was cut."""
+        """Text context of a prompt and, unless it is None or empty, a negative one; `notes` say if one was cut."""
         checks.prompt("prompt", prompt)
-        if negative_prompt is not None:
-            checks.prompt("negative_prompt", negative_prompt)
+        negative_prompt = checks.negative_prompt(negative_prompt)
         stages = self._stages_of_a_call()
         with stages.request():
             return stages.text(prompt, negative_prompt)
@@ -69,7 +71,7 @@ class StageCalls:
 
         `noise` float32 [K, 1, 4, 2h, 2w] takes the place of the seed, as in `keyframes`.
         """
-        _check_context(context)
+        check_context(context)
         image_conditioning(self.bundle.keyframes, "first_frame", None, None)
         config = self.bundle.keyframes
         sampling = _sampling(config, num_inference_steps, guidance_scale, sampler)
@@ -106,19 +108,21 @@ class StageCalls:
         makes it with the seed; it is noised up to level `noise_augmentation` (0 to 999) with `frame_noise` [4, h, w] or
         a uniform draw. Other options as in `Request`.
         """
-        _check_context(context)
+        check_context(context)
         config = self.bundle.keyframes
         interval = cache_interval_of(cache_interval, ["keyframe_unet"], self.bundle.graphs)
         sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
         conditioning = image_conditioning(config, image, motion, image_guidance_scale, noise_augmentation)
         shape = keyframe_shape(self.bundle, height, width)
         draws = _draws(noise, seed, KEYFRAME_STREAM, sampling, shape)
+        if frame_noise is not None:
+            if conditioning is None:
+                raise RequestError("frame_noise: expected None, since this bundle makes keyframes of text alone")
+            checks.frame_noise(frame_noise, shape[1:])
         stages = self._stages_of_a_call()
         with stages.request():
             if conditioning is None:
                 return drain(stages.keyframes(context.rows(), sampling, draws))
-            if frame_noise is not None:
-                checks.frame_noise(frame_noise, shape[1:])
             if image is None:
                 steps = sampling.num_inference_steps
                 image = self.first_frame(
@@ -148,6 +152,9 @@ class StageCalls:
         the bundle has their graph: "masked" (windows of five frames) and "masked_sequence" (all in one). `noise`
         float32 [K, T-1, 12, h, w] takes the place of the seed, as in `keyframes` ("masked": [K, T-1, 20, h, w],
         "masked_sequence": [K, 1, (4T-3)*4, h, w]). `context` is needed if the network reads text, as in 1.1.
+
+        Latents do not know their rate: a pass expects those of the pass before it, the first one keyframes. What looks
+        like keyframes in a later pass is logged, since the video would be too short.
         """
         passes = self.bundle.interpolation.passes
         rates = [one.fps for one in passes]
@@ -157,9 +164,14 @@ class StageCalls:
         config = self.bundle.interpolation
         sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
         latents = self._latents(latents, least=2)
+        if index > 0 and len(latents) == self.bundle.keyframes.num_frames:
+            logger.warning(
+                f"interpolate: {len(latents)} latents are as many as keyframes, but the pass to {fps} fps expects "
+                f"those of the pass to {rates[index - 1]} fps; call that one first"
+            )
         rows = None
         if self.bundle.family.interpolation_reads_text and chosen == "group":
-            rows = _check_context(context).interpolation_rows()
+            rows = check_context(context).interpolation_rows()
         draws = _draws(noise, seed, 1 + index, sampling, interpolate.noise_shape(chosen, latents.shape))
         stages = self._stages_of_a_call()
         with stages.request():
@@ -216,12 +228,6 @@ def _sampling(
     if sampler is not None:
         checks.choice("sampler", sampler, SOLVERS)
     return sampling_of(config, steps, scale, sampler, cache_interval=interval)
-
-
-def _check_context(context: object) -> Context:
-    if not isinstance(context, Context):
-        raise RequestError(f"context: expected what pipe.encode(prompt) gives, got {type(context).__name__}")
-    return context
 
 
 def _draws(noise: Array | None, seed: int, stream: int, sampling: Sampling, shape: tuple[int, ...]) -> Iterator[Array]:

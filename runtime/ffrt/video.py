@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from ffrt import checks
 from ffrt.errors import RequestError, VideoWriteError
 from ffrt.files import AnyPath
 from ffrt.media.video_file import Frames, write_video
+
+MAX_SIZE = 2**31 - 1
 
 
 class Video:
@@ -40,24 +43,23 @@ class Video:
             ("width", width, 1),
             ("fps", fps, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise RequestError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            checks.whole(name, value, least, MAX_SIZE)
+        checks.function("chunks", chunks)
         self._chunks = chunks
         self.num_frames = num_frames
         self.height = height
         self.width = width
         self.fps = fps
-        self.metadata: Mapping[str, str] = MappingProxyType(dict(metadata))
+        self.metadata: Mapping[str, str] = MappingProxyType(checks.texts("metadata", metadata))
 
     @classmethod
     def from_frames(
         cls, frames: NDArray[np.uint8], fps: int, metadata: Mapping[str, str] = MappingProxyType({})
     ) -> Video:
         """A video over frames in memory: uint8 [N, H, W, 3] in RGB order, not copied."""
-        shape, dtype = np.shape(frames), getattr(frames, "dtype", type(frames).__name__)
-        if not isinstance(frames, np.ndarray) or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-            raise RequestError(f"frames must be a uint8 array [N, H, W, 3], got {dtype} {list(shape)}")
-        n, height, width, _ = shape
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+            raise RequestError(f"frames must be a uint8 array [N, H, W, 3], got {checks.describe(frames)}")
+        n, height, width, _ = frames.shape
         return cls(
             lambda: iter((frames,) if n else ()), num_frames=n, height=height, width=width, fps=fps, metadata=metadata
         )
@@ -75,6 +77,10 @@ class Video:
 
     def __repr__(self) -> str:
         return f"Video({self.num_frames} frames, {self.height}x{self.width}, {self.fps} fps)"
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """`frames`, for `np.asarray(video)`: as they are, or of another dtype, or a copy."""
+        return np.array(self.frames, dtype=dtype, copy=copy)
 
     @property
     def duration_s(self) -> float:
@@ -99,11 +105,14 @@ class Video:
                 yield self.frames
             return
         count = 0
-        for chunk in self._chunks():
-            if chunk.dtype != np.uint8 or chunk.shape[1:] != (self.height, self.width, 3):
-                raise VideoWriteError(
-                    f"a chunk must be uint8 [n, {self.height}, {self.width}, 3], got {chunk.dtype} {list(chunk.shape)}"
-                )
+        wanted = f"uint8 [n, {self.height}, {self.width}, 3]"
+        made = self._chunks()
+        if not isinstance(made, Iterable):
+            raise VideoWriteError(f"chunks: expected a function that gives {wanted}, got {checks.describe(made)}")
+        for chunk in made:
+            shape = np.shape(chunk)[1:] if isinstance(chunk, np.ndarray) and chunk.dtype == np.uint8 else None
+            if shape != (self.height, self.width, 3):
+                raise VideoWriteError(f"chunks: expected {wanted}, got {checks.describe(chunk)}")
             count += len(chunk)
             if count > self.num_frames:
                 break
@@ -129,7 +138,10 @@ class Video:
         `metadata` goes into the file; `on_frame(done, total)` is called after each frame.
 
         Raises `VideoWriteError` for a target that cannot be written or is read-only, a size or rate that the format
-        cannot hold, no frames, or a disk that fills up; `RequestError` for an unknown `format`.
+        cannot hold, no frames, or a disk that fills up; `RequestError` for an unknown `format`, or an `on_frame` that
+        is no function.
         """
+        if on_frame is not None:
+            checks.function("on_frame", on_frame)
         frames = Frames(iter(self), self.num_frames, self.height, self.width, self.fps, self.metadata, on_frame)
         write_video(path, frames, format)

@@ -23,7 +23,7 @@ CALLS: dict[str, tuple[Callable[[Pipeline], Any], type[Exception], list[str]]] =
     "list prompt": (lambda p: p([P]), RequestError, ["prompt", "str", "list"]),
     "endless prompt": (lambda p: p("a" * 10_001), RequestError, ["prompt", "10000 characters", "10001"]),
     "broken text": (lambda p: p("red \ud800"), RequestError, ["prompt", "UTF-8", "\\ud800"]),
-    "empty negative": (lambda p: p(P, negative_prompt=""), RequestError, ["negative_prompt", "empty"]),
+    "blank negative": (lambda p: p(P, negative_prompt=" "), RequestError, ["negative_prompt", "empty"]),
     "number negative": (lambda p: p(P, negative_prompt=3), RequestError, ["negative_prompt", "int"]),
     "fps": (lambda p: p(P, fps=24), RequestError, ["fps: expected one of [2, 8, 30]", "24"]),
     "fps text": (lambda p: p(P, fps="8"), RequestError, ["fps", "'8'"]),

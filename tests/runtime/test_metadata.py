@@ -85,7 +85,7 @@ def test_what_is_no_video_is_refused(videos: Path, tmp_path: Path) -> None:
         for name, words in (
             ("text", "cannot be read as a video"),
             ("short", "cannot be read as a video"),
-            ("missing", "cannot be read: No such file"),
+            ("missing", "cannot be read .No such file"),
             ("pipe", "expected a plain file, got a FIFO"),
         ):
             with pytest.raises(RequestError, match=words):

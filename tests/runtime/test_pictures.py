@@ -130,7 +130,7 @@ def closed() -> Image.Image:
 
 FILES = {kind: saved(Image.fromarray(PIXELS), kind).getvalue() for kind in FORMATS}
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda folder: folder / "none.png", r"none.png' cannot be read: No such file"),
+    "missing": (lambda folder: folder / "none.png", r"none.png' cannot be read .No such file"),
     "text": (lambda folder: io.BytesIO(b"not a picture"), "cannot be read as a picture"),
     "empty": (lambda folder: io.BytesIO(), "cannot be read as a picture"),
     "cut": (lambda folder: io.BytesIO(saved(Image.fromarray(PIXELS)).getvalue()[:45]), "cannot be read as a picture"),

@@ -22,13 +22,13 @@ from ffrt.backend.inherited import keep_for_ever
 from ffrt.backend.processors import processors
 from ffrt.backend.runner import Provider, SessionOptions
 from ffrt.backend.wheels import advice
-from ffrt.errors import ProviderError
+from ffrt.errors import PackageError, ProviderError
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]
     from onnxruntime.capi._pybind_state import OrtValueVector  # type: ignore[import-untyped]
 except ImportError as error:
-    raise ImportError(
+    raise PackageError(
         'ffrt needs ONNX Runtime: type pip install "ffrt[cpu]" for the processor or pip install "ffrt[cuda]" for an '
         f"NVIDIA GPU ({error})"
     ) from error

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 from ffrt.backend import onnxruntime, openvino, wheels
 from ffrt.backend.runner import Provider, SessionOptions
+from ffrt.checks import describe
 from ffrt.errors import ProviderError
 
 AUTO = "auto"
@@ -166,7 +167,7 @@ def choose_provider(name: str, optimised_for: str | None = None) -> Provider:
 
     Raises ProviderError if it is unknown, not installed, or cannot run such graphs.
     """
-    if name == AUTO:
+    if isinstance(name, str) and name == AUTO:
         candidates = [row for row in auto_order(optimised_for) if is_available(row)]
     else:
         candidates = [provider_of(name)]
@@ -193,6 +194,8 @@ def choose_provider(name: str, optimised_for: str | None = None) -> Provider:
 
 def provider_of(name: str) -> Provider:
     """The row of a name of ours, or of an execution provider by ONNX Runtime's name for it; else ProviderError."""
+    if not isinstance(name, str):
+        raise ProviderError(f"provider: expected one of {[AUTO, *PROVIDERS]}, got {describe(name)}")
     if name in PROVIDERS:
         return PROVIDERS[name]
     for row in PROVIDERS.values():
@@ -201,7 +204,7 @@ def provider_of(name: str) -> Provider:
     if not name.endswith(SUFFIX):
         raise ProviderError(
             f"provider: expected one of {[AUTO, *PROVIDERS]}, or ONNX Runtime's name of an execution provider, such as "
-            f"'MIGraphX{SUFFIX}', got {name!r}"
+            f"'MIGraphX{SUFFIX}', got {describe(name)}"
         )
     return Provider(
         name,
@@ -219,15 +222,17 @@ def check_options(name: str, options: Mapping[str, object] | None) -> dict[str, 
 
     Raises ProviderError for a name that is no text, a value that is no text or number, and options of "auto".
     """
-    if options is None or options == {}:
+    if options is None:
         return {}
-    if name == AUTO:
-        raise ProviderError(f"provider_options: expected a provider by its name with them, got {name!r}")
     if not isinstance(options, Mapping):
         raise ProviderError(f"provider_options: expected a mapping of names to values, got {type(options).__name__}")
+    if name == AUTO and options:
+        raise ProviderError(f"provider_options: expected a provider by its name with them, got {name!r}")
     checked = {}
     for key, value in options.items():
         if not isinstance(key, str) or not isinstance(value, (str, int, float)):
-            raise ProviderError(f"provider_options: expected names with text or numbers, got {key!r}: {value!r:.200}")
+            raise ProviderError(
+                f"provider_options: expected names with text or numbers, got {describe(key)}: {describe(value)}"
+            )
         checked[key] = str(int(value)) if isinstance(value, bool) else str(value)
     return checked

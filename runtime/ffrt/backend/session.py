@@ -5,8 +5,10 @@ ONNX Runtime falls back to the CPU without an error; here a provider is what was
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,8 +28,11 @@ from ffrt.backend.runner import EngineSession, Memory, Provider, SessionOptions
 from ffrt.backend.wheels import advice
 from ffrt.bundle import GraphFile
 from ffrt.errors import BundleError, Cancelled, FfrtError, GraphInputError, OutOfMemoryError, ProviderError
+from ffrt.files import LIMITS, shown
 
 Returned = TypeVar("Returned")
+_TOO_MANY_FILES = re.compile(rf"[Tt]oo many open files|system error number {errno.EMFILE}\b")
+"""How engines say that the process may open no more files."""
 logger = logging.getLogger("ffrt")
 
 
@@ -207,9 +212,19 @@ def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error
             f"graph {name} ran out of memory when it was opened: {error}; "
             + ("it needs more than there is" if memory == "low" else 'memory="low" holds one stage at a time')
         )
+    if _TOO_MANY_FILES.search(error) is not None:
+        return BundleError(f"graph {name}: cannot load {shown(path)}: {error}; {LIMITS[errno.EMFILE]}")
+    if not path.exists():  # bundles are checked for that: it is a file of the package
+        return BundleError(
+            f"graph {name}: {shown(path)} is missing; install ffrt again, and give its data files to a program that is "
+            "frozen (pyinstaller --collect-data ffrt)"
+        )
     if provider != CPU:
         return ProviderError(f"provider {provider.name!r} could not open graph {name}: {error}; {advice(provider)}")
-    return BundleError(f"graph {name}: cannot load {path}: {error}; export the bundle again")
+    return BundleError(
+        f"graph {name}: cannot load {shown(path)}: {error}; a newer onnxruntime may know what this one does not, else "
+        "get the bundle again"
+    )
 
 
 def _run_error(name: str, engine: str, feed: Feed, error: Exception) -> FfrtError:

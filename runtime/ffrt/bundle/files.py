@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffrt.errors import BundleError
-from ffrt.files import check_plain
+from ffrt.files import check_plain, shown, told
 
 CHUNK_BYTES = 1 << 20
 TICK_NS = 20_000_000
@@ -59,7 +59,9 @@ def open_folder(folder: Path) -> Iterator[tuple[int, Path]]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise BundleError(f"{folder} cannot be opened ({error.strerror}); give a folder that can be read") from error
+        raise BundleError(
+            f"{shown(folder)} cannot be opened {told(error, 'give a folder that can be read')}"
+        ) from error
     try:
         reachable = OPENED_FOLDERS / str(descriptor)
         yield descriptor, reachable if reachable.is_dir() else folder
@@ -78,9 +80,11 @@ def open_file(path: Path, folder: int) -> Iterator[int]:
         check_plain("bundle", path, os.stat(name, dir_fd=folder).st_mode, BundleError)
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)
     except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing ({error.strerror}); get the bundle again") from error
+        raise BundleError(f"{shown(path)} is missing ({error.strerror}); get the bundle again") from error
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); give this user the right to read it") from error
+        raise BundleError(
+            f"{shown(path)} cannot be read {told(error, 'give this user the right to read it')}"
+        ) from error
     try:
         check_plain("bundle", path, os.fstat(descriptor).st_mode, BundleError)  # another may have taken its place
         yield descriptor
@@ -92,7 +96,7 @@ def read(path: Path, file: int, most: int) -> tuple[bytes, FileState]:
     """All of an open file of at most `most` bytes, and the state that it has. Raises BundleError."""
     before = _begin(file)
     if before.bytes > most:
-        raise BundleError(f"{path}: expected at most {most} bytes, got {before.bytes}; get the bundle again")
+        raise BundleError(f"{shown(path)}: expected at most {most} bytes, got {before.bytes}; get the bundle again")
     return b"".join(_chunks(path, file, most)), _end(path, file, before)
 
 
@@ -131,8 +135,8 @@ class KeptFile:
 def changed(path: Path, want: str, found: str) -> BundleError:
     """The error for a file whose digest is not, or no longer, that of the manifest."""
     return BundleError(
-        f"{path} has changed since it was opened: sha256 {want} expected, {found} found; get the bundle again, and "
-        "replace a bundle by renaming a new folder"
+        f"{shown(path)} has changed since it was opened: sha256 {want} expected, {found} found; get the bundle again, "
+        "and replace a bundle by renaming a new folder"
     )
 
 
@@ -152,11 +156,11 @@ def _chunks(path: Path, file: int, most: int) -> Iterator[bytes]:
             at += len(chunk)
             yield chunk
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); get the bundle again") from error
+        raise BundleError(f"{shown(path)} cannot be read {told(error, 'get the bundle again')}") from error
 
 
 def _end(path: Path, file: int, before: FileState) -> FileState:
     after = FileState.of(file)
     if after != before:
-        raise BundleError(f"{path} has changed while it was read; try again when nothing writes to it")
+        raise BundleError(f"{shown(path)} has changed while it was read; try again when nothing writes to it")
     return after

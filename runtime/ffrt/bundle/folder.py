@@ -20,7 +20,7 @@ from ffrt.bundle.onnx_file import MAX_GRAPH_BYTES, WEIGHTS_SUFFIX, check_graph
 from ffrt.bundle.opened import Bundle
 from ffrt.bundle.specs import FileSpec
 from ffrt.errors import BundleError, OutputError
-from ffrt.files import AnyPath, check_utf8, lasting
+from ffrt.files import AnyPath, check_utf8, lasting, shown
 from ffrt.output.whole_file import whole_file
 from ffrt.output.whole_folder import check_folder
 
@@ -33,12 +33,12 @@ def find_bundle(bundle: AnyPath | None = None) -> Path:
 
     Raises BundleError if there is none, and RequestError for what is no path.
     """
-    if bundle is not None and bundle != "demo":
+    if bundle is not None and not (isinstance(bundle, str) and bundle == "demo"):
         folder = lasting("bundle", bundle)
         if not os.path.isdir(folder):  # Path.is_dir raises where a folder above may not be searched
             raise BundleError(
-                f"no bundle folder at {str(folder)!r}: give a folder that holds {MANIFEST}, or 'demo'; "
-                f"'python -m export demo --out {folder}' writes one from a checkout"
+                f"no bundle folder at {shown(folder)!r}: give a folder that holds {MANIFEST}, or 'demo'; "
+                f"'python -m export demo --out {shown(folder)}' writes one from a checkout"
             )
         return folder
     package = Path(__file__).resolve().parents[1]
@@ -65,12 +65,12 @@ def open_bundle(folder: AnyPath, *, verify: bool = True) -> Bundle:
         try:
             manifest = from_json(raw)
         except BundleError as error:
-            raise BundleError(f"{folder / MANIFEST}: {error}") from None
+            raise BundleError(f"{shown(folder / MANIFEST)}: {error}") from None
         for name, want in manifest.files.items():
             with open_file(folder / name, descriptor) as file:
                 found = FileState.of(file)
             if found.bytes != want.bytes:
-                raise BundleError(f"{folder / name}: {want.bytes} bytes expected, {found.bytes} found; {_AGAIN}")
+                raise BundleError(f"{shown(folder / name)}: {want.bytes} bytes expected, {found.bytes} found; {_AGAIN}")
         states, weights = {MANIFEST: state}, {}
         graphs = {file for graph in manifest.graphs.values() for file in graph.files}
         for name in manifest.files:
@@ -149,7 +149,7 @@ def _check_file(
         else:
             found, state = sha256(path, file) if verify else (want, FileState.of(file))
     if found != want:
-        raise BundleError(f"{path}: sha256 {want} expected, {found} found: the file was changed; {_AGAIN}")
+        raise BundleError(f"{shown(path)}: sha256 {want} expected, {found} found: the file was changed; {_AGAIN}")
     if path.name not in graphs:
         return state, ()
     weights = {name: spec.bytes for name, spec in manifest.files.items() if name.endswith(WEIGHTS_SUFFIX)}

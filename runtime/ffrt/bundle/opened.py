@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ffrt.bundle.files import FileState, KeptFile, changed, open_file, open_folder, read, sha256, state_at
 from ffrt.bundle.manifest import MANIFEST, Manifest
+from ffrt.checks import describe
 from ffrt.errors import BundleError
+from ffrt.files import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,10 @@ class Bundle(Manifest):
 
     def path(self, file: str) -> Path:
         """The path of `file`, which must be in the manifest. Raises BundleError if it is not."""
-        if file not in self.files:
-            raise BundleError(f"{self.folder}: {file!r} is not a file of this bundle; it has {sorted(self.files)}")
+        if not isinstance(file, str) or file not in self.files:
+            raise BundleError(
+                f"{shown(self.folder)}: {describe(file)} is not a file of this bundle; it has {sorted(self.files)}"
+            )
         return self.folder / file
 
     def read(self, file: str, most: int) -> bytes:
@@ -42,7 +46,7 @@ class Bundle(Manifest):
 
         Raises BundleError if there are more, or if the file has changed since the bundle was opened.
         """
-        path = self.folder / file if file == MANIFEST else self.path(file)
+        path = self.folder / MANIFEST if isinstance(file, str) and file == MANIFEST else self.path(file)
         with self.opened(file) as (_, files):
             return read(path, files[file], most)[0]
 

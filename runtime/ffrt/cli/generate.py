@@ -63,6 +63,7 @@ def flags() -> dict[str, str]:
         "threads": "--threads",
         "memory": "--memory",
         "cuda_graph": "--cuda-graph",
+        "path": "--output",
     }
 
 

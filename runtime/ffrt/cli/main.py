@@ -17,6 +17,7 @@ from ffrt.cli.generate import add_generate, flags, generate
 from ffrt.cli.loading import loading
 from ffrt.cli.streams import leave_streams, open_streams
 from ffrt.errors import Cancelled, FfrtError, RequestError
+from ffrt.files import limit_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FfrtError, ImportError) as error:
         print(f"ffrt: {_as_typed(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
+    except OSError as error:  # the system refused what no library expects to be refused
+        limit = limit_of(error)
+        print(f"ffrt: {error if limit is None else limit}", file=sys.stderr)
+        return 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,10 +7,7 @@ is taken, and nothing in it is executed.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import math
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +17,15 @@ from numpy.typing import NDArray
 
 from ffrt.errors import OutputError, RequestError
 from ffrt.families import Stage
-from ffrt.files import AnyPath, path_of
+from ffrt.files import AnyPath, limit_of, opened, path_of, shown
+from ffrt.generation.arrays_file import array_names, read_arrays
+from ffrt.generation.plan import Plan
+from ffrt.output.faults import output_faults
 from ffrt.output.whole_file import whole_file
 from ffrt.request import Request
 from ffrt.sampling import Array
 
 FORMAT = "ffrt-checkpoint-1"
-MAX_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
 
 
@@ -66,49 +65,60 @@ class Checkpoint:
         arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(text, np.uint8)}
         arrays |= {name: array for name, array in self._arrays().items() if array is not None}
         try:
-            if target.is_file() and target.stat().st_size and not _is_checkpoint(target):
-                raise OutputError(f"{str(target)!r} is there and no checkpoint; choose another name")
-            with whole_file(target) as part, open(part, "wb") as file:
+            with output_faults(target, "checkpoint"):
+                if target.is_file() and target.stat().st_size and not _is_checkpoint(target):
+                    raise OutputError(f"checkpoint: {shown(target)!r} is there and no checkpoint; choose another name")
+            with whole_file(target, "checkpoint") as part, open(part, "wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-        except (OSError, ValueError, OutputError) as error:
-            raise RequestError(f"checkpoint: {target} cannot be written ({error}); give another path") from error
+        except OutputError as error:
+            raise RequestError(str(error)) from error
+        except (OSError, ValueError) as error:
+            raise RequestError(
+                f"checkpoint: {shown(target)!r} cannot be written ({error}); give another path"
+            ) from error
 
     @classmethod
     def load(cls, path: AnyPath) -> Checkpoint:
         """Read a checkpoint that `save` wrote. Raises RequestError for anything else."""
         source = path_of("resume", path)
-        try:
-            with zipfile.ZipFile(source) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-                if size > MAX_BYTES:
-                    raise ValueError(f"{size} bytes, expected at most {MAX_BYTES}")
-                arrays = {Path(name).stem: _read(archive, name) for name in archive.namelist()}
-            header = json.loads(bytes(arrays["header"][:MAX_HEADER_BYTES]))
-            if header["format"] != FORMAT:
-                raise ValueError(f"format {header['format']!r:.100}, expected {FORMAT!r}")
-            request = Request(**header["request"], image=arrays.get("image"))
-            stage, fps = Stage(header["after"]), header["fps"]
-            if not isinstance(fps, int | None):
-                raise ValueError(f"fps {fps!r:.100}, expected a number or null")
-            frame, latents = _typed(arrays, "frame", np.uint8, 3), _typed(arrays, "latents", np.float32, 4)
-            digest, provider = str(header["bundle_digest"]), str(header["provider"])
-        except RequestError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-            raise RequestError(f"resume: {str(source)!r} is no checkpoint of ffrt ({error}); start anew") from error
+        with opened("resume", source) as file:
+            try:
+                arrays = read_arrays(file, ("header", "image", "frame", "latents"))
+                header = json.loads(bytes(arrays["header"][:MAX_HEADER_BYTES]))
+                if header["format"] != FORMAT:
+                    raise ValueError(f"format {header['format']!r:.100}, expected {FORMAT!r}")
+                request = Request(**header["request"], image=_typed(arrays, "image", np.uint8, 3))
+                stage, fps = Stage(header["after"]), header["fps"]
+                digest, provider = header["bundle_digest"], header["provider"]
+                if not (isinstance(fps, int | None) and isinstance(digest, str) and isinstance(provider, str)):
+                    raise ValueError("a header with values of other types")
+                frame, latents = _typed(arrays, "frame", np.uint8, 3), _typed(arrays, "latents", np.float32, 4)
+            except RequestError:
+                raise
+            except Exception as error:  # a damaged file raises nearly anything
+                limit = limit_of(error)
+                what = f"is no checkpoint of ffrt ({type(error).__name__}: {str(error)[:200]}); start anew"
+                raise RequestError(f"resume: {shown(source)!r} {what if limit is None else limit}") from error
         return cls(request, digest, provider, stage, fps, frame, latents)
 
-    def check(self, request: Request, bundle_digest: str) -> None:
-        """Raise RequestError unless `request` with the bundle of that digest continues what was begun."""
-        if bundle_digest != self.bundle_digest:
+    def check(self, plan: Plan) -> None:
+        """Raise RequestError unless `plan` continues what was begun, with the same bundle and arrays of its shapes."""
+        if plan.bundle_digest != self.bundle_digest:
             raise RequestError(
                 f"resume: expected the bundle {self.bundle_digest[:12]} that the checkpoint was made with, got "
-                f"{bundle_digest[:12]}; open that bundle, or start anew"
+                f"{plan.bundle_digest[:12]}; open that bundle, or start anew"
             )
-        if request != self.request:
+        if plan.request != self.request:
             names = [f.name for f in dataclasses.fields(Request) if f.compare]
-            other = [name for name in names if getattr(request, name) != getattr(self.request, name)]
+            other = [name for name in names if getattr(plan.request, name) != getattr(self.request, name)]
             raise RequestError(f"resume: expected the request of the checkpoint, got other values of {other}")
+        ends = plan.latents_after()
+        if (self.after, self.fps) not in ends:
+            told = [(str(stage), fps) for stage, fps in ends]
+            raise RequestError(f"resume: expected the end of one of {told}, got {(str(self.after), self.fps)}")
+        wanted, got = ends[self.after, self.fps], None if self.latents is None else self.latents.shape
+        if wanted != got or (self.after is Stage.FIRST_FRAME and self.frame is None):
+            raise RequestError(f"resume: expected latents {wanted} and their first frame, got {got}; start anew")
 
     def _arrays(self) -> dict[str, NDArray[Any] | None]:
         from ffrt.media.image import open_image
@@ -120,32 +130,24 @@ class Checkpoint:
 def _number(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is not a number")
+    raise RequestError(f"checkpoint: expected a request of text and numbers, got {type(value).__name__} in it")
 
 
 def _is_checkpoint(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "header.npy" in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """One .npy member, never of objects; its header's size is held to the member's before memory is taken."""
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize > archive.getinfo(name).file_size:
-            raise ValueError(f"{name} claims {dtype} {list(shape)}")
-    raw = archive.read(name)
-    array: NDArray[Any] = np.load(io.BytesIO(raw), allow_pickle=False)
-    return array
+    """Whether a file is one that `save` wrote. Raises OSError if it cannot be read."""
+    with open(path, "rb") as file:
+        try:
+            return "header" in array_names(file)
+        except OSError:
+            raise
+        except Exception:  # a file of anybody
+            return False
 
 
 def _typed(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic], rank: int) -> NDArray[Any] | None:
     array = arrays.get(name)
     if array is not None and (array.dtype != dtype or array.ndim != rank or array.size == 0):
         raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} of {rank} axes")
+    if array is not None and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity")
     return array

@@ -14,6 +14,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt import checks
 from ffrt.backend.cancel import Cancellation
 from ffrt.errors import RequestError
 from ffrt.families import Stage
@@ -146,6 +147,7 @@ class Generation(Iterator[Step]):
         `on_step` is called after every denoising step and after every frame that was written. Raises VideoWriteError
         before anything runs if `path` cannot be written, and Cancelled; no partial file is left.
         """
+        checks.function("on_step", on_step)
         target = check_target(path, num_frames=self.plan.num_frames)
         for step in self:
             on_step(step)
@@ -199,8 +201,6 @@ class Generation(Iterator[Step]):
         if start is None:
             return State(frame=self.plan.picture), runs
         ends = [(run.stage, run.fps) for run in runs]
-        if (start.after, start.fps) not in ends:
-            raise RequestError(f"resume: expected the end of one of {ends}, got {(start.after, start.fps)}")
         place = ends.index((start.after, start.fps)) + 1
         self._progress.skip(runs[:place])
         frame = self.plan.picture if start.frame is None else start.frame

@@ -68,6 +68,9 @@ class Plan:
 
         Raises RequestError, or OutOfMemoryError, which says what would fit.
         """
+        for name, value, kind in (("request", request, Request), ("bundle", bundle, Bundle), ("room", room, Room)):
+            if not isinstance(value, kind) and not (value is None and kind is Room):
+                raise RequestError(f"{name}: expected a {kind.__name__}, got {checks.describe(value)}")
         fps = checks.rate(request.fps, bundle.rates)
         passes = [one for one in bundle.interpolation.passes if one.fps <= fps]
         preset = PRESETS["quality" if request.preset is None else request.preset]
@@ -121,6 +124,18 @@ class Plan:
     def run_of(self, stage: Stage) -> StageRun | None:
         """The first run of a stage, None where the plan has none."""
         return next((run for run in self.stages if run.stage is stage), None)
+
+    def latents_after(self) -> dict[tuple[Stage, int | None], tuple[int, int, int, int] | None]:
+        """The shape of the latents at the end of each stage (with its `fps`) before decoding; None where none exist."""
+        ends: dict[tuple[Stage, int | None], tuple[int, int, int, int] | None] = {}
+        count = self.shape[0]
+        for run in self.stages:
+            if run.one_pass is not None:
+                count = 4 * count - 3
+            if run.stage is not Stage.DECODING:
+                made = run.stage in (Stage.KEYFRAMES, Stage.INTERPOLATION)
+                ends[run.stage, run.fps] = (count, *self.shape[1:]) if made else None
+        return ends
 
     def metadata(self) -> dict[str, str]:
         """How the video is made, as its file will say."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ffrt.checks import describe
 from ffrt.errors import RequestError
-from ffrt.files import opened, path_of
+from ffrt.files import limit_of, opened, path_of
 from ffrt.notes import Note
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def _all_of(file: Any) -> bytes:
         if file.seekable():
             file.seek(0)
         data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError, AttributeError) as error:
-        raise RequestError(f"image: expected a file that is open for reading, got {error}") from error
+    except Exception as error:  # the file may be an object of anybody
+        raise RequestError(f"image: expected a file that is open for reading, got {error!r:.200} from it") from error
     if not isinstance(data, bytes):
         raise RequestError(f"image: expected a file that is open in binary mode, got {type(data).__name__} from it")
     if len(data) > MAX_FILE_BYTES:
@@ -133,7 +133,13 @@ def _decoded(source: Image | io.BytesIO, shown: str = "") -> NDArray[np.uint8]:
     except RequestError:
         raise
     except Exception as error:  # a damaged picture raises nearly anything
-        raise RequestError(f"image: {shown}cannot be read as a picture ({error}); give a PNG or JPEG") from error
+        limit = limit_of(error)
+        told = (
+            f"cannot be read as a picture ({error}); give a PNG or JPEG"
+            if limit is None
+            else f"cannot be read: {limit}"
+        )
+        raise RequestError(f"image: {shown}{told}") from error
 
 
 def _rgb(picture: Image) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ffrt.errors import RequestError
-from ffrt.files import opened, path_of
+from ffrt.files import limit_of, opened, path_of, shown
 
 CONTAINERS = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
 """Suffix -> FFmpeg's name of the format. Left to guess, FFmpeg takes playlists too, which open other files."""
@@ -29,7 +29,9 @@ def read_metadata(path: object) -> dict[str, str]:
         try:
             comment = _png_comment(file) if suffix == ".png" else _container_comment(file, suffix)
         except Exception as error:  # a damaged file raises nearly anything
-            raise RequestError(f"{str(place)!r} cannot be read as a video: {error}") from error
+            limit = limit_of(error)
+            said = error if limit is None else limit
+            raise RequestError(f"{shown(place)!r} cannot be read as a video: {said}") from error
     try:
         value = json.loads(comment)
     except (ValueError, RecursionError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import re
@@ -11,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ffrt.checks import describe
 from ffrt.errors import OutputError, RequestError, VideoWriteError
 from ffrt.files import AnyPath, lasting, path_of, shown
 from ffrt.media.metadata import carries_metadata
+from ffrt.output.faults import why_not_written
 from ffrt.output.interrupts import held_interrupts
 from ffrt.output.place import why_not_file, why_not_folder
 from ffrt.output.work import work_folder
@@ -42,7 +43,9 @@ def check_format(format: object) -> str:
     suffix = f".{format.removeprefix('.').lower()}" if isinstance(format, str) else None
     if suffix not in SUFFIXES:
         known = [each.removeprefix(".") for each in SUFFIXES]
-        raise RequestError(f"format: expected one of {known}, since a file object has no suffix, got {format!r:.80}")
+        raise RequestError(
+            f"format: expected one of {known}, since a file object has no suffix, got {describe(format)}"
+        )
     return suffix
 
 
@@ -89,13 +92,10 @@ def write_errors(target: Path) -> Iterator[None]:
             raise
         raise VideoWriteError(str(error)) from error
     except (OSError, av.FFmpegError) as error:
-        code = getattr(error, "errno", None)
-        folder = repr(shown(target.parent))
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            what = f"the disk of {folder} is full; free some space or choose another folder"
-        elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = f"no permission to write in {folder}; choose another folder"
-        else:
+        what = why_not_written(error, target.parent) if isinstance(error, OSError) else None
+        if what is None and isinstance(error, PermissionError):
+            what = f"no permission to write in {shown(target.parent)!r}; choose another folder"
+        if what is None:
             what = f"{type(error).__name__}: {error}"
         raise VideoWriteError(f"{shown(target)!r} was not written: {what}") from error
 

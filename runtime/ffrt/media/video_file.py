@@ -26,6 +26,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.checks import describe
 from ffrt.errors import RequestError, VideoWriteError
 from ffrt.files import AnyPath
 from ffrt.media.target import (
@@ -69,7 +70,7 @@ def write_video(path: AnyPath | BinaryIO, video: Frames, format: str | None = No
     target = check_target(path, num_frames=video.num_frames)
     suffix = target.suffix.lower()
     if format is not None and check_format(format) != suffix:
-        raise RequestError(f"format: expected that of the suffix {suffix!r} or none, got {format!r}")
+        raise RequestError(f"format: expected that of the suffix {suffix!r} or none, got {describe(format)}")
     _check_format_holds(target.name, suffix, video)
     output = output_of(target, video.num_frames)
     names = [file.name for file in frame_files(target, video.num_frames)]
@@ -99,7 +100,17 @@ def _write_object(file: BinaryIO, video: Frames, suffix: str) -> None:
             folder = stack.enter_context(work_folder(place.parent))
         _encode([folder / name], suffix, video, place)
         with write_errors(place), open(folder / name, "rb") as whole:
-            shutil.copyfileobj(whole, file)
+            _copy(whole, file)
+
+
+def _copy(whole: BinaryIO, file: BinaryIO) -> None:
+    """Copy to a file of the caller, whose write may be anything."""
+    try:
+        shutil.copyfileobj(whole, file)
+    except OSError:
+        raise
+    except Exception as error:
+        raise VideoWriteError(f"path: expected a file that is open for writing, got {error!r:.200} from it") from error
 
 
 def _check_format_holds(name: str, suffix: str, video: Frames) -> None:

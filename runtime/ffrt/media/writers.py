@@ -139,9 +139,15 @@ class AvWriter:
         import av
 
         with held_interrupts():
-            for close in (self.container.close, self.file.close, self._close_again):
+            for close in (self._sink, self.container.close, self.file.close, self._close_again):
                 with contextlib.suppress(OSError, ValueError, av.FFmpegError):
                     close()
+
+    def _sink(self) -> None:
+        """Let what is still to be written go nowhere: on a full disk PyAV would print a traceback for it."""
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nowhere, self.file.fileno(), inheritable=False)
+        os.close(nowhere)
 
     def _open_again(self, url: str, flags: int, options: Mapping[str, str]) -> BinaryIO:
         self.again = open(self.part, "rb")  # noqa: SIM115  # closed by FFmpeg, or by abort

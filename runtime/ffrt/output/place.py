@@ -7,6 +7,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from ffrt.files import limit_of
+
 WhyNot = Callable[[Path], str | None]
 """Tells why a folder that is there may not be replaced, or None if it may."""
 
@@ -83,6 +85,8 @@ def _why_not_replaced(path: Path, status: os.stat_result) -> str | None:
     """Why a file or folder that is there cannot make room for another."""
     if is_mount_point(path):
         return "is a mount point; choose a place in it or beside it"
+    if _on_read_only_disk(path):
+        return "is on a disk that is read-only; choose another folder"
     if not status.st_mode & 0o222 or not _writable(path, status):
         return "is read-only; make it writable with chmod u+w, or choose another name"
     folder = path.parent.stat()
@@ -99,12 +103,21 @@ def _writable(path: Path, status: os.stat_result) -> bool:
     if stat.S_ISREG(status.st_mode):
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
-        except OSError:
+        except OSError as error:
+            if limit_of(error) is not None:
+                raise
             return False
     return True
 
 
+def _on_read_only_disk(path: Path) -> bool:
+    """Whether the disk takes no writing at all, whoever asks."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 def _why_not_in(folder: Path) -> str | None:
+    if _on_read_only_disk(folder):
+        return f"was not written: the disk of {str(folder)!r} is read-only; choose another folder"
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return f"was not written: no permission to write in {str(folder)!r}; choose another folder"
     return None

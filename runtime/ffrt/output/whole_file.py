@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ffrt.errors import OutputError
 from ffrt.files import shown
+from ffrt.output.faults import output_faults
 from ffrt.output.interrupts import held_interrupts
 from ffrt.output.place import why_not_file
 from ffrt.output.work import work_folder
@@ -23,11 +24,14 @@ def whole_file(target: Path, name: str = "path", *, beside: Path | None = None) 
 
     It has the name of `target` in a folder of its own, in `beside` or else where `target` is. A link is followed. The
     file keeps the permissions and, where that is allowed, the owner of the one that it replaces. Raises OutputError,
-    which calls the target `name`, before the block if it cannot be replaced, and OSError where the disk fails.
+    which calls the target `name`, before the block if it cannot be replaced, and in it for a full disk and the like;
+    OSError where the disk fails.
     """
     target = Path(os.path.realpath(target))
-    check_file(target, name)
-    with work_folder(target.parent if beside is None else beside) as folder:
+    with output_faults(target, name):
+        check_file(target, name)
+    folder_of = target.parent if beside is None else beside
+    with output_faults(target, name), work_folder(folder_of) as folder:
         part = folder / target.name
         yield part
         with held_interrupts():

@@ -10,6 +10,7 @@ from pathlib import Path
 from ffrt.errors import OutputError
 from ffrt.files import shown
 from ffrt.output.exchange import exchange
+from ffrt.output.faults import output_faults
 from ffrt.output.interrupts import held_interrupts
 from ffrt.output.place import WhyNot, why_not_folder
 from ffrt.output.whole_file import keep_rights, sync, sync_names
@@ -22,12 +23,13 @@ def whole_folder(out: Path, why_not: WhyNot, name: str = "out") -> Iterator[Path
 
     It has the name of `out` in a hidden folder beside it. What it may replace, and how `why_not` is asked, is said at
     `why_not_folder`; folders above `out` are made. Raises OutputError, which calls the folder `name`, before the block
-    if it cannot be replaced, and OSError where the disk fails.
+    if it cannot be replaced, and in it for a full disk and the like; OSError where the disk fails.
     """
-    check_folder(out, why_not, name)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with output_faults(out, name):
+        check_folder(out, why_not, name)
+        out.parent.mkdir(parents=True, exist_ok=True)
     out = Path(os.path.realpath(out.parent), out.name)
-    with work_folder(out.parent) as work:
+    with output_faults(out, name), work_folder(out.parent) as work:
         new = work / out.name
         new.mkdir()
         yield new

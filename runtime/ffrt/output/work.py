@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,10 +33,16 @@ def work_folder(parent: Path) -> Iterator[Path]:
     Folders that killed runs have left in `parent` are removed first. Raises OSError if `parent` cannot be written to.
     """
     sweep(parent)
-    folder, lock = _made(parent)
+    spare = os.open(parent, os.O_PATH | os.O_CLOEXEC)  # for the removal, in a process that may open no more files
+    try:
+        folder, lock = _made(parent)
+    except BaseException:
+        os.close(spare)
+        raise
     try:
         yield folder
     finally:
+        os.close(spare)
         _remove(folder)
         os.close(lock)
 
@@ -92,10 +97,16 @@ def _made(parent: Path) -> tuple[Path, int]:
     while True:
         folder = parent / _new_name()
         folder.mkdir(mode=0o700)
-        with contextlib.suppress(FileNotFoundError):  # another run took the folder for one that was left
+        try:
             lock = _locked(folder)
-            if lock is not None:
-                return folder, lock
+        except FileNotFoundError:  # another run took the folder for one that was left
+            continue
+        except OSError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            raise
+        if lock is not None:
+            return folder, lock
 
 
 def _locked(folder: Path) -> int | None:
@@ -133,11 +144,26 @@ def _remove(folder: Path) -> None:
     """Take a folder away. What cannot be is told: the output itself is not the worse for it."""
     try:
         if not _holds_aside(folder):
-            shutil.rmtree(folder)
+            _remove_tree(folder)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTEMPTY):
             return  # another run is taking it away at the same time
         logger.warning("%s could not be removed (%s); the next output there tries again", folder, error)
+
+
+def _remove_tree(folder: Path) -> None:
+    """As `shutil.rmtree`, with one descriptor at a time."""
+    for above, folders, files in os.walk(folder, topdown=False, onerror=_raise):
+        for name in files:
+            os.unlink(os.path.join(above, name))
+        for name in folders:
+            place = os.path.join(above, name)
+            (os.unlink if os.path.islink(place) else os.rmdir)(place)
+    os.rmdir(folder)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _holds_aside(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.checks import describe
 from ffrt.errors import RequestError
 from ffrt.stages.denoising import Network
 
@@ -20,7 +21,7 @@ def check_side(name: str, size: object, multiple: int) -> int:
     limit = MAX_SIDE_PX // multiple * multiple
     if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or not multiple <= size <= limit:
         raise RequestError(
-            f"{name}: expected a multiple of {multiple} from {multiple} to {limit} pixels, got {size!r:.200}"
+            f"{name}: expected a multiple of {multiple} from {multiple} to {limit} pixels, got {describe(size)}"
         )
     size = operator.index(size)
     if size % multiple:

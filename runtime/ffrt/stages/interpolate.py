@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import InterpolationConfig, InterpolationPass
+from ffrt.checks import describe
 from ffrt.errors import RequestError
 from ffrt.sampling import Array, Denoised, Sampling, guidance_weights
 from ffrt.stages.denoising import DeviceNetwork, ModelInput, Network, Prompt, denoise_network
@@ -45,7 +46,7 @@ GRAPHS: dict[Method, str] = {
 def method_of(value: object, graphs: Collection[str]) -> Method:
     """A method whose graph the bundle has."""
     if not isinstance(value, str) or value not in METHODS:
-        raise RequestError(f"method: expected one of {list(METHODS)}, got {value!r:.200}")
+        raise RequestError(f"method: expected one of {list(METHODS)}, got {describe(value)}")
     if GRAPHS[value] not in graphs:
         has = [method for method in METHODS if GRAPHS[method] in graphs]
         raise RequestError(f"method: {value!r} needs the graph {GRAPHS[value]}; this bundle has what {has} needs")

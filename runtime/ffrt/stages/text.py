@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import TextConfig
+from ffrt.checks import describe
+from ffrt.errors import RequestError
 from ffrt.notes import Note
 from ffrt.stages.denoising import Network, Prompt
 from ffrt.stages.tokens import tokenize
@@ -52,6 +54,33 @@ class Context:
             other[0, 0] = self.null_embedding
             other_mask[0, 0] = True
         return np.concatenate([self.context, other]), np.concatenate([self.mask, other_mask])
+
+
+def check_context(context: object) -> Context:
+    """What `Pipeline.encode` gives; RequestError for anything else, and for a `Context` of other arrays."""
+    if not isinstance(context, Context):
+        raise RequestError(f"context: expected what pipe.encode(prompt) gives, got {type(context).__name__}")
+    rows = context.context
+    if not isinstance(rows, np.ndarray) or rows.ndim != 3 or len(rows) != 1 or rows.shape[1] == 0:
+        raise RequestError(f"context: expected rows float32 [1, L, D], got {describe(rows)}")
+    both, wide = rows.shape[:2], rows.shape[2:]
+    for name, dtype, shape in (
+        ("context", np.float32, rows.shape),
+        ("mask", np.bool_, both),
+        ("null_embedding", np.float32, wide),
+        ("negative_context", np.float32, rows.shape),
+        ("negative_mask", np.bool_, both),
+        ("interpolation_null_embedding", np.float32, wide),
+    ):
+        value = getattr(context, name)
+        if value is None and name not in ("context", "mask", "null_embedding"):
+            continue
+        if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+            raise RequestError(
+                f"context: expected {name} {np.dtype(dtype)} {list(shape)}, got {describe(value)}; "
+                "give what pipe.encode(prompt) gives"
+            )
+    return context
 
 
 def encode(

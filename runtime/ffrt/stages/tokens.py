@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ffrt import checks
 from ffrt.bundle import MAX_PROMPT_TOKENS, MAX_TOKENIZER_BYTES, read_tokenizer
 from ffrt.errors import BundleError, RequestError
+from ffrt.files import told
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,9 +44,10 @@ def open_tokenizer(path: Path, data: bytes | None = None, *, max_tokens: int = M
     """
     from tokenizers import Regex, Tokenizer, normalizers
 
+    raw = _read(path) if data is None else data
     try:
-        found = read_tokenizer(_read(path) if data is None else data)
-        with _library():
+        found = read_tokenizer(raw)
+        with _library("; a newer tokenizers may know it"):
             tokenizer = Tokenizer.from_str(found.text)
     except BundleError as error:
         raise BundleError(f"{path} is not a tokenizers file ({error}); export the bundle again") from error
@@ -68,7 +70,7 @@ def _read(path: Path) -> bytes:
         with open(path, "rb") as file:
             return file.read(MAX_TOKENIZER_BYTES + 1)
     except OSError as error:
-        raise BundleError(f"it cannot be read: {error.strerror}") from error
+        raise BundleError(f"{path} cannot be read {told(error, 'give this user the right to read it')}") from error
 
 
 def tokenize(tokenizer: Tokenizer, name: str, prompt: str, max_tokens: int) -> Tokens:

@@ -210,5 +210,5 @@ def test_without_onnxruntime_the_import_of_a_pipeline_says_what_to_install() -> 
         [sys.executable, "-c", code], check=False, env={"PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert 'ImportError: ffrt needs ONNX Runtime: type pip install "ffrt[cpu]"' in done.stderr
+    assert 'PackageError: ffrt needs ONNX Runtime: type pip install "ffrt[cpu]"' in done.stderr
     assert 'pip install "ffrt[cuda]"' in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import textwrap
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def test_what_cannot_be_tidied_up_is_no_failure(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "ffrt"):
-        patch.setattr(shutil, "rmtree", fails(errno.EBUSY))
+        patch.setattr(os, "rmdir", fails(errno.EBUSY))
         Video.from_frames(circle(2), 8).save(tmp_path / f"a{suffix}")
     assert "could not be removed" in caplog.text
     left = [name for name in saved_files(tmp_path) if name.startswith(".ffrt-")]
