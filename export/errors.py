@@ -11,12 +11,14 @@ FfrtError
     ├── MemoryShortError   the machine has too little free memory
     ├── OptionError        an argument of the command line is missing or out of range
     ├── PackageError       a Python package is missing
-    └── ParityError        a graph differs from its PyTorch module
+    ├── ParityError        a graph differs from its PyTorch module
+    └── SceneError         a rendered clip or its caption was asked for something that the grammar has not
 ``
 """
 
 from __future__ import annotations
 
+from ffrt import errors
 from ffrt.errors import FfrtError
 
 
@@ -54,9 +56,13 @@ class OptionError(ExportError, ValueError):
     """An argument of the command line is missing or out of range; the message names it as it is typed."""
 
 
-class PackageError(ExportError, ImportError):
+class PackageError(ExportError, errors.PackageError):
     """A Python package is missing; the message says how to install it."""
 
 
 class ParityError(ExportError):
     """A graph differs from its PyTorch module by more than the floor; no bundle was written."""
+
+
+class SceneError(ExportError, ValueError):
+    """A rendered clip or its caption was asked for something that the grammar has not."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.harness.record import BenchError
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -243,10 +245,10 @@ def majority(words: list[str]) -> tuple[str, float]:
 def detect(frames: NDArray[np.uint8]) -> Detection:
     """What the clip of frames uint8 `[N, H, W, 3]`, equally spaced in time, shows.
 
-    Raises `ValueError` for an array that is not a clip.
+    Raises `BenchError` for an array that is not a clip.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
-        raise ValueError(f"frames must be uint8 [N, H, W, 3] with N >= 1, got {frames.dtype} {list(frames.shape)}")
+        raise BenchError(f"frames must be uint8 [N, H, W, 3] with N >= 1, got {frames.dtype} {list(frames.shape)}")
     borders = [border_rgb(frame) for frame in frames]
     background, other_backgrounds = majority([nearest(rgb, BACKGROUND_RGB) for rgb in borders])
     measured = [look(frame, rgb) for frame, rgb in zip(frames, borders, strict=True)]

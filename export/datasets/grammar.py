@@ -7,6 +7,8 @@ three words of one of them do come together in training; all four never do. No P
 import itertools
 from dataclasses import dataclass
 
+from export.errors import SceneError
+
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
 SHAPES = ("circle", "square", "triangle")
 ACTIONS = (
@@ -47,13 +49,13 @@ def is_held_out(colour: str, shape: str, action: str, background: str) -> bool:
     """Whether these four words together are kept for tests: where their places in the tables sum up to a multiple of 3.
 
     Of the choices for one word, where the other three are given, at most half are kept.
-    Raises `ValueError` for a word outside the grammar.
+    Raises `SceneError` for a word outside the grammar.
     """
     words = (("colour", colour, COLOURS), ("shape", shape, SHAPES), ("action", action, ACTIONS))
     total = 0
     for field, word, table in (*words, ("background", background, BACKGROUNDS)):
         if word not in table:
-            raise ValueError(f"{field} must be one of {table}, got {word!r}")
+            raise SceneError(f"{field} must be one of {table}, got {word!r}")
         total += table.index(word)
     return total % 3 == 0
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.datasets.grammar import ACTIONS, SHAPES, SIZES, Combination, split
+from export.errors import SceneError
 
 RGB = tuple[int, int, int]
 
@@ -60,7 +61,7 @@ class Clip:
     half side 0.886 r or an equilateral triangle of circumradius 1.35 r centred on its centroid. Growing and shrinking
     run between 0.4 and 1.6 times it.
 
-    Raises `ValueError` for a word outside the grammar and for a spinning circle, which would look like a still one.
+    Raises `SceneError` for a word outside the grammar and for a spinning circle, which would look like a still one.
     """
 
     colour: str
@@ -81,11 +82,11 @@ class Clip:
             ("size", self.size, (*SIZES, None)),
         ):
             if word not in words:
-                raise ValueError(f"{field} must be one of {words}, got {word!r}")
+                raise SceneError(f"{field} must be one of {words}, got {word!r}")
         if (self.shape, self.action) == ("circle", "spinning"):
-            raise ValueError("a spinning circle looks like a still one: choose a square or a triangle")
+            raise SceneError("a spinning circle looks like a still one: choose a square or a triangle")
         if not self.radius_px > 0:
-            raise ValueError(f"radius_px must be positive, got {self.radius_px}")
+            raise SceneError(f"radius_px must be positive, got {self.radius_px}")
 
 
 _TRAINED, _HELD_OUT = map(tuple, split())
@@ -153,7 +154,7 @@ def render_many(clips: Sequence[Clip], times_s: NDArray[np.floating], size_px: i
     """Draw B clips, each at its own times `[B, N]`: float32 `[B, N, 3, size_px, size_px]` in -1..1."""
     times = np.asarray(times_s, dtype=np.float64)
     if times.ndim != 2 or len(times) != len(clips):
-        raise ValueError(f"times_s must be [{len(clips)}, N], one row per clip, got shape {times.shape}")
+        raise SceneError(f"times_s must be [{len(clips)}, N], one row per clip, got shape {times.shape}")
     frames = torch.empty(*times.shape, 3, size_px, size_px)
     for clip, row, out in zip(clips, times, frames, strict=True):
         _draw(clip, row, out)

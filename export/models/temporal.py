@@ -71,7 +71,7 @@ class _TemporalAttention(nn.Module):
         nn.init.zeros_(self.attention.output.weight)
 
     def attend(self, x: Tensor, frame_embed: Tensor, frames: int) -> Tensor:
-        """`frame_embed` is `[B*T, E]`, one row a frame. Raises ValueError where windows do not fill the image."""
+        """`frame_embed` is `[B*T, E]`, one row a frame. Raises ConfigError where windows do not fill the image."""
         normed = self.in_norm(x, frame_embed)
         if self.window == 1:
             return x + attend_over_time(self.attention, normed, frames)

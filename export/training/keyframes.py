@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from export.checkpoints.weights import load_half
 from export.datasets.captions import canonical, caption
+from export.errors import OptionError
 from export.models.configs import UNetConfig
 from export.models.keyframes import KeyframeUNet
 from export.models.text import TextEncoder
@@ -56,7 +57,7 @@ class Lesson:
 
     def __post_init__(self) -> None:
         if self.layers not in ("spatial", "temporal", "all"):
-            raise ValueError(f"layers: expected spatial, temporal or all, got {self.layers!r}")
+            raise OptionError(f"layers: expected spatial, temporal or all, got {self.layers!r}")
 
 
 IMAGE = Lesson("image", "spatial", 8000, steps=3000, batch=64, lr=2e-3)

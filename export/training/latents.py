@@ -24,6 +24,7 @@ with loading("python -m export.training.latents" if __name__ == "__main__" else 
     from export.checkpoints.weights import WEIGHTS, load_half
     from export.datasets.grammar import Combination, split
     from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_clip, sample_parameters
+    from export.errors import CheckpointError
     from export.models.configs import PRESETS
     from export.models.movq import MoVQEncoder
     from export.training.precision import half_precision
@@ -139,11 +140,11 @@ def encode(run: Path, weights: Path, picture_count: int, keyframes: int, runs: i
 def keyframe_latents(run: Path, count: int) -> NDArray[np.float16]:
     """The first ``count`` whole clips in ``run``: ``[count, 16, 4, 16, 16]``.
 
-    Raises FileNotFoundError with the command that writes them.
+    Raises CheckpointError with the command that writes them.
     """
     shards = [run / f"keyframes_{number:02}.npy" for number in range(-(-count // SHARD))]
     if missing := [shard.name for shard in shards if not shard.is_file()]:
-        raise FileNotFoundError(
+        raise CheckpointError(
             f"{run}: expected {count} clips, got no {', '.join(missing)}; encode them: "
             f"python -m export.training.latents --run {run} --keyframes {len(shards) * SHARD}"
         )
@@ -156,7 +157,7 @@ def picture_latents(run: Path, count: int) -> NDArray[np.float16]:
     path = run / "pictures.npy"
     latents: NDArray[np.float16] = np.load(path) if path.is_file() else np.zeros((0, 1, 4, 16, 16), np.float16)
     if len(latents) < count:
-        raise FileNotFoundError(
+        raise CheckpointError(
             f"{path}: expected {count} pictures, got {len(latents)}; remove the file and encode them: "
             f"python -m export.training.latents --run {run} --pictures {count}"
         )

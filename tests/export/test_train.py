@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoints.weights import load_half, save_half
+from export.errors import CheckpointError
 from export.models.configs import PRESETS
 from export.models.group_norm import group_norm, modulated_group_norm
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
@@ -102,10 +103,10 @@ def test_the_recipe_passes_over_what_is_done(tmp_path: Path) -> None:
 
 
 def test_latents_that_are_missing_are_named_with_the_command(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"got no keyframes_00.npy, keyframes_01.npy; .*--keyframes 2000"):
+    with pytest.raises(CheckpointError, match=r"got no keyframes_00.npy, keyframes_01.npy; .*--keyframes 2000"):
         latents.keyframe_latents(tmp_path, 1500)
     np.save(tmp_path / "pictures.npy", np.zeros((5, 1, 4, 16, 16), np.float16))
-    with pytest.raises(FileNotFoundError, match=r"expected 6 pictures, got 5; .*--pictures 6"):
+    with pytest.raises(CheckpointError, match=r"expected 6 pictures, got 5; .*--pictures 6"):
         latents.picture_latents(tmp_path, 6)
 
 
