@@ -41,6 +41,17 @@ LOOPS = {
 }
 
 
+def test_a_frame_is_noised_to_its_level_and_keeps_its_power() -> None:
+    frame, noise = np.float32([[2.0, 0.0]]), np.float32([[0.0, 3.0]])
+    for level, alpha_bar in (
+        (0, sampling.zero_snr_alpha_bars()[0]),
+        (500, sampling.zero_snr_alpha_bars()[500]),
+        (999, 0.0),
+    ):
+        found = sampling.add_noise(frame, noise, level)
+        np.testing.assert_allclose(found, [[2 * alpha_bar**0.5, 3 * (1 - alpha_bar) ** 0.5]], atol=1e-6)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_ddpm_is_the_released_loop(loop: str) -> None:
     steps, config = LOOPS[loop]

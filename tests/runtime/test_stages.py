@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ffrt import Bundle, Pipeline, RequestError, open_bundle
+from ffrt.backend.arrays import Feed
+from ffrt.backend.onnxruntime import OnnxRuntimeSession
+from ffrt.backend.providers import CPU, PROVIDERS
 from ffrt.sampling import Sampling
 from ffrt.stages import decode, interpolate, text
 from ffrt.stages.keyframes import keyframe_steps, temporal_positions
@@ -260,6 +264,23 @@ def test_image_levels_survive_the_round_trip(seed: int) -> None:
     assert image.shape == (2, 3, 3, 4) and image.dtype == np.float32
     assert image.min() >= -1 and image.max() <= 1
     np.testing.assert_array_equal(decode.to_frames(image), frames)
+
+
+@pytest.mark.parametrize(("one_shape", "sizes"), [(True, [4, 4, 4]), (False, [4, 4, 1])])
+def test_chunks_are_filled_for_providers_that_compile_a_shape(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, one_shape: bool, sizes: list[int]
+) -> None:
+    monkeypatch.setitem(PROVIDERS, "cpu", dataclasses.replace(CPU, one_shape=one_shape))
+    seen, run = [], OnnxRuntimeSession.run
+
+    def record(self: OnnxRuntimeSession, feed: Feed, *others: object) -> dict[str, np.ndarray]:
+        seen.append(len(feed["latent"]))
+        return run(self, feed, *others)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "run", record)
+    with Pipeline(tiny, provider="cpu", threads=1) as own:
+        assert len(own.decode(np.zeros((9, 4, 4, 4), np.float32), 8).frames) == 9
+    assert seen == sizes
 
 
 def test_frames_are_encoded_in_chunks(pipe: Pipeline) -> None:

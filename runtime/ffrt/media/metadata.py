@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ffrt.errors import RequestError
 from ffrt.files import limit_of, opened, path_of, shown
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 CONTAINERS = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
 """Suffix -> FFmpeg's name of the format. Left to guess, FFmpeg takes playlists too, which open other files."""
@@ -61,10 +64,17 @@ def _png_comment(file: BinaryIO) -> str:
         return comment if isinstance(comment, str) else ""
 
 
-def _container_comment(file: BinaryIO, suffix: str) -> str:
+def _open(file: BinaryIO, suffix: str) -> InputContainer:
+    """Open a container whose texts may be of any encoding: PyAV reads them from version 19 on, before if it is told."""
     import av
 
-    with av.open(file, "r", format=CONTAINERS[suffix], metadata_errors="replace") as container:
+    if int(av.__version__.split(".")[0]) >= 19:
+        return av.open(file, "r", format=CONTAINERS[suffix])
+    return av.open(file, "r", format=CONTAINERS[suffix], metadata_errors="replace")
+
+
+def _container_comment(file: BinaryIO, suffix: str) -> str:
+    with _open(file, suffix) as container:
         if suffix == ".mp4":
             _check_index(file)
         if suffix == ".gif":  # its comment comes after the last frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from ffrt import RequestError
+from ffrt import BundleError, RequestError
 from ffrt.stages.tokens import open_tokenizer, tokenize
 from tests.runtime.tokens.files import DEMO, PROMPTS, sound_files
 
@@ -125,3 +126,15 @@ def test_a_prompt_of_nothing_seen_is_refused(kind: str, opened: dict[str, Tokeni
     with pytest.raises(RequestError, match="^negative_prompt: .* has no token in this bundle's vocabulary"):
         tokenize(opened[kind], "negative_prompt", prompt, 8)
     assert tokenize(opened[kind], "prompt", "", 8).ids == opened[kind].encode("").ids != []
+
+
+@pytest.mark.parametrize(("most", "refused"), [(1, True), (2, True), (3, False)])
+def test_a_prompt_must_have_room_between_the_tokens_around_it(
+    sound: dict[str, str], tmp_path: Path, most: int, refused: bool
+) -> None:
+    (tmp_path / "bert").write_text(sound["bert"], encoding="utf-8")  # puts two tokens around
+    if refused:
+        with pytest.raises(BundleError, match=f"expected fewer than {most} tokens around a prompt.* got 2"):
+            open_tokenizer(tmp_path / "bert", max_tokens=most)
+    else:
+        assert tokenize(open_tokenizer(tmp_path / "bert", max_tokens=most), "prompt", "red circle", most).whole == 4
