@@ -111,3 +111,15 @@ def test_importing_without_onnxruntime_says_which_extra(installed: Path, tmp_pat
     printed = run(installed / "python", "-c", program, cwd=tmp_path)
     assert 'pip install "ffrt[cpu]"' in printed
     assert 'pip install "ffrt[cuda]"' in printed
+
+
+def test_a_frozen_program_makes_a_clip(installed: Path, tmp_path: Path) -> None:
+    run(installed / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "pyinstaller", cwd=tmp_path)
+    (tmp_path / "program.py").write_text(
+        "from ffrt import Pipeline\n"
+        "pipe = Pipeline.from_pretrained(threads=1)\n"
+        "pipe('a red circle', fps=2, num_inference_steps=1).save('clip.mp4')\n"
+    )
+    run(installed / "pyinstaller", "--log-level", "ERROR", "program.py", cwd=tmp_path)
+    run(tmp_path / "dist" / "program" / "program", cwd=tmp_path)
+    assert (tmp_path / "clip.mp4").is_file()

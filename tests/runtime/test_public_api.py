@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,14 @@ def test_the_package_is_typed_and_its_public_calls_have_docstrings() -> None:
     for cls in (ffrt.Pipeline, ffrt.Generation, ffrt.Plan, ffrt.Step, ffrt.Video, ffrt.Bundle, ffrt.Context):
         for name, member in inspect.getmembers(cls, inspect.isfunction):
             assert name.startswith("_") or member.__doc__, f"{cls.__name__}.{name}"
+
+
+def test_pyinstaller_finds_the_hook() -> None:
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, name = project["entry-points"]["pyinstaller40"]["hook-dirs"].split(":")
+    (folder,) = getattr(importlib.import_module(module), name)()
+    assert (Path(folder) / "hook-ffrt.py").is_file()
 
 
 def test_the_import_loads_nothing_heavy() -> None:
