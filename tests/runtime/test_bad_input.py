@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,22 @@ CALLS: dict[str, tuple[Callable[[Pipeline], Any], type[Exception], list[str]]] =
     "encode": (lambda p: p.encode(""), RequestError, ["prompt", "empty"]),
     "encode negative": (lambda p: p.encode(P, " "), RequestError, ["negative_prompt", "empty"]),
     "keyframes context": (lambda p: p.keyframes(P), RequestError, ["context", "pipe.encode(prompt)", "str"]),
+    "keyframes mask": (
+        lambda p: p.keyframes(replace(CONTEXT, mask=np.ones((1, 3), bool))),
+        RequestError,
+        ["context: expected mask bool [1, 2], got bool [1, 3]"],
+    ),
+    "keyframes rows": (
+        lambda p: p.keyframes(replace(CONTEXT, context=np.zeros((2, 2, 4), np.float32))),
+        RequestError,
+        ["context: expected rows float32 [1, L, D], got float32 [2, 2, 4]"],
+    ),
+    "frame noise": (
+        lambda p: p.keyframes(CONTEXT, frame_noise=np.zeros((4, 4, 4), np.float32)),
+        RequestError,
+        ["frame_noise: expected None", "of text alone"],
+    ),
+    "graph": (lambda p: p.graph("unet"), RequestError, ["name: expected one of ['", "'text_encoder'", "got 'unet'"]),
     "keyframes seed": (lambda p: p.keyframes(CONTEXT, seed=-1), RequestError, ["seed", "-1"]),
     "noise type": (lambda p: p.keyframes(CONTEXT, noise=[0]), RequestError, ["noise", "float32", "list"]),
     "noise shape": (

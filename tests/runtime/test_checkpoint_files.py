@@ -82,6 +82,8 @@ DAMAGE: dict[str, Callable[[Members], None]] = {
     "a digest that is a list": header(bundle_digest=[1]),
     "a rate that is a text": header(fps="8"),
     "a picture of floats": member("frame.npy", npy(np.zeros((4, 4, 3)))),
+    "a picture of two axes": member("image.npy", npy(np.zeros((4, 4), np.uint8))),
+    "latents that are not finite": member("latents.npy", npy(np.full((3, 4, 4, 4), np.nan, np.float32))),
     "an unknown array": member("more.npy", npy(np.zeros(3))),
     "an array in a folder": member("x/latents.npy", npy(np.zeros(3, np.float32))),
     "another kind of file": member("latents.npy", b"\x93NUMPY\x09\x00"),
@@ -123,6 +125,26 @@ def test_archives_that_grow_are_refused_before_they_do(saved: Path, tmp_path: Pa
         file.truncate((4 << 30) + 1)
     with pytest.raises(RequestError, match="expected at most 4294967296"):
         Checkpoint.load(tmp_path / "huge.npz")
+
+
+def test_arrays_that_lie_in_each_other_are_refused(saved: Path, tmp_path: Path) -> None:
+    """Four names for the same bytes would be four times the memory."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("frame.npy", npy(np.zeros((64, 64, 3), np.uint8)))
+        (frame,) = archive.infolist()
+    with zipfile.ZipFile(saved) as archive:
+        header = archive.read("header.npy")
+    raw = inner.getvalue()
+    latents = npy(np.frombuffer(raw.ljust(-(-len(raw) // 256) * 256, b"\0"), np.float32).reshape(-1, 4, 4, 4))
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+        archive.writestr("header.npy", header)
+        archive.writestr("latents.npy", latents)
+        outer = archive.getinfo("latents.npy").header_offset
+        frame.header_offset = outer + 30 + len("latents.npy") + latents.index(b"PK")
+        archive.filelist.append(frame)
+    with pytest.raises(RequestError, match="overlap|Overlap"):
+        Checkpoint.load(tmp_path / "c.npz")
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error
             f"graph {name} ran out of memory when it was opened: {error}; "
             + ("it needs more than there is" if memory == "low" else 'memory="low" holds one stage at a time')
         )
-    if _TOO_MANY_FILES.search(error) is not None:
+    if _TOO_MANY_FILES.search(error) is not None or not _may_open_more():
         return BundleError(f"graph {name}: cannot load {shown(path)}: {error}; {LIMITS[errno.EMFILE]}")
     if not path.exists():  # bundles are checked for that: it is a file of the package
         return BundleError(
@@ -225,6 +225,15 @@ def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error
         f"graph {name}: cannot load {shown(path)}: {error}; a newer onnxruntime may know what this one does not, else "
         "get the bundle again"
     )
+
+
+def _may_open_more() -> bool:
+    """Whether the process may open one more file: engines do not always say what was refused."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno != errno.EMFILE
+    return True
 
 
 def _run_error(name: str, engine: str, feed: Feed, error: Exception) -> FfrtError:

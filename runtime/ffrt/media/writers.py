@@ -9,10 +9,10 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import av.filter
     from av.video.stream import VideoStream
 
+Value = TypeVar("Value")
 CODECS: Mapping[str, tuple[str, dict[str, str], dict[str, str]]] = {  # codec, its options, options of the container
     ".mp4": ("libx264", {"crf": "16", "preset": "medium"}, {"movflags": "+faststart"}),
     ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}, {}),
@@ -42,6 +43,41 @@ class Writer(Protocol):
 
     def abort(self) -> None:
         """Give up."""
+
+
+class _Written:
+    """The file that FFmpeg writes to. Its first error is raised; afterwards nothing is written, and nothing is raised.
+
+    PyAV prints a traceback for every error that comes before it could raise the one before.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        return self._first(lambda: self.file.read(size), b"")
+
+    def write(self, data: bytes) -> int:
+        return self._first(lambda: self.file.write(data), len(data))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._first(lambda: self.file.seek(offset, whence), offset)
+
+    def tell(self) -> int:
+        return self._first(self.file.tell, 0)
+
+    def close(self) -> None:
+        self._first(self.file.close, None)
+
+    def _first(self, call: Callable[[], Value], otherwise: Value) -> Value:
+        if self.error is not None:
+            return otherwise
+        try:
+            return call()
+        except OSError as error:
+            self.error = error
+            raise
 
 
 class AvWriter:
@@ -63,7 +99,10 @@ class AvWriter:
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         self.file = open(handle, "w+b")  # noqa: SIM115  # without a name, which PyAV would take for UTF-8
         self.again: BinaryIO | None = None  # the same file, read once more to put its index first
-        self.container = av.open(self.file, "w", format=suffix[1:], options=container_options, io_open=self._open_again)
+        self.written = _Written(self.file)
+        self.container = av.open(
+            self.written, "w", format=suffix[1:], options=container_options, io_open=self._open_again
+        )
         try:
             self.stream = cast("VideoStream", self.container.add_stream(codec, rate=fps, options=codec_options))
             self.stream.height, self.stream.width = height, width
@@ -126,6 +165,8 @@ class AvWriter:
         self._push(None)
         with held_interrupts():  # FFmpeg calls `_open_again`, out of which no KeyboardInterrupt can pass
             self.container.close()
+        if self.written.error is not None:
+            raise self.written.error
         self.file.close()
         with open(self.part, "rb") as file, av.open(file, "r") as container:
             found = sum(packet.size > 0 for packet in container.demux(video=0))
@@ -139,15 +180,9 @@ class AvWriter:
         import av
 
         with held_interrupts():
-            for close in (self._sink, self.container.close, self.file.close, self._close_again):
+            for close in (self.container.close, self.file.close, self._close_again):
                 with contextlib.suppress(OSError, ValueError, av.FFmpegError):
                     close()
-
-    def _sink(self) -> None:
-        """Let what is still to be written go nowhere: on a full disk PyAV would print a traceback for it."""
-        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(nowhere, self.file.fileno(), inheritable=False)
-        os.close(nowhere)
 
     def _open_again(self, url: str, flags: int, options: Mapping[str, str]) -> BinaryIO:
         self.again = open(self.part, "rb")  # noqa: SIM115  # closed by FFmpeg, or by abort
