@@ -47,7 +47,7 @@ def raised(file: Path) -> Iterator[str]:
         if not isinstance(node, ast.Raise) or node.exc is None:
             continue
         made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        if isinstance(made, ast.Attribute):
+        if isinstance(made, ast.Attribute) and made.attr[:1].isupper():  # otherwise an error that was kept
             yield made.attr
         elif isinstance(made, ast.Name) and made.id in BUILT_IN:
             yield made.id

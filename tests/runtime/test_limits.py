@@ -13,8 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ffrt import Bundle, BundleError, OutputError, Video, VideoWriteError
+from ffrt import Bundle, BundleError, OutputError, Pipeline, Video, VideoWriteError
 from ffrt.backend.session import Session
+from ffrt.bundle import files
 from ffrt.cli import main as cli
 from ffrt.output.whole_file import whole_file
 from ffrt.output.whole_folder import whole_folder
@@ -162,6 +163,19 @@ def test_a_file_of_the_package_that_is_missing_is_told_without_a_bundle(tmp_path
     ) as caught:
         Session(tmp_path / "update.onnx", "update", provider="cpu")
     assert "bundle" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_utf8_is_told_where_engines_need_that(
+    own_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open folders have a name in plain letters below /proc, where that is mounted."""
+    monkeypatch.setattr(files, "OPENED_FOLDERS", tmp_path / "none")
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    own_bundle.folder.rename(folder)
+    pipe = Pipeline.from_pretrained(folder, provider="cpu", threads=1)
+    with pytest.raises(BundleError, match="expected a folder whose name is UTF-8, got .*; rename it") as caught:
+        pipe.encode("a red circle")
+    str(caught.value).encode()
 
 
 def test_the_command_tells_what_the_system_refused(

@@ -196,6 +196,11 @@ class Session:
     def _open(self, cancellation: Cancellation) -> EngineSession:
         source = self._source
         with source.held() if isinstance(source, GraphFile) else nullcontext(source) as path:
+            if shown(path) != str(path):
+                raise BundleError(
+                    f"graph {self.name}: expected a folder whose name is UTF-8, got {shown(path.parent)!r}; rename it, "
+                    "or mount /proc, where open folders have plain names"
+                )
             try:
                 return self._provider.open(path, self.name, self._provider, self._options, cancellation)
             except FfrtError:

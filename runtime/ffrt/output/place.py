@@ -112,7 +112,10 @@ def _writable(path: Path, status: os.stat_result) -> bool:
 
 def _on_read_only_disk(path: Path) -> bool:
     """Whether the disk takes no writing at all, whoever asks."""
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:  # a file system that does not tell
+        return False
 
 
 def _why_not_in(folder: Path) -> str | None:

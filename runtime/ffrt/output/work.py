@@ -23,6 +23,8 @@ from ffrt.errors import OutputError
 OWNER = ".ffrt-owner"
 ASIDE = ".ffrt-aside"
 """In it lies what an output replaces, for the moment between two renames, under its own name."""
+SPARE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
+"""How a folder is opened to keep a descriptor for the removal, in a process that may open no more files."""
 logger = logging.getLogger("ffrt")
 
 
@@ -33,7 +35,7 @@ def work_folder(parent: Path) -> Iterator[Path]:
     Folders that killed runs have left in `parent` are removed first. Raises OSError if `parent` cannot be written to.
     """
     sweep(parent)
-    spare = os.open(parent, os.O_PATH | os.O_CLOEXEC)  # for the removal, in a process that may open no more files
+    spare = os.open(parent, SPARE)
     try:
         folder, lock = _made(parent)
     except BaseException:
