@@ -27,7 +27,6 @@ FORMAT_VERSION = 1
 """The newest version that is read. A newer one is refused."""
 MANIFEST = "manifest.json"
 MAX_PROMPT_TOKENS = 4096
-MAX_POSITIONS = 1 << 20
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -117,8 +116,8 @@ class KeyframeConfig:
     def __post_init__(self) -> None:
         require(2 <= self.num_frames <= 1024, "num_frames", "2 to 1024", self.num_frames)
         require(1 <= self.fps <= 240, "fps", "1 to 240", self.fps)
-        ok = self.num_frames <= self.position_range <= MAX_POSITIONS
-        require(ok, "position_range", f"num_frames {self.num_frames} to {MAX_POSITIONS}", self.position_range)
+        bounds = f"num_frames {self.num_frames} to {1 << 20}"
+        require(self.num_frames <= self.position_range <= 1 << 20, "position_range", bounds, self.position_range)
         _check_sampling(self)
 
 
