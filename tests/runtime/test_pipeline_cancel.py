@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 import pytest
 
-from ffrt import Bundle, Cancelled, Pipeline
+from ffrt import Bundle, Cancelled, Pipeline, RequestError
 from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph
 from ffrt.backend.session import Session
@@ -74,6 +74,27 @@ def test_cancel_between_two_steps_ends_the_request_before_the_next(pipe: Pipelin
     pipe.cancel()
     abandoned.close()
     assert pipe(PROMPT, seed=3).num_frames == 9
+
+
+def test_a_second_thread_is_told_that_a_step_runs(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go_on, run = threading.Event(), threading.Event(), Graph.on_device
+
+    def waiting(self: Graph, feed: dict, cancellation: Cancellation | None = None) -> dict:
+        inside.set()
+        assert go_on.wait(60)
+        return run(self, feed, cancellation)
+
+    monkeypatch.setattr(Graph, "on_device", waiting)
+    generation = pipe.generate(PROMPT, fps=2, num_inference_steps=2)
+    first = threading.Thread(target=lambda: generation.video)
+    first.start()
+    assert inside.wait(60)
+    for call in (lambda: next(generation), lambda: generation.video, generation.close):
+        with pytest.raises(RequestError, match="one thread at a time, got a second one while a step runs"):
+            call()
+    go_on.set()
+    first.join()
+    assert generation.video.num_frames == 3, "the first one was not disturbed"
 
 
 @pytest.mark.parametrize("memory", ["fast", "low"])

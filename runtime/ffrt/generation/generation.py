@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -71,6 +73,7 @@ class Generation(Iterator[Step]):
         self._checkpoint: Checkpoint | None = resume
         self._video: Video | None = None
         self._steps = self._run()
+        self._running = threading.Lock()
         self._process = os.getpid()
 
     def __iter__(self) -> Generation:
@@ -82,13 +85,26 @@ class Generation(Iterator[Step]):
                 "generation: expected one that this process began, got one of the process that it was forked from; "
                 "generate again, or resume its checkpoint"
             )
-        self._progress.resume()
+        with self._alone():
+            self._progress.resume()
+            try:
+                return next(self._steps)
+            except StopIteration:
+                raise StopIteration(self._video) from None
+            finally:
+                self._progress.pause()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The right to run a step, which one thread has at a time."""
+        if not self._running.acquire(blocking=False):
+            raise RequestError(
+                "generation: expected one thread at a time, got a second one while a step runs; cancel() works from any"
+            )
         try:
-            return next(self._steps)
-        except StopIteration:
-            raise StopIteration(self._video) from None
+            yield
         finally:
-            self._progress.pause()
+            self._running.release()
 
     def __enter__(self) -> Generation:
         return self
@@ -115,8 +131,9 @@ class Generation(Iterator[Step]):
         return self._cancellation.cancelled
 
     def close(self) -> None:
-        """Give up the steps that are left. What is finished stays."""
-        self._steps.close()
+        """Give up the steps that are left. What is finished stays. Raises RequestError while a step runs: cancel it."""
+        with self._alone():
+            self._steps.close()
 
     @property
     def notes(self) -> tuple[Note, ...]:
