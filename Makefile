@@ -1,7 +1,8 @@
-# make demo   set up a torch-free environment and write demo.mp4
-# make test   set up the development environment, then ruff, import-linter, mypy and pytest
-# make attack set up the development environment, then hundreds of faults and kills; takes long
-# make docs   set up the development environment, then build the site; warnings are errors
+# make demo    set up a torch-free environment and write demo.mp4
+# make test    set up the development environment, then ruff, import-linter, mypy and pytest
+# make attack  set up the development environment, then hundreds of faults and kills; takes long
+# make lowest  the fast tests, in an environment of the lowest version of everything that pyproject.toml allows
+# make docs    set up the development environment, then build the site; warnings are errors
 # Set-up runs once; it runs again when pyproject.toml changes.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PYTEST = .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile 
 PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
 
-.PHONY: demo test lint fast attack docs clean check-python
+.PHONY: demo test lint fast attack lowest docs clean check-python
 
 demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
@@ -24,6 +25,9 @@ fast: lint
 
 attack: .venv/ready
 	$(PYTEST) -m attack
+
+lowest: .venv-lowest/ready
+	$(subst .venv/,.venv-lowest/,$(PYTEST)) -m "not slow and not attack"
 
 lint: .venv/ready
 	.venv/bin/ruff format --check .
@@ -45,6 +49,14 @@ docs: .venv/ready
 	.venv/bin/python $(PIP) -e ".[cpu,export,dev]"
 	touch $@
 
+.venv-lowest/ready: pyproject.toml | check-python
+	rm -rf .venv-lowest && $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) uv
+	.venv-lowest/bin/uv pip compile -q --resolution lowest-direct --extra cpu --extra export --extra dev \
+	  pyproject.toml -o .venv-lowest/constraints.txt
+	.venv-lowest/bin/python $(PIP) -c .venv-lowest/constraints.txt -e ".[cpu,export,dev]"
+	touch $@
+
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo 'ffrt needs Python 3.11 or newer; "$(PYTHON)" is' \
@@ -53,4 +65,4 @@ check-python:
 	  echo '"$(PYTHON)" cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
 
 clean:
-	rm -rf .venv .venv-demo build dist demo.mp4
+	rm -rf .venv .venv-demo .venv-lowest build dist demo.mp4

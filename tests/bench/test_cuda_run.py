@@ -99,7 +99,7 @@ def test_all_contenders_of_all_parts_end_in_one_summary(
     stages = record["scales"]["tiny"]["stages"]
     assert set(stages["decode_frame"]["contenders"]) == {"eager", "plain", "optimised", "compiled"}
     assert set(stages["keyframe_step"]["contenders"]) == {"eager", "plain", "optimised"}
-    assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG") and stage_plot(record).shape == (460, 900, 3)
+    assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG") and stage_plot(record).shape[1:] == (900, 3)
     said = capsys.readouterr()
     assert "torch.compile" in said.out and "s left" in said.err and said.out.count("target 2.0: met") == 3
     assert table(record) in said.out

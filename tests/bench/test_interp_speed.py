@@ -149,7 +149,7 @@ def test_quality_and_memory_stand_in_the_record(masked: Bundle, tmp_path: Path) 
     first = record["cells"][0]["designs"]
     assert set(first) == set(DESIGNS.values()) and all(found["peak_bytes"] > 1e7 for found in first.values())
     assert set(record["quality"]["methods"]) >= {*first, "hold", "linear", "minterpolate", "autoencoder"}
-    assert plot(record).shape == (460, 1200, 3) and "PSNR of the changes" in table(record)
+    assert plot(record).shape[1:] == (1200, 3) and "PSNR of the changes" in table(record)
 
 
 @pytest.mark.usefixtures("rated")

@@ -292,7 +292,7 @@ def test_a_whole_run_measures_everything(tiny_ways: Bundle, ship: Callable[[Bund
     assert "**optimised graph**" in said and "OpenVINO, bfloat16" in said and "peak memory of a whole video" in said
     assert "- demo, decoding a frame, optimised: ConvTranspose 100 %" in said
     assert "| import ffrt | 0.20 s | at most 0.30 s | yes |" in said
-    assert plot(record).shape == (460, 1300, 3)
+    assert plot(record).shape[1:] == (1300, 3)
 
 
 def test_a_missed_target_is_said(tiny_ways: Bundle, tmp_path: Path) -> None:
