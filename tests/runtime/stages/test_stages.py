@@ -68,7 +68,7 @@ def test_a_negative_prompt_is_padded_with_the_prompt_to_the_longer(pipe: Pipelin
 
 @pytest.mark.parametrize("negative", [None, "a blue square moving left on black", "a"])
 def test_a_gpu_encodes_text_of_one_length_into_the_same_context(negative: str | None) -> None:
-    bundle = open_bundle(Path(__file__).parents[2] / "graphs" / "demo", verify=False)
+    bundle = open_bundle(Path(__file__).parents[3] / "graphs" / "demo", verify=False)
     pipe = Pipeline(bundle, provider="cpu", threads=1)
     want = pipe.encode(RED, negative)
     encoder = Recorder(pipe.graph("text_encoder"))
