@@ -14,6 +14,7 @@ from bench.demo_quality import table as demo_quality
 from bench.harness.record import BenchError, Record
 from bench.harness.words import markdown, number, verdict
 from bench.interp_speed import table as interp_speed
+from bench.memory.__main__ import table as memory
 from bench.pipeline_speed import table as pipeline_speed
 from bench.report.records import load
 from bench.step_quality import table as step_quality
@@ -26,6 +27,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "interp_speed": interp_speed.table,
     "export_memory": export_memory.table,
     "device_memory": device_memory.table,
+    "memory": memory,
     "real_footage": real_footage.table,
     "skip_values": skip_values.table,
     "pipeline_speed": pipeline_speed.table,

@@ -26,7 +26,7 @@ from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED
 from export.onnx.trace import Traced, point_to, trace
 from ffrt.bundle import Bundle, GraphSpec, check_place, list_files, open_bundle, why_no_bundle, write_manifest
-from ffrt.families import KANDINSKY_1_0
+from ffrt.families import KANDINSKY_1_0, Family
 from ffrt.output.whole_folder import whole_folder
 
 CHUNK = 1 << 22
@@ -62,12 +62,14 @@ def write_random(module: nn.Module, path: Path, draw: Draw) -> None:
                 file.write(draw(min(CHUNK, tensor.numel() - at), fan_in).tobytes())
 
 
-def write_random_graph(name: str, module: nn.Module, limits: Limits, folder: Path, draw: Draw) -> GraphSpec:
-    """Write NAME.safetensors and NAME.onnx of a module on the meta device, a graph of the 1.0 contract."""
-    signature, weights = KANDINSKY_1_0.contract[name], folder / f"{name}.safetensors"
+def write_random_graph(
+    name: str, module: nn.Module, limits: Limits, folder: Path, draw: Draw, family: Family = KANDINSKY_1_0
+) -> GraphSpec:
+    """Write NAME.safetensors and NAME.onnx of a module on the meta device, a graph of the family's contract."""
+    signature, weights = family.contract[name], folder / f"{name}.safetensors"
     write_random(module, weights, draw)
     example = tuple(value.to("meta") for value in draw_inputs(signature, limits, 0))
-    model = trace(Traced(name, module, example, multiples_of(signature, limits)))
+    model = trace(Traced(name, module, example, multiples_of(signature, limits), family.contract))
     onnx.save(point_to(model, weights), folder / f"{name}.onnx")
     return GraphSpec(f"{name}.onnx", *signature, NOT_MEASURED)
 

@@ -1,18 +1,18 @@
-"""How much memory a request needs at least, how much is free, and what would fit."""
+"""Whether a request fits into the memory that is free, and what would fit instead."""
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ffrt.backend.free_memory import FreeMemory, free_memory
 from ffrt.backend.runner import Memory
 from ffrt.bundle import Bundle
 from ffrt.errors import OutOfMemoryError
-from ffrt.stages.decode import CHUNK_FRAMES
-from ffrt.stages.interpolate import WINDOW_GROUPS
+from ffrt.estimate import Estimate, Run, estimate
+
+logger = logging.getLogger("ffrt")
 
 
 @dataclass(frozen=True)
@@ -31,86 +31,70 @@ class Room:
 
 @dataclass(frozen=True)
 class Need:
-    """What the memory of a request depends on: size in pixels, frame rate, guidance rows of both U-Nets, device."""
+    """What the memory of a request depends on: `runs` one after the other, on frames of `height` and `width` in pixels.
 
+    `what` says in an error what they are for. `simpler` are runs that would do for less, with the argument for them.
+    """
+
+    what: str
     height: int
     width: int
-    fps: int
-    rows: tuple[int, int]
-    memory: Memory
-    on_gpu: bool
+    runs: tuple[Run, ...]
+    simpler: tuple[tuple[str, tuple[Run, ...]], ...] = ()
 
 
-def wanted_bytes(bundle: Bundle, need: Need) -> int:
-    """A lower bound, so that no request is refused that fits: the size of the weight files, and activations.
+def wanted(bundle: Bundle, need: Need, memory: Memory, on_gpu: bool = False) -> Estimate:
+    """What a request takes."""
+    latent = need.height * need.width // bundle.video.downscale**2
+    return estimate(bundle, need.runs, latent, memory, on_gpu)
 
-    Activations are taken to be sqrt(P) / 2 bytes per batch item and latent pixel of a U-Net, or per pixel of the
-    decoder, with P parameters in float32; on a GPU, in float16, half of that. Measured peaks are several times higher.
-    "fast" holds the weights of all graphs and the activations of the largest one. "low" holds one graph, whose weights
-    the CPU maps from the file, and of which a GPU holds the step alone while it runs.
+
+def check_memory(bundle: Bundle, need: Need, room: Room) -> None:
+    """Raise OutOfMemoryError, which says what would fit, if a request cannot fit; where free memory is unknown, pass.
+
+    It is refused where the least that it takes is more than is free. Between that and the estimate it may fit, which
+    the logger "ffrt" says as a warning.
     """
-    video = bundle.video
-    pixels = need.height * need.width
-    latent = pixels // video.downscale**2
-    largest = [bundle.num_frames(fps) for fps in bundle.rates if fps <= need.fps]
-    groups = min(largest[-2] - 1, WINDOW_GROUPS) if len(largest) > 1 else 0
-    items = {
-        "text_encoder": 0,
-        "keyframe_unet": need.rows[0] * largest[0] * latent,
-        "interpolation_unet": need.rows[1] * groups * latent,
-        "movq_decoder": min(CHUNK_FRAMES, largest[-1]) * pixels,
-    }
-    if len(largest) == 1:
-        del items["interpolation_unet"]
-    parts = {name: weight_bytes(bundle, name) for name in items}
-    weights = {name: sum(sizes) for name, sizes in parts.items()}
-    share = 4 if need.on_gpu else 2
-    activations = {name: int(math.sqrt(weights[name] / 4) * count / share) for name, count in items.items()}
-    if need.memory == "fast":
-        return sum(weights.values()) + max(activations.values())
-    if not need.on_gpu:
-        return max(activations.values())
-    return max(max(weights[name], parts[name][-1] + activations[name]) for name in items)
-
-
-def check_memory(bundle: Bundle, need: Need, free: FreeMemory | None) -> None:
-    """Raise OutOfMemoryError, which says what would fit, if a request needs more than is `free`; None is unknown."""
-    wanted = wanted_bytes(bundle, need)
-    if free is None or wanted <= free.bytes:
+    if room.free is None:
         return
-    fits = [told for told, other in _simpler(bundle, need) if wanted_bytes(bundle, other) <= free.bytes]
-    sizes = (told for told, other in _smaller(bundle, need) if wanted_bytes(bundle, other) <= free.bytes)
-    fits += [told for told in [next(sizes, None)] if told is not None]
+    asked = wanted(bundle, need, room.memory, room.on_gpu)
+    if asked.taken <= room.free.bytes:
+        return
+    leaves = f"{room.free.limit} leaves {_readable(room.free.bytes)}"
+    about = f"{need.what} with memory={room.memory!r} needs"
+    if asked.least <= room.free.bytes:
+        logger.warning("%s about %s, and %s; it may not fit", about, _readable(asked.taken), leaves)
+        return
+    fits = list(_fits(bundle, need, room))
     advice = f"what would fit: {' or '.join(fits)}" if fits else "no smaller request of this bundle would fit"
-    raise OutOfMemoryError(
-        f"{need.height}x{need.width} at {need.fps} fps with memory={need.memory!r} needs at least {_readable(wanted)}, "
-        f"and {free.limit} leaves {_readable(free.bytes)}; {advice}"
-    )
+    raise OutOfMemoryError(f"{about} at least {_readable(asked.least)}, and {leaves}; {advice}")
 
 
-def _simpler(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
-    """Requests of the same size that need less, each with the argument that asks for it."""
-    if need.memory == "fast":
-        yield 'memory="low"', replace(need, memory="low")
-    for fps in [*(p.fps for p in reversed(bundle.interpolation.passes)), bundle.keyframes.fps]:
-        if fps < need.fps:
-            yield f"fps={fps}", replace(need, fps=fps)
+def _fits(bundle: Bundle, need: Need, room: Room) -> Iterator[str]:
+    """The arguments of requests that need less and fit."""
+    assert room.free is not None
+    free = room.free.bytes
+
+    def taken(other: Need, memory: Memory) -> int:
+        return wanted(bundle, other, memory, room.on_gpu).taken
+
+    if room.memory == "fast" and taken(need, "low") <= free:
+        yield 'memory="low"'
+    for told, runs in need.simpler:
+        if taken(replace(need, runs=runs), room.memory) <= free:
+            yield told
+    for other in _smaller(bundle, need):
+        if taken(other, room.memory) <= free:
+            yield f"height={other.height}, width={other.width}"
+            return
 
 
-def _smaller(bundle: Bundle, need: Need) -> Iterator[tuple[str, Need]]:
+def _smaller(bundle: Bundle, need: Need) -> Iterator[Need]:
     """Requests of smaller frames of about the same aspect ratio, the largest first."""
     multiple = bundle.video.size_multiple
     for height in range(need.height - multiple, 0, -multiple):
         width = max(multiple, need.width * height // need.height // multiple * multiple)
-        yield f"height={height}, width={width}", replace(need, height=height, width=width)
-
-
-def weight_bytes(bundle: Bundle, name: str) -> list[int]:
-    """Bytes of the weights of a graph's parts in the order in which they run, or of its one file."""
-    spec = bundle.graphs[name]
-    files = [part.file for part in spec.parts] if spec.parts else [spec.file]
-    own = [(file, f"{Path(file).stem}.safetensors") for file in files]
-    return [sum(bundle.files[one].bytes for one in pair if one in bundle.files) for pair in own]
+        yield replace(need, height=height, width=width)
 
 
 def _readable(size: int) -> str:

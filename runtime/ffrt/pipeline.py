@@ -176,12 +176,6 @@ class Pipeline(StageCalls):
             resume.check(plan)
         return Generation(plan, self.stages, self._facts(), resume=resume)
 
-    def _room_now(self) -> Room:
-        """Free memory, as it was when no graph was open: what the pipeline holds it can use."""
-        if not self.open_graphs:
-            self._room = Room.here(self._room.memory, self._room.on_gpu)
-        return self._room
-
 
 def _request_of(prompt: str | Request, options: Options) -> Request:
     if not isinstance(prompt, Request):

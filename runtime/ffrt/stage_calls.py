@@ -14,6 +14,15 @@ from ffrt._version import __version__
 from ffrt.backend.cancel import Cancellation
 from ffrt.bundle import Bundle, InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
+from ffrt.estimate import Run
+from ffrt.generation.needs import (
+    TEXT,
+    decoding_runs,
+    encoding_runs,
+    first_frame_runs,
+    interpolation_runs,
+    keyframe_runs,
+)
 from ffrt.generation.plan import (
     FIRST_FRAME_STREAM,
     FRAME_NOISE_STREAM,
@@ -24,6 +33,7 @@ from ffrt.generation.plan import (
     sampling_of,
 )
 from ffrt.media.image import open_image
+from ffrt.memory import Need, Room, check_memory
 from ffrt.request import MAX_SEED
 from ffrt.sampling import MAX_STEPS, SOLVERS, Array, Sampling, drain, normal_noise, uniform_noise
 from ffrt.stages import decode, first_frame, interpolate
@@ -46,11 +56,13 @@ class StageCalls:
 
     bundle: Bundle
     stages: Stages
+    _room: Room
 
     def encode(self, prompt: str, negative_prompt: str | None = None) -> Context:
         """Text context of a prompt and, unless it is None or empty, a negative one; `notes` say if one was cut."""
         checks.prompt("prompt", prompt)
         negative_prompt = checks.negative_prompt(negative_prompt)
+        check_memory(self.bundle, Need("a prompt", 0, 0, (TEXT,)), self._room_now())
         stages = self._stages_of_a_call()
         with stages.request():
             return stages.text(prompt, negative_prompt)
@@ -77,7 +89,9 @@ class StageCalls:
         sampling = _sampling(config, num_inference_steps, guidance_scale, sampler)
         if guidance_scale is None:
             sampling = first_frame_sampling(config, sampling)
-        shape = first_frame.noise_shape(keyframe_shape(self.bundle, height, width))
+        video = keyframe_shape(self.bundle, height, width)
+        self._check_memory("the first frame", first_frame_runs(sampling), *self._pixels(video))
+        shape = first_frame.noise_shape(video)
         draws = _draws(noise, seed, FIRST_FRAME_STREAM, sampling, shape)
         stages = self._stages_of_a_call()
         with stages.request():
@@ -114,6 +128,10 @@ class StageCalls:
         sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
         conditioning = image_conditioning(config, image, motion, image_guidance_scale, noise_augmentation)
         shape = keyframe_shape(self.bundle, height, width)
+        runs = keyframe_runs(self.bundle, sampling, conditioning)
+        if conditioning is not None and image is None:
+            runs = (*first_frame_runs(first_frame_sampling(config, sampling)), *runs)
+        self._check_memory("keyframes", runs, *self._pixels(shape))
         draws = _draws(noise, seed, KEYFRAME_STREAM, sampling, shape)
         if frame_noise is not None:
             if conditioning is None:
@@ -172,6 +190,8 @@ class StageCalls:
         rows = None
         if self.bundle.family.interpolation_reads_text and chosen == "group":
             rows = check_context(context).interpolation_rows()
+        runs = interpolation_runs(len(latents), latents.shape[1], sampling, chosen)
+        self._check_memory("interpolation", runs, *self._pixels(latents.shape))
         draws = _draws(noise, seed, 1 + index, sampling, interpolate.noise_shape(chosen, latents.shape))
         stages = self._stages_of_a_call()
         with stages.request():
@@ -181,12 +201,13 @@ class StageCalls:
         """A video of latents float32 [N, 4, h, w] played at `fps` frames per second, decoded when it is used."""
         latents = self._latents(latents, least=1)
         rate = checks.whole("fps", fps, 1, 240)
-        downscale = self.bundle.video.downscale
+        height, width = self._pixels(latents.shape)
+        self._check_memory("decoding", decoding_runs(self.bundle, len(latents)), height, width)
         return Video(
             lambda: self._stages_of_a_call().decode(latents),
             num_frames=len(latents),
-            height=latents.shape[2] * downscale,
-            width=latents.shape[3] * downscale,
+            height=height,
+            width=width,
             fps=rate,
             metadata=self._facts(),
         )
@@ -194,9 +215,24 @@ class StageCalls:
     def encode_frames(self, frames: NDArray[np.uint8]) -> Array:
         """Latents float32 [N, 4, h, w] of frames uint8 [N, H, W, 3]."""
         decode.check_frames(frames, self.bundle.video.size_multiple)
+        self._check_memory("encoding frames", encoding_runs(len(frames)), *frames.shape[1:3])
         stages = self._stages_of_a_call()
         with stages.request():
             return stages.encode_frames(frames)
+
+    def _room_now(self) -> Room:
+        """Free memory, as it was when no graph was open: what the pipeline holds it can use."""
+        if not self.stages.graphs.names:
+            self._room = Room.here(self._room.memory, self._room.on_gpu)
+        return self._room
+
+    def _check_memory(self, what: str, runs: tuple[Run, ...], height: int, width: int) -> None:
+        need = Need(f"{what} of {height}x{width}", height, width, runs)
+        check_memory(self.bundle, need, self._room_now())
+
+    def _pixels(self, latents: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the frames of latents [.., h, w]."""
+        return latents[-2] * self.bundle.video.downscale, latents[-1] * self.bundle.video.downscale
 
     def _stages_of_a_call(self) -> Stages:
         return self.stages.of(Cancellation())

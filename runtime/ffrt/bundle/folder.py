@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from ffrt.bundle.files import FileState, open_file, open_folder, read, sha256
 from ffrt.bundle.manifest import FORMAT, MANIFEST, Manifest, from_json, to_json
-from ffrt.bundle.onnx_file import MAX_GRAPH_BYTES, WEIGHTS_SUFFIX, check_graph
+from ffrt.bundle.onnx_file import MAX_GRAPH_BYTES, WEIGHTS_SUFFIX, Walked, check_graph
 from ffrt.bundle.opened import Bundle
 from ffrt.bundle.specs import FileSpec
 from ffrt.errors import BundleError, OutputError
@@ -71,12 +71,14 @@ def open_bundle(folder: AnyPath, *, verify: bool = True) -> Bundle:
                 found = FileState.of(file)
             if found.bytes != want.bytes:
                 raise BundleError(f"{shown(folder / name)}: {want.bytes} bytes expected, {found.bytes} found; {_AGAIN}")
-        states, weights = {MANIFEST: state}, {}
+        states, walked = {MANIFEST: state}, dict[str, Walked]()
         graphs = {file for graph in manifest.graphs.values() for file in graph.files}
         for name in manifest.files:
-            states[name], weights[name] = _check_file(folder / name, descriptor, manifest, graphs, verify)
+            states[name], graph = _check_file(folder / name, descriptor, manifest, graphs, verify)
+            if graph is not None:
+                walked[name] = graph
     members = {f.name: getattr(manifest, f.name) for f in fields(Manifest)}
-    return Bundle(**members, folder=folder, digest=hashlib.sha256(raw).hexdigest(), states=states, weights=weights)
+    return Bundle(**members, folder=folder, digest=hashlib.sha256(raw).hexdigest(), states=states, walked=walked)
 
 
 def list_files(
@@ -138,8 +140,8 @@ def _listed(folder: Path) -> set[str] | None:
 
 def _check_file(
     path: Path, folder: int, manifest: Manifest, graphs: Collection[str], verify: bool
-) -> tuple[FileState, tuple[str, ...]]:
-    """Check the content of one file; its state, and of a graph the files with its weights."""
+) -> tuple[FileState, Walked | None]:
+    """Check the content of one file; its state, and what a graph says of itself."""
     want = manifest.files[path.name].sha256
     data = b""
     with open_file(path, folder) as file:
@@ -151,7 +153,7 @@ def _check_file(
     if found != want:
         raise BundleError(f"{shown(path)}: sha256 {want} expected, {found} found: the file was changed; {_AGAIN}")
     if path.name not in graphs:
-        return state, ()
+        return state, None
     weights = {name: spec.bytes for name, spec in manifest.files.items() if name.endswith(WEIGHTS_SUFFIX)}
     return state, check_graph(path, data, weights)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,6 +35,8 @@ _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12
 _BITS |= {16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
 """Bits of an element, by TensorProto.DataType; strings have no size."""
 _STRING = 8
+_FLOATS = (1, 10, 16)
+"""float32, float16 and bfloat16."""
 _DATA = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _ENTRY = "StringStringEntryProto"
 _AGAIN = "get the bundle again"
@@ -68,8 +71,23 @@ Found = list[tuple[str, int, int]]
 """Fields of a message as they came: a name and its bytes from, to; of a varint its value and -1."""
 
 
-def check_graph(path: Path, data: bytes, weights: Mapping[str, int]) -> tuple[str, ...]:
-    """The files that the graph file `path`, which holds `data`, takes weights from, each once.
+@dataclass(frozen=True)
+class Walked:
+    """What a graph file says of itself: its `size` in bytes, and the files of its `weights`, each once.
+
+    `stored` are the bytes of those weights, `unpacked` with every float as a float32. `width` is the smallest number
+    of channels that a 3x3 convolution keeps, None without one: the channels of the values of full height and width.
+    """
+
+    size: int
+    weights: tuple[str, ...]
+    stored: int = 0
+    unpacked: int = 0
+    width: int | None = None
+
+
+def check_graph(path: Path, data: bytes, weights: Mapping[str, int]) -> Walked:
+    """Walk the graph file `path`, which holds `data`.
 
     `weights` are the sizes in bytes of those that it may name. Raises BundleError, which names the file and the byte,
     for a file that is no ONNX graph or holds what a bundle may not.
@@ -83,7 +101,7 @@ def check_graph(path: Path, data: bytes, weights: Mapping[str, int]) -> tuple[st
         walk.refuse(len(data), "a whole file", "one that ends in the middle of a field")
     if not walk.graphs:
         walk.refuse(len(data), "a graph", "a file without one")
-    return tuple(walk.named)
+    return Walked(len(data), tuple(walk.named), walk.stored, walk.unpacked, min(walk.widths, default=None))
 
 
 class _Walk:
@@ -92,6 +110,8 @@ class _Walk:
     def __init__(self, path: Path, data: bytes, weights: Mapping[str, int]) -> None:
         self.graphs = 0
         self.named: dict[str, None] = {}
+        self.widths: set[int] = set()
+        self.stored = self.unpacked = 0
         self._nodes = 0
         self._path = path
         self._data = data
@@ -204,10 +224,18 @@ class _Walk:
             self._refuse_tensor(at, label, "one place for its data", got)
         if where == 1:
             self._external(label, size, entries, at)
+            self._weigh(dims, dtype, size)
             return
         exact = "raw_data" in kinds and dtype != _STRING
         if (stored != size) if exact else (count > 2 * stored):  # two elements of 4 bits may be one number
             self._refuse_tensor(at, label, f"the {count} elements that its sizes say", f"{stored} bytes")
+
+    def _weigh(self, dims: list[int], dtype: int, size: int) -> None:
+        """Count a tensor of `size` bytes that lies in a file of weights."""
+        self.stored += size
+        self.unpacked += 4 * math.prod(dims) if dtype in _FLOATS else size
+        if len(dims) == 4 and dims[0] == dims[1] and dims[2:] == [3, 3]:
+            self.widths.add(dims[0])
 
     def _external(self, label: Span, size: int, entries: list[Span], at: int) -> None:
         """Hold external data to a listed file, a place inside it and `size` bytes; keep the file's name."""

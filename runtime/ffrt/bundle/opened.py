@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ffrt.bundle.files import FileState, KeptFile, changed, open_file, open_folder, read, sha256, state_at
 from ffrt.bundle.manifest import MANIFEST, Manifest
+from ffrt.bundle.onnx_file import Walked
 from ffrt.checks import describe
 from ffrt.errors import BundleError
 from ffrt.files import shown
@@ -19,14 +20,14 @@ from ffrt.files import shown
 class Bundle(Manifest):
     """A manifest whose files were checked. `digest`, the sha256 of the manifest, pins every byte of the bundle.
 
-    `states` are those that the files had when they were hashed, and `weights` names the files that each graph file
-    takes its weights from.
+    `states` are those that the files had when they were hashed, and `walked` is what each graph file says of its
+    weights.
     """
 
     folder: Path
     digest: str
     states: dict[str, FileState] = field(compare=False, repr=False)
-    weights: dict[str, tuple[str, ...]] = field(compare=False, repr=False)
+    walked: dict[str, Walked] = field(compare=False, repr=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -113,7 +114,7 @@ class GraphFile:
     @contextmanager
     def held(self) -> Iterator[Path]:
         """A path of the graph that an engine can open, in a block. Raises BundleError as `Bundle.opened`."""
-        weights = self._bundle.weights[self._file]
+        weights = self._bundle.walked[self._file].weights
         with self._bundle.opened(self._file, *weights) as (folder, files):
             self._kept = {name: KeptFile(self._bundle.folder / name, files[name]) for name in weights}
             yield folder / self._file

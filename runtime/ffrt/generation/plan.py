@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from ffrt import checks
 from ffrt.bundle import Bundle, InterpolationConfig, InterpolationPass, KeyframeConfig
 from ffrt.errors import RequestError
+from ffrt.estimate import weight_bytes
 from ffrt.families import Stage
+from ffrt.generation.needs import need_of_request
 from ffrt.media.image import open_image, too_small
-from ffrt.memory import Need, Room, check_memory, weight_bytes
+from ffrt.memory import Room, check_memory
 from ffrt.notes import Note
 from ffrt.request import Request
 from ffrt.sampling import Sampling, noise_levels
@@ -96,8 +98,10 @@ class Plan:
         shape = keyframe_shape(bundle, request.height, request.width)
         height, width = (side * bundle.video.downscale for side in shape[2:])
         room = Room.here() if room is None else room
-        need = Need(height, width, fps, (keyframes.rows, interpolation.rows), room.memory, room.on_gpu)
-        check_memory(bundle, need, room.free)
+        makes_first = image is not None and request.image is None
+        first = first_frame_sampling(bundle.keyframes, keyframes) if makes_first else None
+        need = need_of_request(bundle, height, width, fps, keyframes, interpolation, image, first)
+        check_memory(bundle, need, room)
         picture = None if request.image is None else open_image(request.image)
         small = None if picture is None else too_small(picture, height, width)
         return cls(

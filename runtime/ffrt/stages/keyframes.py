@@ -62,6 +62,11 @@ def keyframe_steps(
     return denoise_network(network, update, [whole], itertools.chain([start], noise), config, sampling)
 
 
+def image_weights(scale: float, image_scale: float) -> NDArray[np.float32]:
+    """The weights of three rows: text and frame, the frame alone, neither; those of weight 0 do not run."""
+    return np.array([scale, image_scale - scale, 1 - image_scale], np.float32)
+
+
 def image_keyframe_steps(
     network: Network | DeviceNetwork,
     config: KeyframeConfig,
@@ -83,8 +88,7 @@ def image_keyframe_steps(
     noised = add_noise(frame, frame_noise, image.noise_augmentation)
     given = np.zeros((config.num_frames, len(frame) + 1, *frame.shape[1:]), np.float32)  # the frame, and where it is
     given[0, :-1], given[0, -1] = noised, 1
-    scale, image_scale = sampling.guidance_scale, image.guidance_scale
-    weights = np.array([scale, image_scale - scale, 1 - image_scale], np.float32)
+    weights = image_weights(sampling.guidance_scale, image.guidance_scale)
     kept = np.flatnonzero(weights)
     after = np.concatenate(np.stack([given, given, np.zeros_like(given)])[kept])  # [B*T, 5, h, w]
     row = np.array([0, 1, 1])[kept]

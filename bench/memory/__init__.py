@@ -1,0 +1,1 @@
+"""Estimates of memory against measured peaks."""
