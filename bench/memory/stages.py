@@ -26,8 +26,8 @@ from ffrt.generation.plan import first_frame_sampling, image_conditioning, sampl
 from ffrt.memory import Need, wanted
 
 PROMPT = "a red circle moves to the right"
-FRAMES, CHUNKS = 4, 2
-"""Frames that are encoded and decoded, and chunks of a whole video that are decoded: further ones take no more."""
+FRAMES = 4
+"""Frames that are encoded and decoded, one chunk, of a whole video too: further chunks take no more."""
 TOKENS = 12
 EVERY_S = 0.002
 
@@ -93,7 +93,7 @@ def call(pipe: Pipeline, stage: str, fps: int, height: int, width: int, context_
         ),
         "decode": lambda: list(pipe.decode(latents(FRAMES), 2)),
         "generate": lambda: list(
-            islice(pipe(PROMPT, fps=fps, num_inference_steps=1, height=height, width=width), CHUNKS * FRAMES)
+            islice(pipe(PROMPT, fps=fps, num_inference_steps=1, height=height, width=width), FRAMES)
         ),
     }
     return calls[stage]

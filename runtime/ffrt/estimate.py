@@ -24,7 +24,7 @@ NODES = 40
 """Bytes that an open graph takes for one byte of its file, which holds nodes."""
 OPENING, OPEN, STREAMED = 1.75, 1.4, 0.06
 """Bytes for one of the weights in float32: while a session lays them out, once it has, and where they stay in files."""
-KEPT = 0.15
+KEPT = 0.11
 """Of what earlier stages took with memory "low", what the allocator has not given back."""
 
 
