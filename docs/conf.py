@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "runtime"), str(ROOT)]
 
 from ffrt import __version__  # noqa: E402  (found by the line above)
-from ffrt.request import MAX_SEED, options  # noqa: E402
+from ffrt.generation.request import MAX_SEED, options  # noqa: E402
 
 project = "ffrt"
 author = "the authors of ffrt"

@@ -19,8 +19,8 @@ from ffrt.backend.graph import Graph
 from ffrt.bundle import Bundle
 from ffrt.errors import FfrtError
 from ffrt.families import DEEP, SHALLOW, TensorSpec
+from ffrt.generation.request import Request
 from ffrt.pipeline import Pipeline
-from ffrt.request import Request
 from graphs.metrics import psnr, relative_rms
 from graphs.store import graph_of
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ffrt import Bundle, Context, Pipeline
-from ffrt.estimate import Run
 from ffrt.generation.needs import (
     TEXT,
     decoding_runs,
@@ -23,7 +22,8 @@ from ffrt.generation.needs import (
     need_of_request,
 )
 from ffrt.generation.plan import first_frame_sampling, image_conditioning, sampling_of
-from ffrt.memory import Need, wanted
+from ffrt.memory.estimate import Run
+from ffrt.memory.room import Need, wanted
 
 PROMPT = "a red circle moves to the right"
 FRAMES = 4

@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     from ffrt.bundle import Bundle, open_bundle
     from ffrt.families import Stage
     from ffrt.generation import Checkpoint, Generation, Plan, Step
+    from ffrt.generation.request import Request
+    from ffrt.media.video import Video
     from ffrt.notes import Note
     from ffrt.pipeline import Pipeline
-    from ffrt.request import Request
     from ffrt.stages.text import Context
-    from ffrt.video import Video
 
 __all__ = [
     "Bundle",
@@ -89,10 +89,10 @@ _HOMES = {
     "Note": "ffrt.notes",
     "Pipeline": "ffrt.pipeline",
     "Plan": "ffrt.generation",
-    "Request": "ffrt.request",
+    "Request": "ffrt.generation.request",
     "Stage": "ffrt.families",
     "Step": "ffrt.generation",
-    "Video": "ffrt.video",
+    "Video": "ffrt.media.video",
     "open_bundle": "ffrt.bundle",
 }
 """Where the names above are, but for errors: each is loaded at its first use, so that the command starts at once."""

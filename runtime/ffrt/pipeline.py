@@ -18,13 +18,13 @@ from ffrt.files import AnyPath
 from ffrt.generation.checkpoint import Checkpoint
 from ffrt.generation.generation import Generation
 from ffrt.generation.plan import Plan
-from ffrt.memory import Room
-from ffrt.request import Options, Request
+from ffrt.generation.request import Options, Request
+from ffrt.media.video import Video
+from ffrt.memory.room import Room
 from ffrt.stage_calls import StageCalls
 from ffrt.stages.graphs import OpenGraphs, SessionSettings
 from ffrt.stages.run import Stages
 from ffrt.stages.tokens import open_tokenizer
-from ffrt.video import Video
 
 MAX_THREADS = 256
 """Inside an operator; more than there are processors are slower, and give the bits of that many."""

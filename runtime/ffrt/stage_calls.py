@@ -14,7 +14,6 @@ from ffrt._version import __version__
 from ffrt.backend.cancel import Cancellation
 from ffrt.bundle import Bundle, InterpolationConfig, KeyframeConfig
 from ffrt.errors import RequestError
-from ffrt.estimate import Run
 from ffrt.generation.needs import (
     TEXT,
     decoding_runs,
@@ -32,15 +31,16 @@ from ffrt.generation.plan import (
     keyframe_shape,
     sampling_of,
 )
+from ffrt.generation.request import MAX_SEED
 from ffrt.media.image import open_image
-from ffrt.memory import Need, Room, check_memory
-from ffrt.request import MAX_SEED
+from ffrt.media.video import Video
+from ffrt.memory.estimate import Run
+from ffrt.memory.room import Need, Room, check_memory
 from ffrt.sampling import MAX_STEPS, SOLVERS, Array, Sampling, drain, normal_noise, uniform_noise
 from ffrt.stages import decode, first_frame, interpolate
 from ffrt.stages.run import Stages
 from ffrt.stages.step_cache import cache_interval_of
 from ffrt.stages.text import Context, check_context
-from ffrt.video import Video
 
 if TYPE_CHECKING:
     from ffrt.media.image import Picture

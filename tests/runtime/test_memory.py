@@ -17,10 +17,10 @@ from ffrt import Bundle, Context, OutOfMemoryError, Pipeline
 from ffrt.backend import free_memory as free_module
 from ffrt.backend.free_memory import FreeMemory, free_memory
 from ffrt.bundle import FileSpec, GraphSpec, PartSpec, find_bundle, open_bundle
-from ffrt.estimate import Run, estimate
 from ffrt.families import KANDINSKY_1_1, OPTIONAL_GRAPHS
 from ffrt.generation.needs import keyframe_runs, need_of_request
-from ffrt.memory import Need, Room, check_memory, wanted
+from ffrt.memory.estimate import Run, estimate
+from ffrt.memory.room import Need, Room, check_memory, wanted
 from ffrt.sampling import Sampling
 from ffrt.stages.keyframes import ImageConditioning
 
@@ -182,13 +182,13 @@ CALLS: dict[str, Callable[[Pipeline, int], object]] = {
 @pytest.mark.parametrize("memory", ["fast", "low"])
 def test_a_picture_of_4096_pixels_is_refused_by_every_stage(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Pipeline.from_pretrained("demo", provider="cpu", memory=memory)
-    monkeypatch.setattr("ffrt.memory.free_memory", lambda on_gpu: FreeMemory(24 * 10**9, "here"))
+    monkeypatch.setattr("ffrt.memory.room.free_memory", lambda on_gpu: FreeMemory(24 * 10**9, "here"))
     for name, call in CALLS.items():
         with pytest.raises(OutOfMemoryError, match=r"4096x4096 .*here leaves 24.0 GB; what would fit: .*height="):
             call(own, 512)
             pytest.fail(name)
     assert own.open_graphs == ()
-    monkeypatch.setattr("ffrt.memory.free_memory", lambda on_gpu: FreeMemory(10_000, "here"))
+    monkeypatch.setattr("ffrt.memory.room.free_memory", lambda on_gpu: FreeMemory(10_000, "here"))
     with pytest.raises(OutOfMemoryError, match="a prompt with memory="):
         own.encode("a red circle")
     assert own.open_graphs == ()
@@ -208,7 +208,7 @@ def of_1_1(demo: Bundle) -> Bundle:
 def test_a_first_frame_counts_with_its_four_times_larger_area(demo: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Pipeline(of_1_1(demo), provider="cpu")
     picture = np.zeros((64, 64, 3), np.uint8)
-    monkeypatch.setattr("ffrt.memory.free_memory", lambda on_gpu: FreeMemory(10**9, "here"))
+    monkeypatch.setattr("ffrt.memory.room.free_memory", lambda on_gpu: FreeMemory(10**9, "here"))
     with pytest.raises(OutOfMemoryError, match="the first frame of 512x512 with memory='fast'"):
         own.first_frame(texts(), height=512, width=512)
     with pytest.raises(OutOfMemoryError, match="keyframes of 512x512 with memory='fast'"):
@@ -221,14 +221,14 @@ def test_a_first_frame_counts_with_its_four_times_larger_area(demo: Bundle, monk
 
 def test_a_request_is_refused_by_the_call_before_a_graph_is_open(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Pipeline(tiny, provider="cpu", threads=1)
-    monkeypatch.setattr("ffrt.memory.free_memory", lambda on_gpu: FreeMemory(10_000, "here"))
+    monkeypatch.setattr("ffrt.memory.room.free_memory", lambda on_gpu: FreeMemory(10_000, "here"))
     with pytest.raises(OutOfMemoryError, match="32x32 at 8 fps"):
         own.generate("a red circle")
     assert own.open_graphs == ()
-    monkeypatch.setattr("ffrt.memory.free_memory", lambda on_gpu: FreeMemory(10**9, "here"))
+    monkeypatch.setattr("ffrt.memory.room.free_memory", lambda on_gpu: FreeMemory(10**9, "here"))
     assert own("a red circle", fps=2).num_frames == 3
     monkeypatch.setattr(
-        "ffrt.memory.free_memory", lambda on_gpu: FreeMemory(0, "here")
+        "ffrt.memory.room.free_memory", lambda on_gpu: FreeMemory(0, "here")
     )  # the pipeline itself may have taken it
     assert own("a red circle", fps=2).num_frames == 3
 

@@ -15,7 +15,7 @@ import pytest
 
 import ffrt
 from ffrt import errors
-from ffrt.request import Options, options
+from ffrt.generation.request import Options, options
 
 
 def test_all_names_exist_are_sorted_and_documented() -> None:

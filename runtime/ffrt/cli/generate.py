@@ -20,8 +20,8 @@ from ffrt.cli.loading import loading
 from ffrt.cli.progress import Progress
 from ffrt.errors import Cancelled, RequestError, VideoWriteError
 from ffrt.files import shown
+from ffrt.generation.request import Request, options
 from ffrt.output.whole_file import Identity, identity
-from ffrt.request import Request, options
 
 TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
 

@@ -20,9 +20,9 @@ from ffrt.families import Stage
 from ffrt.files import AnyPath, limit_of, opened, path_of, shown
 from ffrt.generation.arrays_file import array_names, read_arrays
 from ffrt.generation.plan import Plan
+from ffrt.generation.request import Request
 from ffrt.output.faults import output_faults
 from ffrt.output.whole_file import whole_file
-from ffrt.request import Request
 from ffrt.sampling import Array
 
 FORMAT = "ffrt-checkpoint-1"

@@ -24,15 +24,15 @@ from ffrt.files import AnyPath
 from ffrt.generation.checkpoint import Checkpoint
 from ffrt.generation.plan import FRAME_NOISE_STREAM, Plan, StageRun
 from ffrt.generation.progress import Progress
+from ffrt.generation.request import Request
 from ffrt.generation.step import Decode, Step
+from ffrt.media.video import Video
 from ffrt.media.video_file import check_target
 from ffrt.notes import Note
-from ffrt.request import Request
 from ffrt.sampling import Array, Denoised, normal_noise, uniform_noise
 from ffrt.stages import first_frame, interpolate
 from ffrt.stages.run import Stages
 from ffrt.stages.text import Context
-from ffrt.video import Video
 
 logger = logging.getLogger("ffrt")
 

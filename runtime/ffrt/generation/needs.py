@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ffrt.bundle import Bundle
-from ffrt.estimate import Run, with_shallow
-from ffrt.memory import Need
+from ffrt.memory.estimate import Run, with_shallow
+from ffrt.memory.room import Need
 from ffrt.sampling import Sampling
 from ffrt.stages.decode import CHUNK_FRAMES, clip_frames
 from ffrt.stages.first_frame import ENLARGED

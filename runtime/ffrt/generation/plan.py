@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ffrt import checks
 from ffrt.bundle import Bundle, InterpolationConfig, InterpolationPass, KeyframeConfig
 from ffrt.errors import RequestError
-from ffrt.estimate import weight_bytes
 from ffrt.families import Stage
 from ffrt.generation.needs import need_of_request
+from ffrt.generation.request import Request
 from ffrt.media.image import open_image, too_small
-from ffrt.memory import Room, check_memory
+from ffrt.memory.estimate import weight_bytes
+from ffrt.memory.room import Room, check_memory
 from ffrt.notes import Note
-from ffrt.request import Request
 from ffrt.sampling import Sampling, noise_levels
 from ffrt.sampling.presets import PRESETS, Steps
 from ffrt.stages.decode import check_side

@@ -34,7 +34,7 @@ from ffrt import (
 from ffrt.backend.cancel import Cancellation
 from ffrt.backend.free_memory import FreeMemory
 from ffrt.backend.graph import Graph
-from ffrt.memory import Room
+from ffrt.memory.room import Room
 
 PROMPT = "a red circle moving right"
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ffrt.errors import RequestError, VideoWriteError
 from ffrt.media.metadata import read_metadata
+from ffrt.media.video import Video
 from ffrt.media.video_file import SUFFIXES, check_target
-from ffrt.video import Video
 from tests.runtime.clips import METADATA, circle, decode, psnr, run_python, saved_files
 
 
@@ -144,7 +144,7 @@ def test_peak_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         """
         import resource, sys
         import numpy as np
-        from ffrt.video import Video
+        from ffrt.media.video import Video
         n = int(sys.argv[1])
         def chunks():
             for i in range(n):

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ffrt.errors import FfrtError, RequestError, VideoWriteError
+from ffrt.media.video import Video
 from ffrt.media.video_file import SUFFIXES
 from ffrt.media.writers import AvWriter
-from ffrt.video import Video
 from tests.runtime.clips import circle, environment, run_python, saved_files
 
 
@@ -58,7 +58,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, suffix: str,
         import resource, signal, sys
         import numpy as np
         from ffrt.errors import VideoWriteError
-        from ffrt.video import Video
+        from ffrt.media.video import Video
         frames = np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), np.uint8)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
@@ -99,7 +99,7 @@ SLOW_WRITER = textwrap.dedent(
     """
     import sys, time
     import numpy as np
-    from ffrt.video import Video
+    from ffrt.media.video import Video
     def chunks():
         for i in range(200):
             yield np.full((1, 64, 64, 3), i, np.uint8)

@@ -100,7 +100,7 @@ LIMITED = textwrap.dedent(
     import os, resource, signal, sys
     import numpy as np
     from ffrt.errors import VideoWriteError
-    from ffrt.video import Video
+    from ffrt.media.video import Video
     video = Video.from_frames(np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), np.uint8), 8)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     open_files = lambda: len(os.listdir("/proc/self/fd"))

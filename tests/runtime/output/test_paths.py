@@ -12,7 +12,7 @@ import pytest
 from ffrt import Bundle, Checkpoint, FfrtError, Pipeline, RequestError, Stage, Video, VideoWriteError, open_bundle
 from ffrt.bundle import check_place
 from ffrt.cli import main as cli
-from ffrt.request import Request
+from ffrt.generation.request import Request
 from tests.runtime.clips import METADATA, circle, decode
 
 

@@ -10,7 +10,7 @@ from ffrt.backend.free_memory import FreeMemory, free_memory
 from ffrt.backend.runner import Memory
 from ffrt.bundle import Bundle
 from ffrt.errors import OutOfMemoryError
-from ffrt.estimate import Estimate, Run, estimate
+from ffrt.memory.estimate import Estimate, Run, estimate
 
 logger = logging.getLogger("ffrt")
 
