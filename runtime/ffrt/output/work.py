@@ -68,9 +68,7 @@ def kept_folder(folder: Path) -> Iterator[Path]:
     try:
         put_back(folder)
         yield folder
-        left = folder.with_name(_new_name())  # a removal that is cut short is no earlier try
-        os.rename(folder, left)
-        _remove(left)
+        _retire(folder)
     finally:
         os.close(lock)
 
@@ -140,6 +138,17 @@ def _remove_if_left(folder: Path) -> None:
         _remove(folder)
     finally:
         os.close(lock)
+
+
+def _retire(folder: Path) -> None:
+    """Take a kept folder away, under a name that a sweep knows: a removal that is cut short is no earlier try."""
+    left = folder.with_name(_new_name())
+    try:
+        os.rename(folder, left)
+    except OSError as error:
+        logger.warning("%s could not be removed (%s); the next export to that place does it", folder, error)
+    else:
+        _remove(left)
 
 
 def _remove(folder: Path) -> None:

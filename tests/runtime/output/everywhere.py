@@ -1,4 +1,4 @@
-"""A program that is killed at every call of the file system in turn, and what it leaves; for `test_kills_everywhere`.
+"""A program that is killed before every line that may touch a file, and what it leaves; for `test_kills_everywhere`.
 
 `python everywhere.py CASE FOLDER` prints how often it was killed and every state that broke the promise.
 """
@@ -12,27 +12,35 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from ffrt.output import whole_folder as folders
 from ffrt.output.whole_file import whole_file
 from ffrt.output.whole_folder import publish_folder, whole_folder
 from ffrt.output.work import ASIDE, kept_folder, sweep
 
-QUIET = ("object.", "sys.", "import", "compile", "exec", "marshal.", "os.listdir", "os.scandir", "open.")
-"""Events before which a kill is no other than at the one before them."""
+TOUCHING = ("/ffrt/output/", "/pathlib", "/shutil.py")
+"""Files whose lines call the file system."""
+
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 def killed_at(number: int, work: Callable[[], None]) -> bool:
-    """Run `work` in a child that ends itself before its `number`-th call; whether it came to that."""
+    """Run `work` in a child that ends itself before its `number`-th such line; whether it came to that."""
     child = os.fork()
     if child == 0:
         seen = itertools.count()
 
-        def count(event: str, arguments: object) -> None:
-            if not event.startswith(QUIET) and next(seen) == number:
+        def count(frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+            if not any(part in frame.f_code.co_filename for part in TOUCHING):
+                return None
+            if event == "line" and next(seen) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
+            return count
 
-        sys.addaudithook(count)
+        sys.settrace(count)
         work()
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])

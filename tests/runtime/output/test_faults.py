@@ -16,7 +16,7 @@ from ffrt import Video, VideoWriteError
 from ffrt.output import whole_folder as folders
 from ffrt.output.whole_file import whole_file
 from ffrt.output.whole_folder import whole_folder
-from ffrt.output.work import work_folder
+from ffrt.output.work import kept_folder, sweep, work_folder
 from tests.runtime.clips import circle, run_python, saved_files
 
 
@@ -150,6 +150,27 @@ def test_a_header_that_cannot_be_written_again_is_a_failure(
         Video.from_frames(circle(5), 8).save(tmp_path / f"a{suffix}")
     assert failed
     assert saved_files(tmp_path) == []
+
+
+def test_a_kept_folder_that_cannot_be_removed_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "ffrt"), kept_folder(tmp_path / ".out.writing") as work:
+        (work / "file").write_text("")
+        monkeypatch.setattr(os, "rename", fails(errno.EIO))
+    assert "could not be removed" in caplog.text
+    monkeypatch.undo()
+    with kept_folder(tmp_path / ".out.writing") as work:
+        assert (work / "file").is_file(), "the next try goes on from there"
+    assert saved_files(tmp_path) == []
+
+
+def test_a_live_folder_does_not_keep_a_dead_one(tmp_path: Path) -> None:
+    with work_folder(tmp_path) as live:
+        for number in range(8):  # some before the live one and some behind it, in whatever order they are listed
+            (live.with_name(live.name[:-13] + f"{number:08x}.part")).mkdir()
+        sweep(tmp_path)
+        assert list(tmp_path.iterdir()) == [live]
 
 
 def test_a_folder_at_work_is_left_alone_and_so_is_one_of_another_host(tmp_path: Path) -> None:
