@@ -1,6 +1,6 @@
 # make demo    set up a torch-free environment and write demo.mp4
 # make test    set up the development environment, then ruff, import-linter, mypy and pytest
-# make attack  set up the development environment, then hundreds of faults and kills; takes long
+# make attack  set up the development environment, then hundreds of faults and kills, then damaged files for MINUTES (60)
 # make lowest  the fast tests, in an environment of the lowest version of everything that pyproject.toml allows
 # make docs    set up the development environment, then build the site; warnings are errors
 # Set-up runs once; it runs again when pyproject.toml changes.
@@ -10,6 +10,7 @@ PIP = -m pip install -q --disable-pip-version-check
 PYTEST = .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=15
 PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
+MINUTES ?= 60
 
 .PHONY: demo test lint fast attack lowest docs clean check-python
 
@@ -25,6 +26,7 @@ fast: lint
 
 attack: .venv/ready
 	$(PYTEST) -m attack
+	.venv/bin/python -m tests.attack.campaign --minutes $(MINUTES) $(if $(ATTACK_SEED),--seed $(ATTACK_SEED))
 
 lowest: .venv-lowest/ready
 	$(subst .venv/,.venv-lowest/,$(PYTEST)) -m "not slow and not attack"
