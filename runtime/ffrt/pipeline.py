@@ -10,7 +10,7 @@ from typing import Unpack
 from ffrt import checks
 from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph
-from ffrt.backend.providers import choose_provider
+from ffrt.backend.providers import CPU, choose_provider
 from ffrt.backend.runner import MEMORY
 from ffrt.bundle import MAX_TOKENIZER_BYTES, Bundle, find_bundle, open_bundle
 from ffrt.errors import BundleError, RequestError
@@ -67,7 +67,7 @@ class Pipeline(StageCalls):
         text = bundle.text
         raw = bundle.read(text.tokenizer, MAX_TOKENIZER_BYTES)
         self.stages = Stages(graphs, open_tokenizer(bundle.path(text.tokenizer), raw, max_tokens=text.max_tokens))
-        self._room = Room.here(settings.memory, graphs.on_gpu)
+        self._room = Room.here(settings.memory, graphs.on_gpu, graphs.on_gpu or graphs.provider == CPU.name)
 
     @classmethod
     def from_pretrained(

@@ -223,7 +223,7 @@ class StageCalls:
     def _room_now(self) -> Room:
         """Free memory, as it was when no graph was open: what the pipeline holds it can use."""
         if not self.stages.graphs.names:
-            self._room = Room.here(self._room.memory, self._room.on_gpu)
+            self._room = Room.here(self._room.memory, self._room.on_gpu, self._room.fitted)
         return self._room
 
     def _check_memory(self, what: str, runs: tuple[Run, ...], height: int, width: int) -> None:

@@ -18,9 +18,9 @@ from ffrt.backend import free_memory as free_module
 from ffrt.backend.free_memory import FreeMemory, free_memory
 from ffrt.bundle import FileSpec, GraphSpec, PartSpec, find_bundle, open_bundle
 from ffrt.families import KANDINSKY_1_1, OPTIONAL_GRAPHS
-from ffrt.generation.needs import keyframe_runs, need_of_request
+from ffrt.generation.needs import TEXT, keyframe_runs, need_of_request
 from ffrt.memory.estimate import Run, estimate
-from ffrt.memory.room import Need, Room, check_memory, wanted
+from ffrt.memory.room import UNFITTED, Need, Room, check_memory, wanted
 from ffrt.sampling import Sampling
 from ffrt.stages.keyframes import ImageConditioning
 
@@ -217,6 +217,29 @@ def test_a_first_frame_counts_with_its_four_times_larger_area(demo: Bundle, monk
         own.generate("a red circle", height=256, width=256, fps=2)
     own.generate("a red circle", image=picture, height=256, width=256, fps=2)  # whose first frame is there
     assert own.open_graphs == ()
+
+
+def test_an_engine_that_was_not_fitted_is_given_the_benefit_of_the_doubt(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenVINO decodes in half of what ONNX Runtime takes: a request of it is refused only far below the estimate."""
+    need = need_of(tiny)
+    least = wanted(tiny, need, "fast").least
+    for fitted, free in ((True, least - 1), (False, int(UNFITTED * least) - 1)):
+        with pytest.raises(OutOfMemoryError):
+            check_memory(tiny, need, replace(room(free), fitted=fitted))
+    with caplog.at_level(logging.WARNING, "ffrt"):
+        check_memory(tiny, need, replace(room(least - 1), fitted=False))
+    assert "may not fit" in caplog.text
+    pytest.importorskip("openvino")
+    need = Need("a prompt", 0, 0, (TEXT,))
+    monkeypatch.setattr(
+        "ffrt.memory.room.free_memory", lambda on_gpu: FreeMemory(wanted(tiny, need, "fast").least - 1, "here")
+    )
+    with Pipeline(tiny, provider="openvino") as pipe:
+        pipe.encode("a red circle")
+    with Pipeline(tiny, provider="cpu") as pipe, pytest.raises(OutOfMemoryError):
+        pipe.encode("a red circle")
 
 
 def test_a_request_is_refused_by_the_call_before_a_graph_is_open(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,19 +14,26 @@ from ffrt.memory.estimate import Estimate, Run, estimate
 
 logger = logging.getLogger("ffrt")
 
+UNFITTED = 0.4
+"""How much of the least another engine of the CPU may do with: OpenVINO decodes in half of it."""
+
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that requests must fit in: how sessions hold weights, on which device, and how much is free."""
+    """The memory that requests must fit in: how sessions hold weights, on which device, and how much is free.
+
+    `fitted` says whether estimates were fitted to the provider's engine.
+    """
 
     memory: Memory
     on_gpu: bool
     free: FreeMemory | None
+    fitted: bool = True
 
     @classmethod
-    def here(cls, memory: Memory = "fast", on_gpu: bool = False) -> Room:
+    def here(cls, memory: Memory = "fast", on_gpu: bool = False, fitted: bool = True) -> Room:
         """What is free now on this machine, or on its first GPU."""
-        return cls(memory, on_gpu, free_memory(on_gpu))
+        return cls(memory, on_gpu, free_memory(on_gpu), fitted)
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,15 @@ def check_memory(bundle: Bundle, need: Need, room: Room) -> None:
     asked = wanted(bundle, need, room.memory, room.on_gpu)
     if asked.taken <= room.free.bytes:
         return
+    least = asked.least if room.fitted else int(UNFITTED * asked.least)
     leaves = f"{room.free.limit} leaves {_readable(room.free.bytes)}"
     about = f"{need.what} with memory={room.memory!r} needs"
-    if asked.least <= room.free.bytes:
+    if least <= room.free.bytes:
         logger.warning("%s about %s, and %s; it may not fit", about, _readable(asked.taken), leaves)
         return
     fits = list(_fits(bundle, need, room))
     advice = f"what would fit: {' or '.join(fits)}" if fits else "no smaller request of this bundle would fit"
-    raise OutOfMemoryError(f"{about} at least {_readable(asked.least)}, and {leaves}; {advice}")
+    raise OutOfMemoryError(f"{about} at least {_readable(least)}, and {leaves}; {advice}")
 
 
 def _fits(bundle: Bundle, need: Need, room: Room) -> Iterator[str]:
