@@ -286,7 +286,7 @@ def test_a_full_disk_and_ctrl_c_leave_nothing_behind(
     assert main(["optimise", str(tiny.folder), "--out", str(empty / "new")]) == code
     assert list(empty.iterdir()) == []
     message = capsys.readouterr().err.splitlines()[-1]
-    assert ("No space left" if code == 1 else "stopped; no bundle was written") in message
+    assert ("is full; free some space" if code == 1 else "stopped; no bundle was written") in message
 
 
 def test_a_file_that_is_no_graph(own_bundle: Bundle, empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
