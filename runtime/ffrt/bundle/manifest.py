@@ -211,6 +211,7 @@ def from_json(raw: bytes) -> Manifest:
     """The manifest in UTF-8 JSON. Raises BundleError, without the file's name, if it breaks the format."""
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        json.dumps(value, ensure_ascii=False).encode()  # an escape may be half of a pair, which no file can hold
     except (ValueError, RecursionError) as error:
         raise BundleError(f"not valid JSON ({error}); get the bundle again") from error
     return _parse(value)
@@ -256,9 +257,7 @@ def _parse(value: Any) -> Manifest:
             "type 'pip install --upgrade ffrt'"
         )
     require(version == FORMAT_VERSION, "format_version", str(FORMAT_VERSION), version)
-    manifest = _build(Manifest, value, "")
-    assert isinstance(manifest, Manifest)
-    return manifest
+    return typing.cast(Manifest, _build(Manifest, value, ""))
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:

@@ -19,7 +19,7 @@ class FileSpec:
     sha256: str
 
     def __post_init__(self) -> None:
-        require(self.bytes >= 0, "bytes", "0 or more", self.bytes)
+        require(0 <= self.bytes < 1 << 63, "bytes", "0 to 2**63 - 1", self.bytes)
         require(_DIGEST.fullmatch(self.sha256) is not None, "sha256", "64 hex digits", self.sha256)
 
 

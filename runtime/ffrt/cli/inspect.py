@@ -31,18 +31,12 @@ def inspect(what: str, as_json: bool = False) -> str:
         metadata = read_metadata(path)
         if as_json:
             return json.dumps(metadata, indent=2, ensure_ascii=False)
-        rows = [(_plain(key), _plain(value)) for key, value in metadata.items()]
-        return columns(rows) if rows else f"{what} holds no metadata of ffrt"
+        return columns(list(metadata.items())) if metadata else f"{what} holds no metadata of ffrt"
     bundle = open_bundle(find_bundle(what))
     if as_json:
         manifest = json.loads(bundle.read(MANIFEST, MAX_MANIFEST_BYTES))
         return json.dumps({"folder": str(bundle.folder), "digest": bundle.digest, **manifest}, indent=2)
     return "\n\n".join([columns(_summary(bundle)), columns(_graph_rows(bundle)), columns(_tensor_rows(bundle))])
-
-
-def _plain(text: str) -> str:
-    """Text of a file from outside for a terminal, which would obey its control characters."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _summary(bundle: Bundle) -> list[Sequence[str]]:
@@ -53,7 +47,7 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
         ("family", bundle.family.title),
         ("format", f"{FORMAT} {FORMAT_VERSION}"),
         ("licence", bundle.license),
-        ("folder", _plain(shown(bundle.folder))),
+        ("folder", shown(bundle.folder)),
         ("digest", bundle.digest),
         ("size", f"{readable(size_of(bundle))} in {len(bundle.files)} files, every digest verified"),
         ("made with", ", ".join(f"{name} {version}" for name, version in bundle.created_with.items())),

@@ -18,8 +18,15 @@ def readable(size: int) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as left-aligned columns, two spaces apart."""
-    table = [list(row) for row in rows]
+    """Rows as left-aligned columns, two spaces apart.
+
+    Cells hold text of files from outside, and a terminal would obey its control characters: they become escapes.
+    """
+    table = [[_plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(max(map(len, table)))]
     lines = ("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)) for row in table)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

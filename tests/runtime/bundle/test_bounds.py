@@ -47,7 +47,7 @@ BOUNDS: dict[tuple[Any, str], tuple[list[Any], list[Any]]] = {
     (BETWEEN, "num_inference_steps"): ([1, 1000], [0, 1001]),
     (PASSES[0], "fps"): ([1, 240], [0, 241]),
     (PASSES[0], "skip_frames"): ([0, 1000], [-1, 1001]),
-    (FILE, "bytes"): ([0, 1 << 40], [-1]),
+    (FILE, "bytes"): ([0, (1 << 63) - 1], [-1, 1 << 63]),
     (FILE, "sha256"): (["f" * 64], ["F" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n"]),
 }
 

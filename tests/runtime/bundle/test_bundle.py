@@ -178,6 +178,8 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
     "axis": (put(*UNET_X, "shape")(["B+T", 4, "h", "w"]), ["graphs.keyframe_unet.inputs[0]", "'B+T'"]),
     "axis 0": (put(*UNET_X, "shape")(["B*T", 0, "h", "w"]), ["graphs.keyframe_unet.inputs[0]", "positive sizes"]),
     "long name": (put("name")("x" * 201), ["name: expected 1 to 200 characters"]),
+    "half a pair": (put("name")("a\ud800"), ["not valid JSON", "surrogates not allowed"]),
+    "half a pair in a key": (put("created_with", "\udfff")("1"), ["not valid JSON", "surrogates not allowed"]),
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from ffrt import Bundle, BundleError, Pipeline, open_bundle
 from ffrt.backend.graph import Graph
+from ffrt.bundle import Manifest, write_manifest
 from ffrt.cli.inspect import inspect
 from tests.linked import GRAPH, LATENT, WEIGHTS, write_linked
 
@@ -107,6 +108,15 @@ def test_a_pipeline_survives_a_change_of_the_working_directory(
     pipe = Pipeline(open_bundle("bundle"), provider="cpu", threads=1)
     monkeypatch.chdir("/")
     assert pipe.encode("a red circle").context.shape == (1, 5, 4)
+
+
+def test_texts_of_a_foreign_bundle_are_shown_and_not_obeyed(own_bundle: Bundle) -> None:
+    strange = "\x1b[2J\x9b2J\r\n"
+    manifest = {**vars(own_bundle.manifest), "name": strange, "license": strange, "created_with": {strange: strange}}
+    write_manifest(own_bundle.folder, Manifest(**manifest))
+    table = inspect(str(own_bundle.folder))
+    assert table.count(r"\x1b[2J\x9b2J\r\n") == 4
+    assert all(line.isprintable() for line in table.split("\n"))
 
 
 def test_what_inspect_prints_is_the_manifest_that_was_checked(own_bundle: Bundle) -> None:
