@@ -1,7 +1,7 @@
 """Thousands of damaged files, each opened in a child with limits: `python -m tests.attack.campaign --cases 2000`.
 
 Prints a table, and what was found with the command that repeats it; ends with 1 if something was. A case may end or
-raise an FfrtError. A traceback, a signal, more than 10 seconds or more than 1 GB are findings.
+raise an FfrtError. A traceback, a signal, 10 seconds of CPU, a minute of waiting or more than 1 GB are findings.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from ffrt import FfrtError
 from tests.attack.subjects import SUBJECTS, numbered
 
 HANG_S = 10.0
+"""CPU time of a case, which other programs do not prolong."""
+WAIT_S = 60.0
+"""Time on the clock, for a case that waits for something that never comes."""
 FAT_KB = 1_000_000
 BATCH = 200
 """Cases of one child. What it takes is measured from its first case on."""
@@ -38,6 +41,7 @@ def child(name: str, folder: Path, seed: int, numbers: range, pipe: int) -> None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in numbers:
         os.write(pipe, f"{number} begins\n".encode())
+        signal.setitimer(signal.ITIMER_PROF, HANG_S)  # ends the process, wherever it is
         try:
             numbered(name, folder, seed, number)
             came = "read"
@@ -65,7 +69,7 @@ def outcomes(name: str, folder: Path, seed: int, numbers: range) -> Iterator[tup
         with os.fdopen(reading, "rb", buffering=0) as told:
             rest = b""
             while True:
-                ready, _, _ = select.select([told], [], [], max(0.0, began + HANG_S - time.monotonic()))
+                ready, _, _ = select.select([told], [], [], max(0.0, began + WAIT_S - time.monotonic()))
                 raw = told.read(65536) if ready else b""
                 if not raw:
                     break
@@ -81,7 +85,9 @@ def outcomes(name: str, folder: Path, seed: int, numbers: range) -> Iterator[tup
             os.kill(process, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         if at < numbers.stop:
-            yield at, f"hang over {HANG_S:.0f} s" if hung else f"abort {status}"
+            busy = status == -signal.SIGPROF
+            told_of = f"hang over {HANG_S:.0f} s of CPU" if busy else f"hang over {WAIT_S:.0f} s"
+            yield at, told_of if busy or hung else f"abort {status}"
         first = at + 1
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_damaged_files_are_read_or_refused() -> None:
 
 
 def _faults(folder: Path, rng: random.Random) -> None:
-    match rng.randrange(5):
+    match rng.randrange(6):
         case 0:
             raise KeyError("x")
         case 1:
@@ -45,11 +46,14 @@ def _faults(folder: Path, rng: random.Random) -> None:
                 pass
         case 3:
             bytearray(b"x" * 200_000_000)
+        case 4:
+            time.sleep(100)
 
 
 def test_the_campaign_notices_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SUBJECTS, "manifest", Subject(lambda folder: None, _faults, 1))  # type: ignore[arg-type]
-    monkeypatch.setattr(campaign, "HANG_S", 0.5)
+    monkeypatch.setattr(campaign, "HANG_S", 0.3)
+    monkeypatch.setattr(campaign, "WAIT_S", 0.5)
     monkeypatch.setattr(campaign, "FAT_KB", 100_000)
     counted, findings = campaign.run("manifest", tmp_path, 3, range(30))
     assert set(counted) == {"read", "traceback", "abort", "hang", "fat"} and sum(counted.values()) == 30, counted
