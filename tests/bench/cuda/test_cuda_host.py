@@ -18,7 +18,7 @@ from bench.cuda.wheel import over_stand_ins
 from ffrt.bundle import Bundle
 
 pytestmark = pytest.mark.slow  # fetches a wheel of 256 MB, once
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "fast": {},
     "low": {"memory": "low"},

@@ -19,7 +19,7 @@ from ffrt.stages.device_loop import UPDATE
 from graphs.deep_cache import write_cached
 from graphs.store import open_graph
 
-DEMO = Path(__file__).resolve().parents[2] / "graphs" / "demo"
+DEMO = Path(__file__).resolve().parents[3] / "graphs" / "demo"
 EXPECTED = {
     "text_encoder": (2, 2, 0, 0, 0, 2),
     "keyframe_unet_request": (1, 1, 0, 0, 0, 4),

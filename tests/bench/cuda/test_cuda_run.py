@@ -24,7 +24,7 @@ from bench.harness.record import write_json
 from export.onnx.random import write_random
 from ffrt import ProviderError, open_bundle
 
-DEMO = Path(__file__).parents[2] / "graphs" / "demo"
+DEMO = Path(__file__).parents[3] / "graphs" / "demo"
 TINY = ["--scale", "tiny", "--provider", "cpu"]
 
 
