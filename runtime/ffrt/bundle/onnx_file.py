@@ -22,6 +22,8 @@ MAX_GRAPH_BYTES = 64 << 20
 MAX_NODES = 200_000
 MAX_SIZE = 1 << 40
 """Of one axis of a tensor that is stored."""
+MAX_OPERATOR_SET = 1000
+"""ONNX is at 26 after nine years. OpenVINO tries every version below the one it is given, and never ends at 2^40."""
 MAX_DEPTH = 32
 """Messages within messages; a graph in a node in a graph is four of them."""
 DOMAINS = (b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft")
@@ -45,6 +47,7 @@ _MAX_RANK = 32
 _MAX_DIGITS = 18
 _WANTED = {
     _ENTRY: {"key", "value"},
+    "OperatorSetIdProto": {"version"},
     "NodeProto": {"op_type", "domain"},
     "TensorProto": {"dims", "data_type", "name", "external_data", "data_location", *_DATA},
 }
@@ -117,6 +120,7 @@ class _Walk:
         self._data = data
         self._weights = weights
         self._checks: Mapping[str, Callable[[Found, int], None]] = {
+            "OperatorSetIdProto": self._operator_set,
             "GraphProto": self._graph,
             "NodeProto": self._node,
             "TensorProto": self._tensor,
@@ -177,6 +181,11 @@ class _Walk:
     def _refuse_tag(self, kind: str, tag: int, at: int) -> NoReturn:
         known = sorted({field.name for field in MESSAGES[kind].values()})
         self.refuse(at, f"a field of {kind} that bundles use, of {known}", f"number {tag >> 3} of wire type {tag & 7}")
+
+    def _operator_set(self, found: Found, at: int) -> None:
+        version = found[0][1] if found else 0
+        if not 1 <= version <= MAX_OPERATOR_SET:
+            self.refuse(at, f"an operator set from 1 to {MAX_OPERATOR_SET}", str(version))
 
     def _graph(self, found: Found, at: int) -> None:
         self.graphs += 1

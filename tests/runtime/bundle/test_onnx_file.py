@@ -127,6 +127,10 @@ def of_domain(domain: str, op_type: str = "Identity") -> Callable[[ModelProto], 
     return change
 
 
+def operator_set(version: int | None) -> Callable[[ModelProto], object]:
+    return lambda built: built.opset_import.add(domain="com.microsoft", version=version)
+
+
 def constant(**fields: object) -> Callable[[ModelProto], None]:
     return lambda built: built.graph.initializer.append(TensorProto(name="c", **fields))
 
@@ -177,6 +181,9 @@ REFUSED: dict[str, tuple[Callable[[ModelProto], object], list[str]]] = {
         lambda built: built.graph.node[0].attribute.add(name="a", ref_attr_name="b"),
         ["field of AttributeProto", "number 21"],
     ),
+    "endless operator sets": (operator_set(1 << 40), ["an operator set from 1 to 1000", str(1 << 40)]),
+    "operator set below 0": (operator_set(-1), ["an operator set", str((1 << 64) - 1)]),
+    "operator set without a number": (operator_set(None), ["an operator set", "got 0"]),
     "operator of a library": (of_domain("evil"), ["an operator of ['', 'ai.onnx'", "b'evil'"]),
     "compiled blob": (of_domain("com.microsoft", "EPContext"), ["runs nothing from elsewhere", "EPContext"]),
     "raw data too short": (constant(dims=[4], data_type=1, raw_data=b"1" * 15), ["the 4 elements", "15 bytes"]),
