@@ -8,6 +8,7 @@ FfrtError
     │   └── MissingKeyError    the file has no tensor of this name
     ├── ConfigError        sizes of a network do not fit each other, or are not built here
     ├── DiskFullError      the disk has no room; the same export goes on from there
+    ├── DivergedError      the loss of a training is no number
     ├── MemoryShortError   the machine has too little free memory
     ├── OptionError        an argument of the command line is missing or out of range
     ├── PackageError       a Python package is missing
@@ -42,6 +43,10 @@ class MissingKeyError(CheckpointError, KeyError):
 
 class ConfigError(ExportError, ValueError):
     """Sizes of a network do not fit each other, or ask for something that is not built here."""
+
+
+class DivergedError(ExportError):
+    """The loss of a training is no number; its last checkpoint stays."""
 
 
 class DiskFullError(ExportError):

@@ -141,3 +141,15 @@ def test_the_package_changes_nothing_of_the_process() -> None:
     for file in sources("runtime/ffrt"):
         names = [node.attr for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Attribute)]
         assert not ours & set(names), file
+
+
+def test_dataclasses_are_frozen() -> None:
+    """A value that was handed over stays what it is; but for two that a stage fills while it runs."""
+    changing = []
+    for file in (file for floor in FLOORS for file in sources(floor)):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+            for decorator in getattr(node, "decorator_list", ()):
+                words = ast.unparse(decorator)
+                if words.startswith("dataclass") and "frozen=True" not in words:
+                    changing.append(f"{file.name}: {getattr(node, 'name', '')}")
+    assert changing == ["graphs.py: OpenGraphs", "run.py: UnderWay"]

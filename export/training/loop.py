@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from export.checkpoints.weights import WEIGHTS, save_half
+from export.errors import DivergedError
 from export.training.curves import plot, progress
 from export.training.precision import half_precision
 from export.training.stages import M, Stage
@@ -135,7 +136,7 @@ class Training(Generic[M]):
         save_checkpoint(self.checkpoint, state)
 
     def one_step(self) -> float:
-        """One step of the optimiser; returns the loss. Raises SystemExit where that is no number."""
+        """One step of the optimiser; returns the loss. Raises DivergedError where that is no number."""
         settings, step = self.settings, self.step
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
@@ -151,7 +152,7 @@ class Training(Generic[M]):
         update_average(self.average, self.model, step, settings.average)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise SystemExit(f"{self.stage.name}: the loss is {value} at step {step}; try a smaller --lr")
+            raise DivergedError(f"{self.stage.name}: the loss is {value} at step {step}; try a smaller --lr")
         self.step += 1
         return value
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoints.weights import load_half, save_half
-from export.errors import CheckpointError
+from export.errors import CheckpointError, DivergedError
 from export.models.configs import PRESETS
 from export.models.group_norm import group_norm, modulated_group_norm
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
@@ -114,7 +114,7 @@ def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
     toy = Toy()
     with torch.no_grad():
         toy.model.weight.fill_(float("nan"))  # type: ignore[operator, union-attr]
-    with pytest.raises(SystemExit, match="the loss is nan at step 0"):
+    with pytest.raises(DivergedError, match="the loss is nan at step 0"):
         train(toy, settings(tmp_path))
 
 
