@@ -35,7 +35,7 @@ from ffrt.sampling import Array, Sampling, drain, normal_noise
 from ffrt.stages.interpolate import GRAPHS, Method, interpolation_steps, noise_shape
 
 FACTOR = 4  # a pass makes three frames between two
-GROUPS = 4  # groups of a run; this and what follows are as in export.training.latents
+GROUPS = 4  # groups of a run; this and what follows are as in export.training.between
 BASE_FPS = 24  # s counts frames of this rate
 SKIPS = tuple(range(1, 13))
 QUICK_SKIPS = (1, 3, 12)

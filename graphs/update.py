@@ -30,7 +30,7 @@ def update_graph() -> onnx.ModelProto:
     - `before`, `after` `[B*n, .., h, w]`: channels of the model input in front of and behind `x`; may have none
     - `numbers` `[6]`: the coefficients, in the order of `ffrt.sampling.Update`
     - the threshold, a quantile of |x0|: `rank` int64 `[1]` (counted from the largest, at least 2), `fraction` `[1]`
-      of the distance to the next larger value, `most` `[1]` that it may be
+      of the distance to the next larger value, `least` and `most` `[1]` that it may be; infinite ones leave x0 alone
 
     Outputs: `x_next` and `x0` `[n, c, h, w]`, and `x_in`, the next model input.
     """
@@ -42,6 +42,7 @@ def update_graph() -> onnx.ModelProto:
         "zero": np.array([0]),
         "one": np.array([1]),
         "unit": np.array([1], np.float32),
+        "largest_float": np.array([np.finfo(np.float32).max]),
         "last_axes": np.array([2, 3]),
         "ones3": np.array([1, 1, 1]),
     }
@@ -54,6 +55,7 @@ def update_graph() -> onnx.ModelProto:
         _float("numbers", len(_NUMBERS)),
         helper.make_tensor_value_info("rank", TensorProto.INT64, [1]),
         _float("fraction", 1),
+        _float("least", 1),
         _float("most", 1),
     ]
     outputs = [_float(name, "n", "c", "h", "w") for name in ("x_next", "x0")] + [_float("x_in", "N", "m", "h", "w")]
@@ -96,13 +98,15 @@ def _clean_estimate() -> list[onnx.NodeProto]:
         _node("Sub", ["high", "low"], ["between"]),
         _node("Mul", ["between", "fraction"], ["way"]),
         _node("Add", ["low", "way"], ["quantile"]),
-        _node("Max", ["quantile", "unit"], ["at_least"]),
+        _node("Max", ["quantile", "least"], ["at_least"]),
         _node("Min", ["at_least", "most"], ["limit_flat"]),
         _node("Unsqueeze", ["limit_flat", "last_axes"], ["limit"]),
         _node("Neg", ["limit"], ["minus_limit"]),
         _node("Max", ["estimate", "minus_limit"], ["raised"]),
         _node("Min", ["raised", "limit"], ["clipped"]),
-        _node("Div", ["clipped", "limit"], ["x0"]),
+        _node("Greater", ["limit", "largest_float"], ["off"]),
+        _node("Where", ["off", "unit", "limit"], ["divisor"]),
+        _node("Div", ["clipped", "divisor"], ["x0"]),
     ]
 
 

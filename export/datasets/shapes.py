@@ -183,9 +183,9 @@ def _draw(clip: Clip, times: NDArray[np.float64], out: Tensor) -> None:
     out.copy_(background.expand_as(out))
     reach = 2 * _TRIANGLE_INRADIUS * radius
     columns, rows = (_window(centre, reach, out.shape[-1]) for centre in (centre_x, centre_y))
-    x = torch.arange(columns.start, columns.stop)[None, None, :] + 0.5 - _column(centre_x * scale)
-    y = torch.arange(rows.start, rows.stop)[None, :, None] + 0.5 - _column(centre_y * scale)
-    distance = _signed_distance(clip.shape, x, y, _column(radius * scale), np.radians(angle))
+    x = torch.arange(columns.start, columns.stop)[None, None, :] + 0.5 - column(centre_x * scale)
+    y = torch.arange(rows.start, rows.stop)[None, :, None] + 0.5 - column(centre_y * scale)
+    distance = signed_distance(clip.shape, x, y, column(radius * scale), np.radians(angle))
     coverage = distance.neg_().add_(0.5).clamp_(0.0, 1.0)
     out[:, :, rows, columns] = torch.lerp(background, colour, coverage[:, None])
 
@@ -198,11 +198,12 @@ def _window(centre: NDArray[np.float64], reach: NDArray[np.float64], size_px: in
     return slice(max(first, 0), min(max(last, first, 0), size_px))
 
 
-def _column(values: NDArray[np.float64]) -> Tensor:
+def column(values: NDArray[np.float64]) -> Tensor:
+    """``[N]`` -> ``[N, 1, 1]``."""
     return torch.from_numpy(values.astype(np.float32))[:, None, None]
 
 
-def _signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor, angle: NDArray[np.float64]) -> Tensor:
+def signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor, angle: NDArray[np.float64]) -> Tensor:
     """Exact distance `[N, H, W]` from x `[N, 1, W]`, y `[N, H, 1]` to the outline, negative inside.
 
     A regular polygon splits into equal wedges, one per side. The farthest side line names the wedge of a point; with
@@ -211,7 +212,7 @@ def _signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor, angle: ND
     squared = x.square() + y.square()
     if shape == "circle":
         return squared.sqrt_().sub_(radius)
-    cos, sin = _column(np.cos(angle)), _column(np.sin(angle))
+    cos, sin = column(np.cos(angle)), column(np.sin(angle))
     if shape == "square":
         inradius, half_side = _SQUARE_HALF_SIDE * radius, _SQUARE_HALF_SIDE * radius
         height = torch.maximum((x * cos + y * sin).abs_(), (y * cos - x * sin).abs_())

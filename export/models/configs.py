@@ -149,6 +149,7 @@ class ModelConfig:
     interpolation_sampler: str = "ddpm"
     interpolation_steps: int = 50
     interpolation_guidance_scale: float = 0.25
+    residual: bool = False  # interpolation networks say what linear blending leaves (`export.models.residual`)
     masked_interpolation: UNetConfig | None = None  # the baseline of the benchmark; the released models have none
 
 

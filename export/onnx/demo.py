@@ -18,6 +18,7 @@ from export.models.interpolation import InterpolationUNet, UntextedInterpolation
 from export.models.keyframes import KeyframeUNet
 from export.models.limits import Limits
 from export.models.movq import MoVQDecoder, MoVQEncoder
+from export.models.residual import ResidualInterpolation, ResidualMasked
 from export.models.text import TextEncoder
 from export.onnx.inputs import draw_inputs, multiples_of
 from export.onnx.parity import NOT_MEASURED, compare
@@ -50,13 +51,21 @@ def load_modules(config: ModelConfig, weights: Path) -> dict[str, torch.nn.Modul
     modules: dict[str, torch.nn.Module] = {
         "text_encoder": TextEncoder(config.text),
         "keyframe_unet": KeyframeUNet(config.keyframes),
-        "interpolation_unet": untexted(config.interpolation),
+        "interpolation_unet": between(config, config.interpolation),
         "movq_encoder": MoVQEncoder(config.movq),
         "movq_decoder": MoVQDecoder(config.movq),
     }
     if config.masked_interpolation is not None and (weights / "masked_interpolation_unet.safetensors").exists():
-        modules["masked_interpolation_unet"] = untexted(config.masked_interpolation)
+        modules["masked_interpolation_unet"] = between(config, config.masked_interpolation)
     return {name: load_half(module, weights / f"{name}.safetensors") for name, module in modules.items()}
+
+
+def between(config: ModelConfig, shape: UNetConfig) -> UntextedInterpolationUNet:
+    """An interpolation U-Net of this model: of its `interpolation` or `masked_interpolation`."""
+    if not config.residual:
+        return untexted(shape)
+    kind = ResidualInterpolation if shape == config.interpolation else ResidualMasked
+    return kind(InterpolationUNet(shape), torch.zeros(shape.context_dim))
 
 
 def untexted(config: UNetConfig) -> UntextedInterpolationUNet:
@@ -130,7 +139,8 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
             sampler=config.interpolation_sampler,
             num_inference_steps=config.interpolation_steps,
             guidance_scale=config.interpolation_guidance_scale,
-            threshold=0.98,
+            threshold=None if config.residual else 0.98,
+            told_times="exact" if config.residual else "released",
             passes=(InterpolationPass(8, 3), InterpolationPass(30, 1)),
         ),
     )

@@ -1,8 +1,9 @@
 """Train the demo weights: ``python -m export.training STAGE``.
 
 Stages, in order: ``movq`` and ``text``; then, once ``python -m export.training.latents`` has encoded the clips,
-``image`` (spatial layers), ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything), ``interpolation`` and
-``masked_interpolation``, the baseline it is measured against.
+``image`` (spatial layers) and ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything); once
+``python -m export.training.between`` has encoded others, ``interpolation`` and ``masked_interpolation``, the baseline
+it is measured against.
 Each may be stopped at any time (Ctrl-C) and goes on from its last checkpoint when the same command is given again; the
 same command runs on a CPU or on CUDA. ``torchrun --nproc-per-node 2 -m export.training STAGE`` shares every step among
 processes, each with a batch of its own: on a CPU, two processes of one thread are faster than one of two. When a stage

@@ -1,11 +1,12 @@
 """How the two interpolation networks are trained: the group model (paper section 4.2) and its masked baseline.
 
-Both see the same clips, skips, noise levels and disturbances, and start from the same answer.
+Both see the same clips, skips, noise levels and disturbances; both say what linear blending leaves
+(`export.models.residual`), and an error counts by how far it is from that of linear blending.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -13,96 +14,91 @@ import torch
 from torch import Tensor, nn
 
 from export.models.configs import PRESETS, UNetConfig
-from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
-from export.training.interpolation_start import start_interpolation, start_masked
-from export.training.latents import SKIPS
-from export.training.stages import UNCONDITIONAL, Folders, draw_levels, multiscale, noised, signal_levels, velocity
+from export.models.interpolation import InterpolationUNet
+from export.models.residual import KEY, SHARES, ResidualInterpolation, ResidualMasked, alpha_bar
+from export.training.between import Run, held_out_runs, training_runs
+from export.training.linear_start import carry, pass_through
+from export.training.stages import UNCONDITIONAL, Folders
 
 CONFIG = PRESETS["demo"]
 WINDOW = 5
 """Frames that the masked network sees at once: two given, three missing."""
+SKIPS = range(1, 13)
+CHANCE = np.array([0.05, 0.05, 0.2, *[0.075] * 4, *[0.08] * 5])
+"""Of each skip value; two thirds of it where linear blending is far from right."""
+DISTURBED, WORST_DISTURBANCE = 0.3, 250
+FLOOR = 1e-4
+"""Added to the error of linear blending that errors are counted in: where that has none, little is to be gained."""
+MEASURED_TIME = 978.7
+"""The level of the one step of a one-step sampler."""
 
 
 class InterpolationStage:
-    """v-prediction, s in 1..12, disturbed keyframes, 10 % without keyframes; a clip is one example of 4 groups."""
+    """v-prediction, s in 1..12, disturbed keyframes, 10 % without keyframes; a run is one example of 4 groups."""
 
-    name, steps, batch, lr = "interpolation", 600, 6, 1e-6  # more would undo the start
-    worst_perturbation = 250
-    start: Callable[[UntextedInterpolationUNet, Tensor, float], None] = staticmethod(start_interpolation)
+    name, steps, batch, lr = "interpolation", 6300, 4, 1e-3
     unet: UNetConfig = CONFIG.interpolation
+    kind: type[ResidualInterpolation] | type[ResidualMasked] = ResidualInterpolation
+    signals = 5 * KEY
 
     def __init__(self, folders: Folders) -> None:
-        unet = InterpolationUNet(self.unet)
-        for name, parameter in unet.named_parameters():
-            if name.endswith("group_conv.merge"):  # nothing is frozen here, so it may take part from the start
-                nn.init.constant_(parameter, 0.5)
-            elif "group_conv.conv.weight" in name:
-                nn.init.kaiming_uniform_(parameter, a=5**0.5)
-        self.model = UntextedInterpolationUNet(unet, torch.randn(self.unet.context_dim))
-        self.latents = {skip: np.load(folders.run / f"interpolation_{skip:02}.npy", mmap_mode="r") for skip in SKIPS}
-        power = float(np.square(self.latents[3][:16], dtype=np.float32).mean())
-        self.start(self.model, signal_levels(), power)
-        self.held_out = 16
-        chance = np.array([{3: 6.0, 1: 4.0}.get(skip, 1.0) for skip in SKIPS])
-        self.chance = chance / chance.sum()
+        self.model = self.kind(start(self.unet, self.signals), torch.randn(self.unet.context_dim))
+        self.runs = training_runs(folders.run)
+        self.held_out = held_out_runs(folders.run)
 
-    def error(
-        self, model: UntextedInterpolationUNet, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor
-    ) -> Tensor:
-        """What v is off, three frames of every group ``[B*G, 12, h, w]``.
+    def shown(self, middle: Tensor, keys: Tensor, level: Tensor) -> Tensor:
+        """What the network sees of runs whose frames between are ``middle`` ``[B, G, 12, h, w]``, noised to ``level``.
 
-        ``clip`` ``[B, 4G+1, 4, h, w]``, its keyframes as the network gets them ``keys`` ``[B, G+1, 4, h, w]``, noise
-        ``level`` and ``strength`` of the disturbance ``[B]``.
+        ``keys`` ``[B, G+1, 4, h, w]`` are the keyframes as it gets them.
         """
-        groups = keys.shape[1] - 1
-        middle = missing(clip)  # [B, G, 12, h, w]
-        noise = torch.randn_like(middle)
-        x = torch.cat((keys[:, :-1], noised(middle, noise, level), keys[:, 1:]), dim=2).flatten(0, 1)
-        skips = torch.full((groups,), skip, device=clip.device)
-        perturbation = strength.repeat_interleave(groups)
-        prediction: Tensor = model(x.contiguous(memory_format=torch.channels_last), level, skips, perturbation)
-        error: Tensor = prediction.float() - velocity(middle, noise, level).flatten(0, 1)
-        return error
+        return torch.cat((keys[:, :-1], noised(middle, level), keys[:, 1:]), dim=2).flatten(0, 1)
 
-    def batch_loss(
-        self, model: UntextedInterpolationUNet, runs: np.ndarray, skip: int, disturb: bool, device: torch.device
+    def estimate(
+        self, model: nn.Module, middle: Tensor, keys: Tensor, time: Tensor, skip: int, strength: Tensor
     ) -> Tensor:
-        """The loss of runs `[B, 4G+1, 4, h, w]` at one skip value, with keyframes disturbed or as they are."""
-        clip = torch.from_numpy(runs.astype(np.float32)).to(device)
-        keys = clip[:, ::4]
-        strength = torch.zeros(len(clip), device=device)
-        if disturb:
-            worst = torch.rand(len(clip), device=device) * self.worst_perturbation
-            strength = torch.where(torch.rand(len(clip), device=device) < 0.5, worst, strength)
-            keys = torch.where(
-                (strength > 0).reshape(-1, 1, 1, 1, 1), noised(keys, torch.randn_like(keys), strength.long()), keys
-            )
-            keys = keys * (torch.rand(len(clip), device=device) >= UNCONDITIONAL).reshape(-1, 1, 1, 1, 1)
-        level, _ = draw_levels(len(clip), device)
-        per_group = multiscale(self.error(model, clip, keys, level, skip, strength))
-        return per_group.clamp_min(1e-6).log().mean().exp()
+        """The clean estimate of the frames between, ``[B, G, 12, h, w]``; ``time`` and ``strength`` ``[B]``."""
+        groups = middle.shape[1]
+        x = self.shown(middle, keys, alpha_bar(time)).contiguous(memory_format=torch.channels_last)
+        skips = torch.full((groups,), skip, device=x.device)
+        found = cast(ResidualInterpolation, model).clean(x, time, skips, strength.repeat_interleave(groups))
+        return found.float().reshape(middle.shape)
 
-    def loss(
-        self, model: UntextedInterpolationUNet, rng: np.random.Generator, batch: int, device: torch.device
-    ) -> Tensor:
+    def relative(
+        self, model: nn.Module, run: Run, keys: Tensor, time: Tensor, strength: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean squared errors of the frames between, of the network and of linear blending, each ``[B]``."""
+        middle = missing(run.latents)
+        estimate = self.estimate(model, middle, keys, time, run.skip, strength)
+        return mean_square(estimate - middle), mean_square(linear(keys) - middle)
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         """The loss of a fresh batch that `rng` draws."""
-        skip = int(rng.choice(list(SKIPS), p=self.chance))
-        pool = self.latents[skip]
-        return self.batch_loss(model, pool[np.sort(rng.integers(self.held_out, len(pool), batch))], skip, True, device)
+        run = self.runs.draw(int(rng.choice(SKIPS, p=CHANCE)), batch, rng, device)
+        keys = run.latents[:, ::KEY]
+        disturbed = torch.rand(batch, device=device) < DISTURBED
+        strength = torch.where(disturbed, torch.rand(batch, device=device) * WORST_DISTURBANCE, 0.0)
+        keys = torch.where(disturbed.reshape(-1, 1, 1, 1, 1), noised(keys, alpha_bar(strength)), keys)
+        keys = keys * (torch.rand(batch, device=device) >= UNCONDITIONAL).reshape(-1, 1, 1, 1, 1)
+        spread = (torch.randperm(batch, device=device) + torch.rand(batch, device=device)) / batch
+        error, reference = self.relative(model, run, keys, 999 * spread.sqrt(), strength)
+        return (error / (reference + FLOOR)).mean()
 
     @torch.no_grad()
-    def measure(self, model: UntextedInterpolationUNet, device: torch.device) -> dict[str, float]:
-        """Figures on held-out data, by name."""
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Gain over linear blending of latents on held-out clips in dB, by what moves and by s, in one step."""
+        found: dict[str, float] = {}
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            return {
-                f"held_out_s{skip}": float(
-                    self.batch_loss(model, self.latents[skip][: self.held_out], skip, False, device)
-                )
-                for skip in (1, 3)
-            }
+            for kind, latents in self.held_out.items():
+                for skip in (3, 6, 12):
+                    run = Run(torch.from_numpy(latents[:, :: skip // 3].astype(np.float32)).to(device), skip)
+                    run = Run(run.latents[:, : (run.latents.shape[1] - 1) // KEY * KEY + 1], skip)
+                    time = torch.full((len(latents),), MEASURED_TIME, device=device)
+                    error, reference = self.relative(model, run, run.latents[:, ::KEY], time, torch.zeros_like(time))
+                    found[f"{kind}_s{skip}"] = float(10 * (reference.mean() / error.mean()).log10())
+        return found
 
-    def exported(self, model: UntextedInterpolationUNet) -> Mapping[str, nn.Module]:
+    def exported(self, model: nn.Module) -> Mapping[str, nn.Module]:
         """The trained networks, by the name of their graph."""
         return {f"{self.name}_unet": model}
 
@@ -111,29 +107,68 @@ class MaskedInterpolationStage(InterpolationStage):
     """The baseline: every group becomes a window of 5 frames, all of them noised, with what is given and a mask."""
 
     name = "masked_interpolation"
-    start = staticmethod(start_masked)
     unet = cast(UNetConfig, CONFIG.masked_interpolation)  # the demo has one
+    kind = ResidualMasked
+    signals = 2 * KEY + 1
 
-    def error(
-        self, model: UntextedInterpolationUNet, clip: Tensor, keys: Tensor, level: Tensor, skip: int, strength: Tensor
-    ) -> Tensor:
-        """What v is off, all five frames of every window ``[B*G, 20, h, w]``."""
-        groups = keys.shape[1] - 1
-        clean = torch.cat((clip[:, :-1:4], missing(clip), clip[:, 4::4]), dim=2)  # [B, G, 20, h, w]
-        noise = torch.randn_like(clean)
-        x = noised(clean, noise, level).unflatten(2, (WINDOW, -1))
+    def shown(self, middle: Tensor, keys: Tensor, level: Tensor) -> Tensor:
+        """Frames ``[B*G*5, 9, h, w]``: all five of each window noised, then what is given, then the mask."""
+        clean = torch.cat((keys[:, :-1], middle, keys[:, 1:]), dim=2)  # [B, G, 20, h, w]
+        x = noised(clean, level).unflatten(2, (WINDOW, KEY))
         given, mask = torch.zeros_like(x), torch.zeros_like(x[:, :, :, :1])
         given[:, :, 0], given[:, :, -1] = keys[:, :-1], keys[:, 1:]
         mask[:, :, :: WINDOW - 1] = 1
-        frames = torch.cat((x, given, mask), dim=3).flatten(0, 2)  # [B*G*5, 9, h, w]
-        times, perturbation = level.repeat_interleave(groups), strength.repeat_interleave(groups * WINDOW)
-        skips = torch.full((WINDOW,), skip, device=clip.device)
-        prediction: Tensor = model(frames.contiguous(memory_format=torch.channels_last), times, skips, perturbation)
-        error: Tensor = prediction.float().reshape(-1, *clean.shape[2:]) - velocity(clean, noise, level).flatten(0, 1)
-        return error
+        return torch.cat((x, given, mask), dim=3).flatten(0, 2)
+
+    def estimate(
+        self, model: nn.Module, middle: Tensor, keys: Tensor, time: Tensor, skip: int, strength: Tensor
+    ) -> Tensor:
+        """The clean estimate of the frames between, ``[B, G, 12, h, w]``; ``time`` and ``strength`` ``[B]``."""
+        groups = middle.shape[1]
+        x = self.shown(middle, keys, alpha_bar(time)).contiguous(memory_format=torch.channels_last)
+        skips = torch.full((WINDOW,), skip, device=x.device)
+        each = strength.repeat_interleave(groups * WINDOW)
+        found = cast(ResidualMasked, model).clean(x, time.repeat_interleave(groups), skips, each)
+        frames = found.float().reshape(*middle.shape[:2], WINDOW, KEY, *middle.shape[3:])
+        return frames[:, :, 1:-1].reshape(middle.shape)
+
+
+@torch.no_grad()
+def start(config: UNetConfig, signals: int) -> InterpolationUNet:
+    """A network whose shortcuts carry its input to the end, and whose answer is 0: linear blending."""
+    unet = InterpolationUNet(config)
+    carry(unet.body, signals)
+    pass_through(unet.body.in_conv, signals)
+    for name, parameter in unet.named_parameters():
+        if name.endswith("group_conv.merge"):  # nothing is frozen here, so it may take part from the start
+            nn.init.constant_(parameter, 0.5)
+        elif "group_conv.conv.weight" in name:
+            nn.init.kaiming_uniform_(parameter, a=5**0.5)
+        elif name == "skip_merge":
+            nn.init.ones_(parameter)
+        elif name.startswith("body.out_conv"):
+            nn.init.zeros_(parameter)
+    return unet
+
+
+def noised(clean: Tensor, level: Tensor) -> Tensor:
+    """``clean`` with fresh noise, at a share of signal ``level`` ``[B]`` a row."""
+    share = level.reshape(-1, *[1] * (clean.dim() - 1))
+    return share.sqrt() * clean + (1 - share).sqrt() * torch.randn_like(clean)
 
 
 def missing(clip: Tensor) -> Tensor:
     """The three frames between neighbouring keyframes of ``[B, 4G+1, 4, h, w]``: ``[B, G, 12, h, w]``."""
     middle: Tensor = clip[:, :-1].unflatten(1, (-1, 4))[:, :, 1:].flatten(2, 3)
     return middle
+
+
+def linear(keys: Tensor) -> Tensor:
+    """Linear blending of keyframes ``[B, G+1, 4, h, w]``: ``[B, G, 12, h, w]``."""
+    left, right = keys[:, :-1], keys[:, 1:]
+    return torch.cat([left + (right - left) * share for share in SHARES], dim=2)
+
+
+def mean_square(error: Tensor) -> Tensor:
+    """Of every run, ``[B]``."""
+    return error.flatten(1).square().mean(1)

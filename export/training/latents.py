@@ -1,9 +1,9 @@
 """The latents that the U-Nets train on, encoded once and kept: ``python -m export.training.latents``.
 
 ``pictures.npy`` holds a random moment of each of many clips, ``[pictures, 1, 4, 16, 16]``; ``keyframes_NN.npy`` whole
-clips at 2 fps, ``[1000, 16, 4, 16, 16]``; ``held_out.npy`` clips that are only measured; ``interpolation_SS.npy`` runs
-of ``4G + 1`` neighbours that are SS / 24 seconds apart, ``[runs, 4G+1, 4, 16, 16]``; all in float16. The clips shown
-are a function of a seed and their number (:func:`keyframe_clips`), so captions are made anew for every step.
+clips at 2 fps, ``[1000, 16, 4, 16, 16]``; ``held_out.npy`` clips that are only measured; all in float16. The clips
+that are shown are a function of a seed and their number (:func:`keyframe_clips`), so captions are made anew for every
+step. What the interpolation networks train on is in `export.training.between`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ with loading("python -m export.training.latents" if __name__ == "__main__" else 
 
     from export.checkpoints.weights import WEIGHTS, load_half
     from export.datasets.grammar import Combination, split
-    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_clip, sample_parameters
+    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_parameters
     from export.errors import CheckpointError
     from export.models.configs import PRESETS
     from export.models.movq import MoVQEncoder
@@ -34,10 +34,6 @@ with loading("python -m export.training.latents" if __name__ == "__main__" else 
 KEYFRAME_SEED = 11
 HELD_OUT_SEED = 13
 PICTURE_SEED = 14
-INTERPOLATION_SEED = 12
-BASE_FPS = 24  # the paper's clips; s counts its frames
-SKIPS = range(1, 13)
-GROUPS = 4
 SHARD = 1000
 """Clips in a file of keyframes: encoding and training may take turns."""
 SPIN_EVERY = 4
@@ -77,21 +73,9 @@ def _deck(cells: Sequence[Combination], rng: np.random.Generator) -> Iterator[Co
         yield from (cells[index] for index in rng.permutation(len(cells)))
 
 
-def groups_of(skip: int) -> int:
-    """Groups in a run: 4, or fewer where the clip would end first."""
-    return min(GROUPS, int(MOTION_SECONDS * BASE_FPS // (4 * skip)))
-
-
 def keyframe_times() -> NDArray[np.float64]:
     """Seconds of the 16 keyframes, ``[16]``."""
     return np.arange(16) / 2.0
-
-
-def run_times(skip: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Seconds of a run from a random start, ``[4G + 1]``, ``skip / 24`` apart."""
-    span = 4 * groups_of(skip) * skip / BASE_FPS
-    start: float = rng.uniform(0.0, MOTION_SECONDS - span)
-    return start + np.arange(4 * groups_of(skip) + 1) * skip / BASE_FPS
 
 
 def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encoder: MoVQEncoder) -> None:
@@ -108,7 +92,7 @@ def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encod
         np.save(part, np.stack(rows))
 
 
-def plans(picture_count: int, keyframes: int, runs: int) -> Iterator[tuple[str, list[Clip], list[NDArray[np.float64]]]]:
+def plans(picture_count: int, keyframes: int) -> Iterator[tuple[str, list[Clip], list[NDArray[np.float64]]]]:
     """Every file with the clips that it shows, each at its times in seconds."""
     yield "held_out.npy", held_out_clips(), [keyframe_times()] * len(held_out_clips())
     if picture_count:
@@ -117,22 +101,14 @@ def plans(picture_count: int, keyframes: int, runs: int) -> Iterator[tuple[str, 
     for number, first in enumerate(range(0, keyframes, SHARD)):
         shard = clips[first : first + SHARD]
         yield f"keyframes_{number:02}.npy", shard, [keyframe_times()] * len(shard)
-    for skip in SKIPS if runs else ():
-        count = {3: 4 * runs, 1: 2 * runs}.get(skip, runs // 2)  # what sampling asks for is seen most
-        rng = np.random.default_rng([INTERPOLATION_SEED, skip])
-        yield (
-            f"interpolation_{skip:02}.npy",
-            [sample_clip(rng) for _ in range(count)],
-            [run_times(skip, rng) for _ in range(count)],
-        )
 
 
-def encode(run: Path, weights: Path, picture_count: int, keyframes: int, runs: int) -> None:
-    """Write into ``run`` what is not there yet: so many pictures, whole clips, and runs of interpolation (0: none)."""
+def encode(run: Path, weights: Path, picture_count: int, keyframes: int) -> None:
+    """Write into ``run`` what is not there yet: so many pictures and whole clips (0: none)."""
     encoder = MoVQEncoder(PRESETS["demo"].movq)
     load_half(encoder, weights / "movq_encoder.safetensors")
     run.mkdir(parents=True, exist_ok=True)
-    for name, clips, times in plans(picture_count, keyframes, runs):
+    for name, clips, times in plans(picture_count, keyframes):
         if not (run / name).exists():
             write(run / name, clips, times, encoder)
 
@@ -169,7 +145,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.training.latents", description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=8000, help="single pictures (8000)")
     parser.add_argument("--keyframes", type=int, default=8000, help=f"clips, a multiple of {SHARD} (8000)")
-    parser.add_argument("--runs", type=int, default=100, help="runs a skip value, four times as many for s = 3 (100)")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--run", type=typed_path, default=Path("runs"))
     parser.add_argument("--weights", type=typed_path, default=WEIGHTS)
@@ -178,7 +153,7 @@ def main() -> None:
         parser.error(f"--keyframes: expected a multiple of {SHARD}, got {args.keyframes}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    encode(args.run, args.weights, args.pictures, args.keyframes, args.runs)
+    encode(args.run, args.weights, args.pictures, args.keyframes)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ The paper starts from a text-to-image model that already knows how to carry a la
 random weights spends most of its training on just that and never gets precise, so here the shortcuts carry every input
 number through and the residual branches add nothing. Everything is trained from there; the architecture is untouched.
 
-Keyframes: the answer starts as a multiple of ``x``, which is the noise where all is noise. Interpolation:
-`export.training.interpolation_start`.
+Keyframes: the answer starts as a multiple of ``x``, which is the noise where all is noise. Interpolation: as nothing,
+added to linear blending (`export.training.interpolation.start`).
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def stage_of(chapter: Chapter, folders: Folders) -> Stage[Any]:
     if chapter.lesson is None:
         return TextStage(folders)
     clips, whole = chapter.lesson.clips, chapter.lesson.layers != "spatial"
-    encode(folders.run, folders.weights, 0 if whole else clips, clips if whole else 0, 0)
+    encode(folders.run, folders.weights, 0 if whole else clips, clips if whole else 0)
     return KeyframeStage(folders, chapter.lesson)
 
 

@@ -88,22 +88,6 @@ def velocity(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     return noised(noise, -clean, level)
 
 
-MULTISCALE_SHARE = 0.05
-
-
-def multiscale(error: Tensor) -> Tensor:
-    """Mean squared error per item ``[N]`` of ``[N, C, h, w]``, at full, quarter and whole-frame resolution.
-
-    A frame's mean is one number among h*w, so that a plain mean hardly notices a wrong background colour; averaging
-    white noise over p x p cells divides its variance by p^2, and the weights give a share of that back (after the
-    multiscale loss of Hoogeboom et al. 2023).
-    """
-    loss = error.square().flatten(1).mean(1)
-    for cell in (4, error.shape[-1]):
-        loss = loss + MULTISCALE_SHARE * cell * cell * F.avg_pool2d(error, cell).square().flatten(1).mean(1)
-    return loss
-
-
 def psnr(a: Tensor, b: Tensor) -> float:
     """Mean over images of the peak signal-to-noise ratio in dB, for values in -1..1."""
     error = (a.float().clamp(-1, 1) - b.float()).square().flatten(1).mean(1)

@@ -120,7 +120,7 @@ def test_every_lesson_of_the_recipe_shows_no_kept_combination(
 
 
 def test_no_file_of_latents_but_the_held_out_one_shows_a_kept_combination() -> None:
-    for name, clips, times in latents.plans(8000, 8000, 100):
+    for name, clips, times in latents.plans(8000, 8000):
         assert len(clips) == len(times)
         assert {kept(clip) for clip in clips} == {name == "held_out.npy"}, name
 

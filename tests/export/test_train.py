@@ -16,11 +16,10 @@ from export.checkpoints.weights import load_half, save_half
 from export.errors import CheckpointError, DivergedError
 from export.models.configs import PRESETS
 from export.models.group_norm import group_norm, modulated_group_norm
-from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
 from export.models.keyframes import KeyframeUNet
 from export.models.text import TextEncoder
 from export.training import latents, recipe, stages
-from export.training.interpolation_start import start_interpolation, start_masked
+from export.training.interpolation import start
 from export.training.keyframes import IMAGE, KeyframeStage, Lesson, clip_lesson
 from export.training.levels import LevelDraw, log_sigmas
 from export.training.linear_start import start_keyframes
@@ -162,61 +161,6 @@ def test_levels_fall_and_v_gives_both_parts_back() -> None:
     root, rest = levels[level][:, None].sqrt(), (1 - levels[level][:, None]).sqrt()
     torch.testing.assert_close(root * x - rest * v, clean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(rest * x + root * v, noise, rtol=1e-4, atol=1e-5)
-
-
-def clean_and_noised(alpha_bar: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Keyframes ``[2, 3, 4, 8, 8]``, three frames linear between each two ``[2, 2, 12, 8, 8]``, those noised."""
-    keys = 0.4 * torch.randn(2, 3, 4, 8, 8)
-    between = torch.cat([keys[:, :-1] * (1 - k / 4) + keys[:, 1:] * (k / 4) for k in (1, 2, 3)], dim=2)
-    return keys, between, alpha_bar**0.5 * between + (1 - alpha_bar) ** 0.5 * torch.randn_like(between)
-
-
-@pytest.mark.parametrize("level", [100, 300, 600])
-def test_interpolation_starts_from_linear_interpolation(level: int) -> None:
-    torch.manual_seed(0)
-    alpha_bar = float(stages.signal_levels()[level])
-    model = UntextedInterpolationUNet(InterpolationUNet(PRESETS["demo"].interpolation), torch.randn(96))
-    start_interpolation(model, stages.signal_levels(), 0.16)
-    keys, between, x = clean_and_noised(alpha_bar)
-    seen = torch.cat((keys[:, :-1], x, keys[:, 1:]), dim=2).flatten(0, 1)
-    with torch.no_grad():
-        v = model(seen, torch.full((2,), level), torch.full((2,), 3), torch.zeros(2)).reshape(x.shape)
-    assert float((alpha_bar**0.5 * x - (1 - alpha_bar) ** 0.5 * v - between).square().mean()) < 1e-4
-
-
-@pytest.mark.parametrize("power", [0.01, 0.3, 0.6])
-def test_an_error_of_one_step_does_not_reach_the_next(power: float) -> None:
-    """Whatever the power of a clip and however far x is off its level, d keeps its size: linear frames come out."""
-    torch.manual_seed(0)
-    model = UntextedInterpolationUNet(InterpolationUNet(PRESETS["demo"].interpolation), torch.randn(96))
-    start_interpolation(model, stages.signal_levels(), 0.16)
-    keys, between, _ = clean_and_noised(0.5)
-    keys, between = keys * power**0.5 / 0.4, between * power**0.5 / 0.4
-    alpha_bar = float(stages.signal_levels()[300])
-    wrong = between + 0.2 * torch.randn_like(between)
-    x = alpha_bar**0.5 * wrong + (1 - alpha_bar) ** 0.5 * torch.randn_like(between)
-    seen = torch.cat((keys[:, :-1], x, keys[:, 1:]), dim=2).flatten(0, 1)
-    with torch.no_grad():
-        v = model(seen, torch.full((2,), 300), torch.full((2,), 3), torch.zeros(2)).reshape(x.shape)
-    error = (alpha_bar**0.5 * x - (1 - alpha_bar) ** 0.5 * v - between).square().mean()
-    assert float(error) < 2e-4  # of an error of 0.04 in x
-
-
-@pytest.mark.parametrize("level", [100, 300, 600])
-def test_masked_interpolation_starts_from_it_too(level: int) -> None:
-    torch.manual_seed(0)
-    alpha_bar = float(stages.signal_levels()[level])
-    config = dataclasses.replace(PRESETS["demo"].interpolation, num_channels=9, out_channels=4)
-    model = UntextedInterpolationUNet(InterpolationUNet(config), torch.randn(96))
-    start_masked(model, stages.signal_levels(), 0.16)
-    keys, between, _ = clean_and_noised(alpha_bar)
-    clean = torch.cat((keys[:, :-1], between, keys[:, 1:]), dim=2).reshape(2, 2, 5, 4, 8, 8)
-    x = alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * torch.randn_like(clean)
-    mask = torch.tensor([1.0, 0, 0, 0, 1]).reshape(5, 1, 1, 1).expand(2, 2, 5, 1, 8, 8)
-    seen = torch.cat((x, clean * mask, mask), dim=3).flatten(0, 2)
-    with torch.no_grad():
-        v = model(seen, torch.full((4,), level), torch.full((5,), 3), torch.zeros(5)).reshape(x.shape)
-    assert float((alpha_bar**0.5 * x - (1 - alpha_bar) ** 0.5 * v - clean).square().mean()) < 1e-4
 
 
 def test_keyframes_start_from_what_they_see() -> None:
@@ -380,5 +324,4 @@ def test_processes_share_their_gradients(tmp_path: Path) -> None:
 def test_a_linear_start_needs_room() -> None:
     config = dataclasses.replace(PRESETS["demo"].interpolation, model_channels=64)
     with pytest.raises(ValueError, match="wanted 80 or more channels"):
-        model = UntextedInterpolationUNet(InterpolationUNet(config), torch.zeros(96))
-        start_interpolation(model, stages.signal_levels(), 0.16)
+        start(config, 20)

@@ -24,9 +24,10 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "samplers.npz"
 @dataclass(frozen=True)
 class Config:
     prediction: str
-    threshold: float = 0.98
+    threshold: float | None = 0.98
     schedule: str = "cosine"
     threshold_max: float | None = None
+    told_times: str = "released"
 
 
 def run(steps: int, name: str, predict, noise, prediction: str = "epsilon") -> list[sampling.Denoised]:
@@ -102,6 +103,51 @@ def test_betas_are_legal_for_any_number_of_steps(steps: int) -> None:
     for name in SOLVERS:
         times = sampling.noise_levels("cosine", steps, released_times=name == "ddpm").times
         assert times[0] >= 0 and times[-1] <= 999 and (np.diff(times) > 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 50, 999, 1000])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_exact_times_are_those_of_the_levels(name: str, steps: int) -> None:
+    """A network that was trained to be told its noise level is told that of the step, by every sampler."""
+    plan = sampling.updates(Config("v", told_times="exact"), steps, name)
+    levels = sampling.noise_levels("cosine", steps).alpha_bars[::-1]
+    schedule = np.cumprod(1 - cosine_betas(1000))
+    for step, alpha_bar in zip(plan, levels, strict=True):
+        assert np.interp(step.time, np.arange(1000), schedule) == pytest.approx(alpha_bar, abs=2e-6)
+
+
+def test_released_times_are_not_quite_those_of_the_levels() -> None:
+    """As released: one step of a cosine schedule keeps a thousandth of the signal, and is called the noisiest time."""
+    assert sampling.noise_levels("cosine", 1).times == [999]
+    assert sampling.noise_levels("cosine", 1, told_times="exact").times == pytest.approx([978.71], abs=0.01)
+    assert sampling.noise_levels("cosine", 4, released_times=True).times.tolist() == [0, 250, 500, 750]
+    for schedule in ("zero-snr-leading", "zero-snr-trailing"):
+        exact, released = (sampling.noise_levels(schedule, 7, told_times=told) for told in ("exact", "released"))
+        assert exact.times.tolist() == released.times.tolist()
+
+
+def test_without_a_threshold_clean_estimates_stay_as_they_are() -> None:
+    noise = sampling.normal_noise(0, 0, (2, 4, 2, 2))
+    predictions: list[Array] = []
+
+    def predict(x: Array, time: float) -> Array:
+        predictions.append(5 * x)
+        return predictions[-1]
+
+    config = Config("v", None)
+    plan = sampling.updates(config, 3, "ddim")
+    x = next(sampling.normal_noise(0, 0, (2, 4, 2, 2)))
+    for step, found in zip(plan, denoise(predict, noise, config, steps=3, sampler="ddim"), strict=True):
+        np.testing.assert_allclose(found.x0, step.from_x * x + step.from_prediction * 5 * x, rtol=1e-5)
+        assert np.abs(found.x0).max() > 1
+        x = found.x
+
+
+def test_pure_noise_has_no_signal_for_the_steps_of_dpm() -> None:
+    """Its logarithm is minus infinity: the first step of a schedule that begins there is one of ddim."""
+    pure, next_level = 0.0, 0.2
+    keep, whole, before, _ = SOLVERS["dpm++"].coefficients(pure, next_level, None)
+    assert (keep, whole, before) == pytest.approx((0.8**0.5, 0.2**0.5, 0.0))
 
 
 def test_betas_by_hand() -> None:

@@ -19,7 +19,7 @@ from ffrt.bundle.specs import FileSpec, GraphSpec, Optimised
 from ffrt.errors import BundleError
 from ffrt.families import FAMILIES, OPTIONAL_GRAPHS, Contract, Family, with_shallow
 from ffrt.families.contract import require
-from ffrt.sampling.schedule import Schedule
+from ffrt.sampling.schedule import Schedule, ToldTimes
 from ffrt.sampling.solvers import SOLVERS, Prediction
 
 FORMAT = "ffrt-bundle"
@@ -63,11 +63,11 @@ class VideoConfig:
 
 
 def _check_sampling(config: KeyframeConfig | InterpolationConfig) -> None:
-    steps, most = config.num_inference_steps, config.threshold_max
+    steps, most, quantile = config.num_inference_steps, config.threshold_max, config.threshold
     require(config.sampler in SOLVERS, "sampler", f"one of {list(SOLVERS)}", config.sampler)
     require(1 <= steps <= 1000, "num_inference_steps", "1 to 1000", steps)
     require(config.guidance_scale >= 0, "guidance_scale", "0 or more", config.guidance_scale)
-    require(0 < config.threshold <= 1, "threshold", "a quantile in (0, 1]", config.threshold)
+    require(quantile is None or 0 < quantile <= 1, "threshold", "null or a quantile in (0, 1]", quantile)
     require(most is None or most >= 1, "threshold_max", "1 or more", most)
     ok = config.schedule != "zero-snr-trailing" or config.prediction == "v"
     require(ok, "prediction", "v, since the schedule begins at pure noise", config.prediction)
@@ -108,9 +108,10 @@ class KeyframeConfig:
     sampler: str
     num_inference_steps: int
     guidance_scale: float
-    threshold: float  # quantile of |x0| that x0 is clipped to and divided by: at least 1 and at most threshold_max
+    threshold: float | None  # quantile of |x0|, from 1 to threshold_max, that x0 is clipped to and divided by
     schedule: Schedule = "cosine"
     threshold_max: float | None = None
+    told_times: ToldTimes = "released"
     image: ImageConfig | None = None
 
     def __post_init__(self) -> None:
@@ -141,10 +142,11 @@ class InterpolationConfig:
     sampler: str
     num_inference_steps: int
     guidance_scale: float
-    threshold: float
+    threshold: float | None
     passes: tuple[InterpolationPass, ...]
     schedule: Schedule = "cosine"
     threshold_max: float | None = None
+    told_times: ToldTimes = "released"
 
     def __post_init__(self) -> None:
         _check_sampling(self)

@@ -79,9 +79,10 @@ def _summary(bundle: Bundle) -> list[Sequence[str]]:
 
 def _sampling(config: KeyframeConfig | InterpolationConfig) -> str:
     most = "" if config.threshold_max is None else f" up to {config.threshold_max:g}"
+    threshold = "no threshold" if config.threshold is None else f"threshold {config.threshold:g}{most}"
     return (
         f"{config.prediction}-prediction, {config.sampler}, {config.num_inference_steps} steps, "
-        f"guidance {config.guidance_scale:g}, threshold {config.threshold:g}{most}, {config.schedule} schedule"
+        f"guidance {config.guidance_scale:g}, {threshold}, {config.schedule} schedule"
     )
 
 

@@ -23,11 +23,14 @@ def guide_rows(prediction: Array, weights: Array) -> Array:
     return guided
 
 
-def dynamic_threshold(x0: Array, quantile: float, most: float | None = None) -> Array:
+def dynamic_threshold(x0: Array, quantile: float | None, most: float | None = None) -> Array:
     """Clip every row of `x0` to its own quantile of |x0|, and divide by it (Saharia et al. 2022, section 2.3).
 
-    The quantile is held between 1 and `most`. With `most` 1, as in the 1.1 release, this is a clip to -1..1.
+    The quantile is held between 1 and `most`. With `most` 1, as in the 1.1 release, this is a clip to -1..1. Without a
+    quantile `x0` stays as it is.
     """
+    if quantile is None:
+        return x0
     if most == 1:
         return np.clip(x0, -1, 1)
     limit = np.quantile(np.abs(x0).reshape(len(x0), -1), quantile, axis=1).astype(np.float32)

@@ -20,6 +20,8 @@ Schedule = Literal["cosine", "zero-snr-leading", "zero-snr-trailing"]
 """1.0 builds a cosine schedule with one level per step. 1.1 subsamples 1000 levels that end in pure noise, taking the
 first ("leading") or the last ("trailing") of every interval (Lin et al. 2024)."""
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+ToldTimes = Literal["released", "exact"]
+"""What a network is told of a level: the time that the releases name, which may be cleaner, or the level's own."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,33 @@ def zero_snr_alpha_bars() -> NDArray[np.float64]:
     return scaled
 
 
-def noise_levels(schedule: str, steps: int, *, released_times: bool = False) -> NoiseLevels:
+def time_of(alpha_bars: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The times whose levels of the cosine schedule, over 1000 steps and without its clipped end, are these."""
+    start = math.cos(0.008 / 1.008 * math.pi / 2)
+    angles: NDArray[np.float64] = np.arccos(np.clip(np.sqrt(alpha_bars) * start, 0, 1))
+    return (angles / (math.pi / 2) * 1.008 - 0.008) * MAX_STEPS - 1
+
+
+def noise_levels(
+    schedule: str, steps: int, *, released_times: bool = False, told_times: str = "released"
+) -> NoiseLevels:
     """The levels of `schedule` for `steps` denoising steps.
 
-    "cosine" has as many levels as steps, and each step gives the model the time of its own level. With
+    "cosine" has as many levels as steps. With `told_times` "exact" each step gives the model the time of its own level.
+    With "released" that is nearly so: the noisiest level is cleaner than its time says, since its beta is clipped. With
     `released_times` it gives `i * (1000 // steps)`, as the 1.0 release does with "ddpm": near 1000 steps that is the
-    same time, below that it names a cleaner level. The other two schedules pick from 1000 levels.
+    same time, below that it names a cleaner level. The other two schedules pick from 1000 levels and name those.
 
     Raises RequestError for a number of steps outside 1..1000, or that the schedule cannot make.
     """
     betas = cosine_betas(steps)
     index = np.arange(steps)
     if schedule == "cosine":
+        alpha_bars = np.cumprod(1 - betas, dtype=np.float64)
+        if told_times == "exact":
+            return NoiseLevels(time_of(alpha_bars), alpha_bars)
         times = index * (1000.0 // steps) if released_times else (index + 1) * 1000.0 / steps - 1
-        return NoiseLevels(times.astype(np.float64), np.cumprod(1 - betas, dtype=np.float64))
+        return NoiseLevels(times.astype(np.float64), alpha_bars)
     if schedule == "zero-snr-leading":
         if steps == MAX_STEPS:
             raise RequestError(f"num_inference_steps: expected 1 to {MAX_STEPS - 1} in this bundle, got {steps}")

@@ -32,8 +32,12 @@ class Parametrisation(Protocol):
         """The noise schedule."""
 
     @property
-    def threshold(self) -> float:
-        """The quantile of |x0| that clean estimates are clipped to."""
+    def told_times(self) -> str:
+        """Which times the network is told: "released" or "exact"."""
+
+    @property
+    def threshold(self) -> float | None:
+        """The quantile of |x0| that clean estimates are clipped to; None leaves them as they are."""
 
     @property
     def threshold_max(self) -> float | None:
@@ -127,7 +131,7 @@ def updates(config: Parametrisation, steps: int, sampler: str, solvers: Mapping[
     Raises RequestError for an unknown sampler, and as `noise_levels`.
     """
     solver = solver_of(sampler, solvers)
-    levels = noise_levels(config.schedule, steps, released_times=solver.released_times)
+    levels = noise_levels(config.schedule, steps, released_times=solver.released_times, told_times=config.told_times)
     alpha_bars = [float(alpha_bar) for alpha_bar in levels.alpha_bars]
     planned = []
     for i in reversed(range(steps)):

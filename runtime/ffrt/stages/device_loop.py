@@ -47,14 +47,16 @@ def denoise_on_device(
     start = take(noise)
     draws = [update.device_array(take(noise)) if step.add_noise else None for step in plan]
     nothing = update.device_array(np.zeros_like(start))
-    rank, fraction = rank_of(start[0].size, config.threshold, config.threshold_max)
+    most = config.threshold_max if config.threshold is not None else None
+    rank, fraction = rank_of(start[0].size, config.threshold, most)
     fixed: dict[str, DeviceArray | NDArray[np.generic]] = {
         "weights": update.device_array(weights),
         "before": update.device_array(before),
         "after": update.device_array(after),
         "rank": np.array([rank], np.int64),
         "fraction": np.array([fraction], np.float32),
-        "most": np.array([math.inf if config.threshold_max is None else config.threshold_max], np.float32),
+        "least": np.array([math.inf if config.threshold is None else 1], np.float32),
+        "most": np.array([math.inf if most is None else most], np.float32),
     }
     rows = np.zeros((len(weights) * len(start), *start.shape[1:]), np.float32)
     made = _run(update, _STAY, update.device_array(start), nothing, nothing, update.device_array(rows), fixed)
@@ -67,14 +69,16 @@ def denoise_on_device(
     return made["x_next"].numpy()
 
 
-def rank_of(count: int, quantile: float, most: float | None) -> tuple[int, float]:
+def rank_of(count: int, quantile: float | None, most: float | None) -> tuple[int, float]:
     """Where a quantile of `count` numbers lies: its place from above, and the way from there to the next larger.
 
-    As numpy's, between two neighbours. With `most` 1 the quantile is not asked for, and the cheapest is given.
+    As numpy's, between two neighbours. With `most` 1, or no quantile, none is asked for, and the cheapest is given.
     """
+    if quantile is None or most == 1:
+        return 2, 0.0
     place = quantile * (count - 1)
-    low = count - 2 if most == 1 else min(int(place), count - 2)
-    return count - low, place - low if most != 1 else 0.0
+    low = min(int(place), count - 2)
+    return count - low, place - low
 
 
 def _run(

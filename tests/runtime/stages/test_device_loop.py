@@ -25,8 +25,9 @@ SHAPE = (3, 4, 6, 5)
 class Config:
     prediction: str
     schedule: str
-    threshold: float = 0.98
+    threshold: float | None = 0.98
     threshold_max: float | None = None
+    told_times: str = "released"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,8 @@ def both(update: Session, config: Config, name: str, steps: int, weights: Array)
         Config("v", "cosine", 0.5),
         Config("v", "zero-snr-trailing", threshold_max=1.0),
         Config("v", "zero-snr-leading", 1.0, 1.5),
+        Config("v", "cosine", None),
+        Config("v", "cosine", None, 1.0, "exact"),
     ],
 )
 def test_both_loops_agree_in_every_step(update: Session, name: str, config: Config) -> None:

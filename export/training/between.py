@@ -1,0 +1,158 @@
+"""What the interpolation networks train on: whole clips, encoded once: ``python -m export.training.between``.
+
+``between_08.npy`` holds clips at 8 fps, ``[clips, 61, 4, 16, 16]``, ``between_24.npy`` others at 24 fps,
+``[clips, 181, 4, 16, 16]``; ``between_held_out.npz`` clips at 8 fps that are only measured, by what moves; all in
+float16. Half of them are clips of the demo's sentences, half scenes (`export.datasets.scenes`). A run of neighbours
+that are s / 24 seconds apart is cut out of a clip from any frame on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffrt.cli.loading import loading
+
+with loading("python -m export.training.between" if __name__ == "__main__" else None):
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from export.checkpoints.weights import WEIGHTS, load_half
+    from export.datasets.scenes import Scene, held_out_scenes, render_scene, training_scenes
+    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_clip, sample_held_out
+    from export.errors import CheckpointError
+    from export.models.configs import PRESETS
+    from export.models.movq import MoVQEncoder
+    from export.training.precision import half_precision
+    from ffrt.files import typed_path
+    from ffrt.output.whole_file import whole_file
+
+GROUPS = 4
+COARSE_FPS, FINE_FPS = 8, 24
+COARSE, FINE = 800, 200
+"""Clips at each rate: those at 8 fps serve skip values that are multiples of 3, those at 24 fps all."""
+CLIP_SEED, HELD_OUT_SEED = 12, 15
+HELD_OUT_DEMO, HELD_OUT_SCENES = 48, 24
+
+
+@dataclass(frozen=True)
+class Run:
+    """Clean latents ``[B, 4G+1, 4, h, w]`` of neighbours that are ``skip / 24`` seconds apart."""
+
+    latents: Tensor
+    skip: int
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Latents of whole clips at both rates."""
+
+    coarse: NDArray[np.float16]
+    fine: NDArray[np.float16]
+
+    def draw(self, skip: int, batch: int, rng: np.random.Generator, device: torch.device) -> Run:
+        """Runs of 4 groups, or fewer where a clip is too short, from any frame of any clip on."""
+        pool, stride = (self.coarse, skip // 3) if skip % 3 == 0 else (self.fine, skip)
+        groups = min(GROUPS, (pool.shape[1] - 1) // (4 * stride))
+        span = 4 * groups * stride
+        rows = []
+        for _ in range(batch):
+            first = int(rng.integers(pool.shape[1] - span))
+            rows.append(pool[int(rng.integers(len(pool))), first : first + span + 1 : stride])
+        return Run(torch.from_numpy(np.stack(rows).astype(np.float32)).to(device), skip)
+
+
+def demo_clips(count: int) -> list[Clip]:
+    """The first ``count`` clips of the demo's sentences to train interpolation on; none of a kept combination."""
+    rng = np.random.default_rng(CLIP_SEED)
+    return [sample_clip(rng) for _ in range(count)]
+
+
+def held_out_clips(count: int = HELD_OUT_DEMO) -> list[Clip]:
+    """Clips of kept combinations, to measure with."""
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    return [sample_held_out(rng) for _ in range(count)]
+
+
+def kind_of(clip: Clip) -> str:
+    """What a clip is counted under: "moving", "growing", "spinning" or "standing"."""
+    return {"growing": "growing", "shrinking": "growing"}.get(clip.action, clip.action.split()[0])
+
+
+def encode(run: Path, weights: Path) -> None:
+    """Write into ``run`` what is not there yet."""
+    encoder = MoVQEncoder(PRESETS["demo"].movq)
+    load_half(encoder, weights / "movq_encoder.safetensors")
+    run.mkdir(parents=True, exist_ok=True)
+    clips, scenes = demo_clips((COARSE + FINE) // 2), training_scenes((COARSE + FINE) // 2)
+    half = FINE // 2
+    for fps, chosen in ((FINE_FPS, slice(half)), (COARSE_FPS, slice(half, None))):
+        shown: list[Clip | Scene] = [*clips[chosen], *scenes[chosen]]
+        name = f"between_{fps:02}"
+        path = run / f"{name}.npy"
+        if not path.exists():
+            rows = latents_of(shown, fps, encoder, name)
+            with whole_file(path) as part:
+                np.save(part, rows)
+    path = run / "between_held_out.npz"
+    if not path.exists():
+        kept: dict[str, list[Clip | Scene]] = {"scenes": [*held_out_scenes(HELD_OUT_SCENES)]}
+        for clip in held_out_clips():
+            kept.setdefault(kind_of(clip), []).append(clip)
+        rows_of = {kind: latents_of(some, COARSE_FPS, encoder, kind) for kind, some in kept.items()}
+        with whole_file(path) as part, open(part, "wb") as file:
+            np.savez(file, allow_pickle=False, **rows_of)
+
+
+def latents_of(clips: list[Clip | Scene], fps: int, encoder: MoVQEncoder, name: str) -> NDArray[np.float16]:
+    """Latents of whole clips, ``[clips, 7.5 fps + 1, 4, 16, 16]``."""
+    times = np.arange(round(MOTION_SECONDS * fps) + 1) / fps
+    started, rows = time.perf_counter(), []
+    for index, clip in enumerate(clips):
+        frames = render(clip, times) if isinstance(clip, Clip) else render_scene(clip, times)
+        with torch.no_grad(), half_precision("cpu"):  # two at a time stay in a processor's cache
+            rows.append(torch.cat([encoder(two).float().half() for two in frames.split(2)]).numpy())
+        if (index + 1) % 20 == 0:
+            eta = (time.perf_counter() - started) / (index + 1) * (len(clips) - index - 1)
+            print(f"{name}: {index + 1}/{len(clips)}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
+    return np.stack(rows)
+
+
+def training_runs(run: Path) -> Clips:
+    """What :func:`encode` left in ``run``. Raises CheckpointError with the command where it is missing."""
+    return Clips(*(np.load(there(run / f"between_{fps:02}.npy")) for fps in (COARSE_FPS, FINE_FPS)))
+
+
+def held_out_runs(run: Path) -> Mapping[str, NDArray[np.float16]]:
+    """Clips at 8 fps that are only measured, by what moves; raises as :func:`training_runs`."""
+    with np.load(there(run / "between_held_out.npz")) as file:
+        return {kind: file[kind] for kind in file.files}
+
+
+def there(path: Path) -> Path:
+    """The path of a file that exists."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; encode it: python -m export.training.between --run {path.parent}")
+    return path
+
+
+def main() -> None:
+    """Encode what is not there yet."""
+    parser = argparse.ArgumentParser(prog="python -m export.training.between", description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--run", type=typed_path, default=Path("runs"))
+    parser.add_argument("--weights", type=typed_path, default=WEIGHTS)
+    args = parser.parse_args()
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    encode(args.run, args.weights)
+
+
+if __name__ == "__main__":
+    main()
