@@ -39,6 +39,7 @@ from ffrt.errors import (
     PackageError,
     ProviderError,
     RequestError,
+    VideoReadError,
     VideoWriteError,
 )
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from ffrt.bundle import Bundle, open_bundle
     from ffrt.families import Stage
     from ffrt.generation import Checkpoint, Generation, Plan, Step
+    from ffrt.generation.own_video import OwnVideo, OwnVideoRequest, VideoStep
     from ffrt.generation.request import Request
     from ffrt.media.video import Video
     from ffrt.notes import Note
@@ -67,6 +69,8 @@ __all__ = [
     "Note",
     "OutOfMemoryError",
     "OutputError",
+    "OwnVideo",
+    "OwnVideoRequest",
     "PackageError",
     "Pipeline",
     "Plan",
@@ -76,6 +80,8 @@ __all__ = [
     "Stage",
     "Step",
     "Video",
+    "VideoReadError",
+    "VideoStep",
     "VideoWriteError",
     "__version__",
     "open_bundle",
@@ -87,12 +93,15 @@ _HOMES = {
     "Context": "ffrt.stages.text",
     "Generation": "ffrt.generation",
     "Note": "ffrt.notes",
+    "OwnVideo": "ffrt.generation.own_video",
+    "OwnVideoRequest": "ffrt.generation.own_video",
     "Pipeline": "ffrt.pipeline",
     "Plan": "ffrt.generation",
     "Request": "ffrt.generation.request",
     "Stage": "ffrt.families",
     "Step": "ffrt.generation",
     "Video": "ffrt.media.video",
+    "VideoStep": "ffrt.generation.own_video",
     "open_bundle": "ffrt.bundle",
 }
 """Where the names above are, but for errors: each is loaded at its first use, so that the command starts at once."""

@@ -11,6 +11,7 @@ FfrtError
 ├── PackageError       a package that ffrt needs is not installed; says what to type
 ├── ProviderError      the execution provider that was asked for cannot be had
 └── RequestError       an argument of the caller is outside what the bundle or the sampler allows
+    └── VideoReadError     a video of the caller is damaged, or of a kind that cannot be worked on
 ```
 """
 
@@ -51,6 +52,10 @@ class ProviderError(FfrtError):
 
 class RequestError(FfrtError, ValueError):
     """An argument is outside what the bundle or the sampler allows; nothing was run."""
+
+
+class VideoReadError(RequestError):
+    """A video of the caller is damaged, or of a kind that cannot be worked on; nothing was written."""
 
 
 class VideoWriteError(OutputError):

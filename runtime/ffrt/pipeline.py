@@ -17,6 +17,7 @@ from ffrt.errors import BundleError, RequestError
 from ffrt.files import AnyPath
 from ffrt.generation.checkpoint import Checkpoint
 from ffrt.generation.generation import Generation
+from ffrt.generation.own_video import OwnVideo, OwnVideoOptions, OwnVideoRequest, VideoStep, interpolate_video
 from ffrt.generation.plan import Plan
 from ffrt.generation.request import Options, Request
 from ffrt.media.video import Video
@@ -175,6 +176,31 @@ class Pipeline(StageCalls):
                 raise RequestError(f"resume: expected a Checkpoint, got {checks.describe(resume)}")
             resume.check(plan)
         return Generation(plan, self.stages, self._facts(), resume=resume)
+
+    def interpolate_video(
+        self,
+        video: AnyPath,
+        path: AnyPath,
+        *,
+        on_step: Callable[[VideoStep], None] = lambda step: None,
+        **options: Unpack[OwnVideoOptions],
+    ) -> OwnVideo:
+        """Give a video of your own 4 or 16 times its frames: read the file `video`, write the file `path`.
+
+        `video` is an MP4, QuickTime or Matroska file (WebM too), and `path` ends in .mp4, .mov, .mkv or .webm. Options
+        are those of `OwnVideoRequest`. n frames at a rate r become `times` n frames at `times` r: the last frame of a
+        shot is held, so that the output lasts as long as the input, and nothing is drawn across a cut. Sound,
+        subtitles, chapters, metadata and colour tags come along as they are; frames are turned upright. Memory does not
+        grow with length. `on_step` is called after every denoising step and every frame that was written.
+
+        Raises, before a graph runs, RequestError, VideoReadError for a video that is damaged or of a kind that cannot
+        be worked on, VideoWriteError, and OutOfMemoryError; and Cancelled after `cancel`. No partial file is left.
+        """
+        checks.function("on_step", on_step)
+        request = OwnVideoRequest(**options)
+        return interpolate_video(
+            self._stages_of_a_call(), self._room_now(), self._facts(), video, path, request, on_step
+        )
 
 
 def _request_of(prompt: str | Request, options: Options) -> Request:

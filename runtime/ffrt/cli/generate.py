@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import re
 import signal
@@ -14,16 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+from ffrt.cli.flags import add_options, add_running, flag_of
 from ffrt.cli.loading import loading
 from ffrt.cli.progress import Progress
 from ffrt.errors import Cancelled, RequestError, VideoWriteError
 from ffrt.files import shown
 from ffrt.generation.request import Request, options
 from ffrt.output.whole_file import Identity, identity
-
-TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
 
 
 def add_generate(parser: argparse.ArgumentParser) -> None:
@@ -32,29 +29,14 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     add("prompt", metavar="PROMPT", help="what the video shows")
     add("-o", "--output", required=True, metavar="FILE", help="file to write: .mp4, .webm, .gif or .png")
     add("--bundle", metavar="DIR", help="folder of a bundle (default: the demo)")
-    types = {one.name: str(one.type).split(" ")[0] for one in dataclasses.fields(Request)}
-    defaults = {one.name: one.default for one in dataclasses.fields(Request)}
-    for name, option in options().items():
-        if option.flag is not None:
-            add(
-                _flag(name),
-                dest=name,
-                type=_motion if name == "motion" else TYPES.get(types[name], str),
-                default=defaults[name],
-                metavar=option.metavar,
-                help=option.help,
-            )
+    add_options(parser, Request, {"motion": _motion})
     add("--size", type=_size, default=(None, None), metavar="HxW", help="height x width in pixels, or one number")
-    add("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda or another of ffrt doctor (default: auto)")
-    add("--threads", type=int, metavar="N", help="CPU threads (default: one for each core that may be used)")
-    add("--memory", default="fast", metavar="NAME", help="fast, or low for networks larger than memory (default: fast)")
-    add("--cuda-graph", action="store_true", help="record the launches of a step on a GPU, for small networks")
-    add("-q", "--quiet", action="store_true", help="print only warnings and errors")
+    add_running(parser)
 
 
 def flags() -> dict[str, str]:
     """The arguments of the library that have another name on the command line, and that name."""
-    named = {name: _flag(name) for name, option in options().items() if option.flag is not None}
+    named = {name: flag for name, option in options().items() if (flag := flag_of(name, option)) is not None}
     sizes = {"height": "--size (height)", "width": "--size (width)"}
     return {
         **named,
@@ -121,11 +103,6 @@ def _what_is_there(target: Path) -> tuple[Identity | None, ...]:
     from ffrt.media.target import output_of
 
     return identity(target), identity(output_of(target, 2))
-
-
-def _flag(name: str) -> str:
-    flag = options()[name].flag
-    return f"--{flag if flag else name.replace('_', '-')}"
 
 
 def _motion(text: str) -> str | int:

@@ -1,4 +1,4 @@
-"""The command `ffrt`: generate, inspect, doctor.
+"""The command `ffrt`: generate, interpolate, inspect, doctor.
 
 Exit status: 0 done; 1 something failed; 2 the request was wrong and nothing was run; 130 stopped with Ctrl-C, 143 by
 SIGTERM. An error is one message on stderr; the result goes to stdout.
@@ -14,6 +14,7 @@ from types import FrameType
 
 from ffrt._version import __version__
 from ffrt.cli.generate import add_generate, flags, generate
+from ffrt.cli.interpolate import add_interpolate, interpolate, interpolate_flags
 from ffrt.cli.loading import loading
 from ffrt.cli.streams import leave_streams, open_streams
 from ffrt.errors import Cancelled, FfrtError, RequestError
@@ -27,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         args = _parser().parse_args(argv)
-        if args.command == "generate":
-            status = generate(args)
+        if args.command in ("generate", "interpolate"):
+            status = generate(args) if args.command == "generate" else interpolate(args)
             sys.stdout.flush()
             return status
         with loading("ffrt"):
@@ -65,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_generate(commands.add_parser("generate", help="make a video of a prompt", allow_abbrev=False))
 
+    help = "give a video of your own 4 or 16 times its frames"
+    add_interpolate(commands.add_parser("interpolate", help=help, allow_abbrev=False))
+
     add = commands.add_parser("inspect", help="show what a bundle holds, or how a video was made").add_argument
     add("what", metavar="BUNDLE", help="folder of a bundle, 'demo', or a video that ffrt wrote")
     add("--json", action="store_true", help="print JSON")
@@ -76,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 def _as_typed(message: str) -> str:
     """An error that begins with an argument of the library begins with the flag that was typed."""
     name, colon, rest = message.partition(":")
-    return f"{flags()[name]}{colon}{rest}" if colon and name in flags() else message
+    typed = {**interpolate_flags(), **flags()}
+    return f"{typed[name]}{colon}{rest}" if colon and name in typed else message
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from ffrt.families import Stage
+from ffrt.generation.own_video.step import VideoStep
 from ffrt.generation.step import Step
 
 LABEL_WIDTH = 24
@@ -56,6 +57,16 @@ class Progress(logging.Handler):
             took_s = step.elapsed_s - self._began_s
             self._print(f"{_label(step):<{LABEL_WIDTH}} {step.total:>4} {unit:<6}  {took_s:6.1f} s")
             self._began_s = step.elapsed_s
+
+    def frames(self, step: VideoStep) -> None:
+        """A video of the caller is so far."""
+        label = "interpolate and write"
+        self._bar.total, self._bar.n = step.num_frames, step.frames
+        self._bar.set_description_str(label, refresh=False)
+        self._bar.set_postfix_str("" if step.remaining_s is None else f"{_clock(step.remaining_s)} left", refresh=False)
+        self._bar.refresh()
+        if step.frames == step.num_frames:
+            self._print(f"{label:<{LABEL_WIDTH}} {step.num_frames:>4} frames  {step.elapsed_s:6.1f} s")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a warning as one line."""

@@ -34,7 +34,8 @@ class Option:
     metavar: str = "N"
 
 
-def _option(default: Any, *, compare: bool = True, **facts: Any) -> Any:
+def option_field(default: Any, *, compare: bool = True, **facts: Any) -> Any:
+    """A field of a request with its default and what it is to a user: the arguments of `Option`."""
     return field(default=default, compare=compare, metadata={"option": Option(**facts)})
 
 
@@ -48,24 +49,24 @@ class Request:
 
     prompt: str = field(metadata={"option": Option("what the video shows", flag=None)})
     _: KW_ONLY
-    negative_prompt: str | None = _option(None, help="what the video does not show; empty is none", metavar="TEXT")
-    image: Picture | None = _option(
+    negative_prompt: str | None = option_field(None, help="what the video does not show; empty is none", metavar="TEXT")
+    image: Picture | None = option_field(
         None,
         compare=False,
         help="picture to begin with, where the bundle's keyframes follow one: a file, uint8 [H, W, 3] or a PIL image",
         metavar="FILE",
     )
-    motion: str | int | None = _option(
+    motion: str | int | None = option_field(
         None,
         help="how much moves, where keyframes follow a picture: low, medium, high, extreme, or 0 to 1000",
         low=0,
         high=1000,
         metavar="NAME",
     )
-    fps: int = _option(
+    fps: int = option_field(
         8, help="frame rate, one of the bundle's: 2, 8 or 30 for the demo (default: 8)", unit="frames per second"
     )
-    num_inference_steps: int | None = _option(
+    num_inference_steps: int | None = option_field(
         None,
         help="denoising steps of keyframes and of each interpolation pass (default: the bundle's)",
         unit="steps",
@@ -73,7 +74,7 @@ class Request:
         high=MAX_STEPS,
         flag="steps",
     )
-    guidance_scale: float | None = _option(
+    guidance_scale: float | None = option_field(
         None,
         help="guidance scale w of the keyframes, (w + 1) c - w u; 0 is none (default: the bundle's)",
         low=0,
@@ -81,7 +82,7 @@ class Request:
         flag="guidance",
         metavar="W",
     )
-    image_guidance_scale: float | None = _option(
+    image_guidance_scale: float | None = option_field(
         None,
         help="how closely keyframes follow the picture; 1 is no guidance",
         low=0,
@@ -89,7 +90,7 @@ class Request:
         flag="image-guidance",
         metavar="W",
     )
-    interpolation_guidance_scale: float | None = _option(
+    interpolation_guidance_scale: float | None = option_field(
         None,
         help="guidance scale of the interpolated frames (default: the bundle's)",
         low=0,
@@ -97,19 +98,19 @@ class Request:
         flag="interpolation-guidance",
         metavar="W",
     )
-    seed: int = _option(0, help="the same seed gives the same video (default: 0)", low=0, high=MAX_SEED)
-    height: int | None = _option(None, help="height (default: the bundle's)", unit="pixels", flag=None)
-    width: int | None = _option(None, help="width (default: the bundle's)", unit="pixels", flag=None)
-    sampler: str | None = _option(
+    seed: int = option_field(0, help="the same seed gives the same video (default: 0)", low=0, high=MAX_SEED)
+    height: int | None = option_field(None, help="height (default: the bundle's)", unit="pixels", flag=None)
+    width: int | None = option_field(None, help="width (default: the bundle's)", unit="pixels", flag=None)
+    sampler: str | None = option_field(
         None, help=f"{', '.join(SOLVERS)} (default: the bundle's)", choices=tuple(SOLVERS), metavar="NAME"
     )
-    preset: str | None = _option(
+    preset: str | None = option_field(
         None,
         help="quality (the bundle's own steps, the default) or fast (fewer)",
         choices=tuple(PRESETS),
         metavar="NAME",
     )
-    cache_interval: int | None = _option(
+    cache_interval: int | None = option_field(
         None,
         help="run the deep levels of the networks in every N-th step, with a bundle of 'python -m graphs cache'",
         unit="steps",
@@ -152,6 +153,6 @@ class Options(TypedDict, total=False):
     cache_interval: int | None
 
 
-def options() -> Mapping[str, Option]:
-    """Every field of `Request` and what it is to a user, in order."""
-    return {one.name: one.metadata["option"] for one in dataclasses.fields(Request)}
+def options(kind: type[Any] = Request) -> Mapping[str, Option]:
+    """Every field of `Request`, or of another dataclass like it, and what it is to a user, in order."""
+    return {one.name: one.metadata["option"] for one in dataclasses.fields(kind)}

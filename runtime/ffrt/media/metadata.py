@@ -64,17 +64,17 @@ def _png_comment(file: BinaryIO) -> str:
         return comment if isinstance(comment, str) else ""
 
 
-def _open(file: BinaryIO, suffix: str) -> InputContainer:
+def open_container(file: BinaryIO, format: str) -> InputContainer:
     """Open a container whose texts may be of any encoding: PyAV reads them from version 19 on, before if it is told."""
     import av
 
     if int(av.__version__.split(".")[0]) >= 19:
-        return av.open(file, "r", format=CONTAINERS[suffix])
-    return av.open(file, "r", format=CONTAINERS[suffix], metadata_errors="replace")
+        return av.open(file, "r", format=format)
+    return av.open(file, "r", format=format, metadata_errors="replace")
 
 
 def _container_comment(file: BinaryIO, suffix: str) -> str:
-    with _open(file, suffix) as container:
+    with open_container(file, CONTAINERS[suffix]) as container:
         if suffix == ".mp4":
             _check_index(file)
         if suffix == ".gif":  # its comment comes after the last frame

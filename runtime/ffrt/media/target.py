@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,16 +22,18 @@ from ffrt.output.work import work_folder
 SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 
 
-def check_target(path: AnyPath | BinaryIO, *, num_frames: int | None = None) -> Path:
+def check_target(
+    path: AnyPath | BinaryIO, *, num_frames: int | None = None, suffixes: Collection[str] = SUFFIXES
+) -> Path:
     """Say before any work whether a video can be written to `path`; return the absolute path with links followed.
 
     The folder is tried by really writing to it. With `num_frames`, the folder of a png series is checked too. Raises
-    `VideoWriteError`.
+    `VideoWriteError`, for a suffix that is none of `suffixes` as well.
     """
     name = shown(path_of("path", path, VideoWriteError))
     target = Path(os.path.realpath(lasting("path", path, VideoWriteError)))
     with write_errors(target):
-        reason = _why_not(target, num_frames)
+        reason = _why_not(target, num_frames, suffixes)
         if reason is not None:
             raise VideoWriteError(f"{name!r}{reason}")
         with held_interrupts(), work_folder(target.parent):
@@ -100,12 +102,12 @@ def write_errors(target: Path) -> Iterator[None]:
         raise VideoWriteError(f"{shown(target)!r} was not written: {what}") from error
 
 
-def _why_not(target: Path, num_frames: int | None) -> str | None:
+def _why_not(target: Path, num_frames: int | None, suffixes: Collection[str]) -> str | None:
     """What is wrong with a target, as the rest of a sentence that begins with it."""
     if target.is_dir():
         return f" is a folder; name a file in it, such as {shown(target / 'video.mp4')!r}"
-    if target.suffix.lower() not in SUFFIXES:
-        return f": the suffix decides the format; known are {', '.join(SUFFIXES)}, got {shown(target.suffix)!r}"
+    if target.suffix.lower() not in suffixes:
+        return f": the suffix decides the format; known are {', '.join(suffixes)}, got {shown(target.suffix)!r}"
     if num_frames == 0:
         return ": the video has no frames, so there is nothing to write"
     reason = why_not_file(target)

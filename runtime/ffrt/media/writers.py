@@ -5,26 +5,23 @@ A writer takes uint8 frames [H, W, 3] one at a time and files to make; it does n
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.output.interrupts import held_interrupts
+from ffrt.media.muxer import Muxer
 
 if TYPE_CHECKING:
     import av
     import av.filter
     from av.video.stream import VideoStream
 
-Value = TypeVar("Value")
 CODECS: Mapping[str, tuple[str, dict[str, str], dict[str, str]]] = {  # codec, its options, options of the container
     ".mp4": ("libx264", {"crf": "16", "preset": "medium"}, {"movflags": "+faststart"}),
     ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}, {}),
@@ -45,64 +42,18 @@ class Writer(Protocol):
         """Give up."""
 
 
-class _Written:
-    """The file that FFmpeg writes to. Its first error is raised; afterwards nothing is written, and nothing is raised.
-
-    PyAV prints a traceback for every error that comes before it could raise the one before.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        return self._first(lambda: self.file.read(size), b"")
-
-    def write(self, data: bytes) -> int:
-        return self._first(lambda: self.file.write(data), len(data))
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._first(lambda: self.file.seek(offset, whence), offset)
-
-    def tell(self) -> int:
-        return self._first(self.file.tell, 0)
-
-    def close(self) -> None:
-        self._first(self.file.close, None)
-
-    def _first(self, call: Callable[[], Value], otherwise: Value) -> Value:
-        if self.error is not None:
-            return otherwise
-        try:
-            return call()
-        except OSError as error:
-            self.error = error
-            raise
-
-
 class AvWriter:
-    """mp4, webm and gif through PyAV; gif frames pass a filter graph that chooses 256 colours for each.
-
-    FFmpeg reads and writes through files of ours: an error of any call is then raised, which its own files drop where
-    they go back to rewrite a header, and nothing stays open after a failure.
-    """
+    """mp4, webm and gif through PyAV; gif frames pass a filter graph that chooses 256 colours for each."""
 
     def __init__(self, part: Path, suffix: str, height: int, width: int, fps: int, metadata: Mapping[str, str]) -> None:
-        import av
-
         self.part = part
         self.count = 0
         self.time_base = Fraction(1, fps)
         self.comment = json.dumps(dict(metadata))
         self.graph: av.filter.Graph | None = None
         codec, codec_options, container_options = CODECS[suffix]
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        self.file = open(handle, "w+b")  # noqa: SIM115  # without a name, which PyAV would take for UTF-8
-        self.again: BinaryIO | None = None  # the same file, read once more to put its index first
-        self.written = _Written(self.file)
-        self.container = av.open(
-            self.written, "w", format=suffix[1:], options=container_options, io_open=self._open_again
-        )
+        self.muxer = Muxer(part, suffix[1:], container_options)
+        self.container = self.muxer.container
         try:
             self.stream = cast("VideoStream", self.container.add_stream(codec, rate=fps, options=codec_options))
             self.stream.height, self.stream.width = height, width
@@ -160,37 +111,14 @@ class AvWriter:
 
     def finish(self) -> None:
         """Close the file and count its packets."""
-        import av
-
         self._push(None)
-        with held_interrupts():  # FFmpeg calls `_open_again`, out of which no KeyboardInterrupt can pass
-            self.container.close()
-        if self.written.error is not None:
-            raise self.written.error
-        self.file.close()
-        with open(self.part, "rb") as file, av.open(file, "r") as container:
-            found = sum(packet.size > 0 for packet in container.demux(video=0))
-        if found != self.count:  # a muxer may lose the error of a full disk
-            raise OSError(errno.EIO, f"{found} of {self.count} frames reached the disk")
+        self.muxer.finish(self.count)
         if self.graph is not None:
             _add_gif_comment(self.part, self.comment)
 
     def abort(self) -> None:
         """Close the files; they will be deleted, and the first error is the one to show."""
-        import av
-
-        with held_interrupts():
-            for close in (self.container.close, self.file.close, self._close_again):
-                with contextlib.suppress(OSError, ValueError, av.FFmpegError):
-                    close()
-
-    def _open_again(self, url: str, flags: int, options: Mapping[str, str]) -> BinaryIO:
-        self.again = open(self.part, "rb")  # noqa: SIM115  # closed by FFmpeg, or by abort
-        return self.again
-
-    def _close_again(self) -> None:
-        if self.again is not None:
-            self.again.close()
+        self.muxer.abort()
 
 
 class PngWriter:

@@ -40,7 +40,8 @@ class Room:
 class Need:
     """What the memory of a request depends on: `runs` one after the other, on frames of `height` and `width` in pixels.
 
-    `what` says in an error what they are for. `simpler` are runs that would do for less, with the argument for them.
+    `what` says in an error what they are for. `simpler` are runs that would do for less, with the argument for them,
+    and `size` is how a smaller size is told.
     """
 
     what: str
@@ -48,6 +49,7 @@ class Need:
     width: int
     runs: tuple[Run, ...]
     simpler: tuple[tuple[str, tuple[Run, ...]], ...] = ()
+    size: str = "height={height}, width={width}"
 
 
 def wanted(bundle: Bundle, need: Need, memory: Memory, on_gpu: bool = False) -> Estimate:
@@ -93,7 +95,7 @@ def _fits(bundle: Bundle, need: Need, room: Room) -> Iterator[str]:
             yield told
     for other in _smaller(bundle, need):
         if taken(other, room.memory) <= free:
-            yield f"height={other.height}, width={other.width}"
+            yield need.size.format(height=other.height, width=other.width)
             return
 
 

@@ -5,7 +5,7 @@ The sampling of Kandinsky Video 1.0 (arXiv 2311.13073) and 1.1, and two solvers 
 
 from ffrt.sampling.guidance import dynamic_threshold, guidance_weights, guide, guide_rows
 from ffrt.sampling.loop import Denoised, denoise, drain
-from ffrt.sampling.noise import Array, normal_noise, take, uniform_noise
+from ffrt.sampling.noise import Array, group_noise, normal_noise, take, uniform_noise
 from ffrt.sampling.schedule import MAX_STEPS, NoiseLevels, add_noise, noise_levels, time_of, zero_snr_alpha_bars
 from ffrt.sampling.settings import Sampling
 from ffrt.sampling.solvers import SOLVERS, Coefficients, Parametrisation, Solver, Update, updates
@@ -25,6 +25,7 @@ __all__ = [
     "denoise",
     "drain",
     "dynamic_threshold",
+    "group_noise",
     "guidance_weights",
     "guide",
     "guide_rows",

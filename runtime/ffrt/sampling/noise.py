@@ -20,6 +20,16 @@ def normal_noise(seed: int, stream: int, shape: tuple[int, ...]) -> Iterator[Arr
         yield generator.standard_normal(shape, dtype=np.float32)
 
 
+def group_noise(seed: int, stream: int, first: int, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Endless draws float32 of `shape` [G, ...], whose item i is drawn for the number `first` + i alone.
+
+    An item is the same whatever else is drawn with it: what is made in windows does not depend on where they lie.
+    """
+    generators = [_generator(seed, stream, first + i) for i in range(shape[0])]
+    while True:
+        yield np.stack([one.standard_normal(shape[1:], dtype=np.float32) for one in generators])
+
+
 def uniform_noise(seed: int, stream: int, shape: tuple[int, ...]) -> Array:
     """One draw float32 of `shape` between 0 and 1: what the 1.1 release adds to the latent of a first frame."""
     return _generator(seed, stream).random(shape, dtype=np.float32)
@@ -35,5 +45,5 @@ def take(noise: Iterator[Array]) -> Array:
         ) from None
 
 
-def _generator(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
