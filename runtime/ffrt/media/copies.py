@@ -81,7 +81,7 @@ class Copies:
             return
         for packet in source.demux(wanted):
             nothing = packet.size <= EMPTY_TEXT and packet.stream.name == "mov_text"  # its muxer writes pauses itself
-            if packet.size > 0 and packet.dts is not None and not nothing:
+            if packet.size > 0 and not nothing:
                 yield packet
 
 
@@ -96,5 +96,5 @@ def _add(container: OutputContainer, template: Stream) -> Any:
 
 
 def _moment(packet: Packet[Any]) -> Fraction:
-    assert packet.dts is not None and packet.time_base is not None
-    return packet.dts * Fraction(packet.time_base)
+    at = packet.pts if packet.dts is None else packet.dts
+    return Fraction(0) if at is None or packet.time_base is None else at * Fraction(packet.time_base)

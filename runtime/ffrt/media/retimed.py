@@ -45,6 +45,11 @@ class RetimedWriter:
         self.video, self.count = video, 0
         self.stack = contextlib.ExitStack()
         codec, codec_options, options = CODECS[".webm" if suffix == ".webm" else ".mp4"]
+        many = -(-FINE // video.rate.numerator)
+        self.step = video.rate.denominator * many
+        self.time_base = Fraction(1, video.rate.numerator * many)
+        # an mp4 rounds the beginning and length of a track to this unit of its own, a millisecond otherwise
+        options = {**options, "movie_timescale": str(self.time_base.denominator)}
         self.muxer = Muxer(part, FORMATS[suffix], options if suffix in (".mp4", ".mov") else {})
         try:
             self._set_up(codec, codec_options)
@@ -58,9 +63,6 @@ class RetimedWriter:
         self.colours = written(source.probe.colours)
         odd = source.height % 2 or source.width % 2
         self.pixels = "yuv444p" if source.probe.full_chroma or (odd and codec == "libx264") else "yuv420p"
-        many = -(-FINE // rate.numerator)
-        self.step = rate.denominator * many
-        self.time_base = Fraction(1, rate.numerator * many)
         self.first = round(source.start / self.time_base)
         self.stream = cast("Any", container.add_stream(codec, rate=rate, options=dict(codec_options)))
         self.stream.height, self.stream.width, self.stream.pix_fmt = source.height, source.width, self.pixels

@@ -116,8 +116,8 @@ def _notes(source: Source) -> list[str]:
     if source.counts is not None:
         lost, doubled = int((source.counts == 0).sum()), int(source.counts.clip(1).sum() - len(source.counts))
         told.append(
-            f"video: its frame rate varies; made {told_rate(source.rate)}, with {doubled} frames repeated and {lost} left "
-            "out"
+            f"video: its frame rate varies; made {told_rate(source.rate)}, with {doubled} frames repeated and {lost} "
+            "left out"
         )
     if source.probe.bits > 8:
         told.append(f"video: {source.probe.bits} bits a colour become 8")

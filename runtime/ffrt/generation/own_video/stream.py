@@ -24,8 +24,8 @@ Frame = NDArray[np.uint8]
 Pass = Callable[[Array, int], Array]
 """One pass over a window: latents [T, 4, h, w], and the number of its first group among all of the video -> latents
 [4T-3, 4, h, w]."""
-SMOOTH = 16
-"""Cells of this many pixels: what given frames lose in brightness and colour over them, drawn frames get back."""
+Lost = NDArray[np.int16]
+"""What the autoencoder takes from a frame: itself less its decoded latent, [H, W, 3]."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Networks:
 def retimed(frames: Iterable[Marked], networks: Networks, keep_originals: bool) -> Iterator[Frame]:
     """Marked frames of a video -> `times` as many, in order.
 
-    With `keep_originals` given frames come out as they went in, and drawn ones get the brightness and colour of the two
-    around them; without, all frames have passed through the autoencoder.
+    With `keep_originals` given frames come out as they went in, and drawn ones get back what the autoencoder took from
+    the two around them: without that a video pulses from sharp to soft and back. Without `keep_originals` all frames
+    have passed through the autoencoder.
     """
     source = iter(frames)
     index = 0
@@ -84,17 +85,18 @@ def _shot(frames: Iterator[Frame], index: int, networks: Networks, keep_original
     latents = _encoded(frames, originals, networks)
     for number, one_pass in enumerate(networks.passes):
         latents = in_windows(latents, one_pass, index * (MIDDLE + 1) ** number)
-    times, held = networks.times, None
+    times = networks.times
+    held: tuple[NDArray[np.uint8], Lost] | None = None
     while chunk := list(itertools.islice(latents, times)):
         original = originals.popleft()
         height, width = original.shape[:2]
         decoded = networks.decode(np.stack(chunk))[:, :height, :width]
         if keep_originals:
-            drift = lost(original, decoded[0])
+            lost = original.astype(np.int16) - decoded[0]
             if held is not None:
-                yield from _between(held[0], held[1], drift)
+                yield from _between(*held, lost)
             yield original
-            held = decoded[1:], drift
+            held = decoded[1:], lost
         else:
             yield from decoded
         if len(chunk) == 1:  # the last frame of the shot
@@ -141,36 +143,9 @@ def padded(frame: Frame, multiple: int) -> Frame:
     return np.pad(frame, ((0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else frame
 
 
-def lost(original: Frame, decoded: Frame) -> NDArray[np.float32]:
-    """What the autoencoder takes from a frame in brightness and colour, over cells: float32 [rows, columns, 3]."""
-    rows, columns = (np.arange(0, side, SMOOTH) for side in original.shape[:2])
-    difference = original.astype(np.float32) - decoded
-    sums = np.add.reduceat(np.add.reduceat(difference, rows, axis=0), columns, axis=1)
-    heights, widths = (
-        np.diff(np.append(at, side)) for at, side in zip((rows, columns), original.shape[:2], strict=True)
-    )
-    means: NDArray[np.float32] = (sums / (heights[:, None] * widths)[..., None]).astype(np.float32)
-    return means
-
-
-def _between(drawn: NDArray[np.uint8], before: NDArray[np.float32], after: NDArray[np.float32]) -> Iterator[Frame]:
+def _between(drawn: NDArray[np.uint8], before: Lost, after: Lost) -> Iterator[Frame]:
     """Drawn frames [n, H, W, 3] with what the given frames before and after them lost, the nearer one counting more."""
-    count, height, width, _ = drawn.shape
     for number, frame in enumerate(drawn, start=1):
-        weight = np.float32(number / (count + 1))
-        drift = _spread((1 - weight) * before + weight * after, height, width)
-        yield np.rint(np.clip(frame + drift, 0, 255)).astype(np.uint8)
-
-
-def _spread(cells: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Cells [rows, columns, 3] over a frame, linear between their centres: [height, width, 3]."""
-    rows, columns = _weights(len(cells), height), _weights(cells.shape[1], width)
-    spread: NDArray[np.float32] = np.einsum("hr,rcx,wc->hwx", rows, cells, columns, optimize=True)
-    return spread
-
-
-def _weights(cells: int, side: int) -> NDArray[np.float32]:
-    """How much of each cell is at every pixel of a side: [side, cells]."""
-    at = np.clip((np.arange(side) + 0.5) / SMOOTH - 0.5, 0, cells - 1)
-    weights: NDArray[np.float32] = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells))).astype(np.float32)
-    return weights
+        share = np.float32(number / (len(drawn) + 1))
+        detail = (1 - share) * before + share * after
+        yield np.rint(np.clip(frame + detail, 0, 255)).astype(np.uint8)
