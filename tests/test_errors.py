@@ -27,11 +27,15 @@ ALLOWED: dict[str, dict[str, str]] = {
     "runtime/ffrt/bundle/manifest.py": {"ValueError": CAUGHT},
     "runtime/ffrt/bundle/tokenizer.py": {"ValueError": CAUGHT},
     "runtime/ffrt/cli/generate.py": {"ArgumentTypeError": "argparse shows it with the flag"},
+    "runtime/ffrt/cli/interpolate.py": {"ArgumentTypeError": "argparse shows it with the flag"},
     "runtime/ffrt/generation/arrays_file.py": {"ValueError": CAUGHT},
     "runtime/ffrt/generation/checkpoint.py": {"ValueError": CAUGHT},
     "runtime/ffrt/generation/generation.py": {"StopIteration": "what an iterator raises at its end"},
+    "runtime/ffrt/generation/own_video/stream.py": {"StopIteration": "what an iterator raises at its end"},
+    "runtime/ffrt/media/copies.py": {"ValueError": CAUGHT},
     "runtime/ffrt/media/metadata.py": {"ValueError": CAUGHT},
-    "runtime/ffrt/media/writers.py": {"OSError": CAUGHT},
+    "runtime/ffrt/media/muxer.py": {"OSError": CAUGHT},
+    "runtime/ffrt/media/probe.py": {"ValueError": CAUGHT},
     "runtime/ffrt/output/exchange.py": {"OSError": "as the system raises it for any other rename"},
 }
 """File -> what else it raises, and why no user meets it."""

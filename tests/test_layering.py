@@ -37,7 +37,10 @@ ONLY = {
     "onnxruntime": {"onnxruntime"},
     "openvino": {"openvino"},
     "tokenizers": {"tokens", "text", "run"},
-    "av": {"writers", "target", "metadata"},
+    "av": {
+        *{"writers", "target", "metadata", "muxer"},
+        *{"probe", "source", "copies", "colours", "turns"},  # a video of the caller
+    },
     "PIL": {"image", "writers", "metadata"},
     "tqdm": {"progress"},
     "PyInstaller": {"hook-ffrt"},

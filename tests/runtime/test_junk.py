@@ -18,6 +18,7 @@ from ffrt import (
     Checkpoint,
     Context,
     FfrtError,
+    OwnVideoRequest,
     Pipeline,
     Plan,
     Request,
@@ -110,6 +111,13 @@ CALLS: dict[str, Callable[[Pipeline, Any], object]] = {
             LATENTS, **{"fps": 8, "num_inference_steps": 1, name: junk}
         )
         for name in ("context", "fps", "num_inference_steps", "guidance_scale", "seed", "noise", "sampler", "method")
+    },
+    "interpolate_video": lambda pipe, junk: pipe.interpolate_video(junk, "own.mp4"),
+    "interpolate_video path": lambda pipe, junk: pipe.interpolate_video("own.mp4", junk),
+    **{
+        f"interpolate_video {name}": lambda pipe, junk, name=name: OwnVideoRequest(**{name: junk})  # type: ignore[misc]
+        for name in OwnVideoRequest.__dataclass_fields__
+        if name != "_"
     },
     "decode": lambda pipe, junk: pipe.decode(junk, 8),
     "decode fps": lambda pipe, junk: pipe.decode(LATENTS, junk),

@@ -7,6 +7,8 @@ from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 from typing import TypedDict
 
+import numpy as np
+
 from ffrt import checks
 from ffrt.checks import describe
 from ffrt.errors import RequestError
@@ -70,16 +72,14 @@ class OwnVideoRequest:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.times, bool) or self.times not in TIMES:
+        if not isinstance(self.times, (int, np.integer)) or isinstance(self.times, bool) or self.times not in TIMES:
             raise RequestError(f"times: expected 4 or 16, got {describe(self.times)}")
         for name in ("keep_originals", "constant_rate"):
             checks.flag(name, getattr(self, name))
         _check_cuts(self.cuts)
         if self.skip_frames is not None:
             checks.whole("skip_frames", self.skip_frames, 0, MAX_SKIP)
-        if isinstance(self.drop, str) or not isinstance(self.drop, Collection):
-            raise RequestError(f"drop: expected a list of {list(KINDS)}, got {describe(self.drop)}")
-        for kind in self.drop:
+        for kind in _listed("drop", self.drop, f"a list of {list(KINDS)}"):
             checks.choice("drop", kind, KINDS)
         if self.prompt is not None:
             checks.prompt("prompt", self.prompt)
@@ -134,7 +134,15 @@ def _check_cuts(cuts: object) -> None:
     if isinstance(cuts, str):
         checks.choice("cuts", cuts, ("auto", "none"))
         return
-    if not isinstance(cuts, Collection):
-        raise RequestError(f"cuts: expected 'auto', 'none' or numbers of frames, got {describe(cuts)}")
-    for number in cuts:
+    for number in _listed("cuts", cuts, "'auto', 'none' or numbers of frames"):
         checks.whole("cuts", number, 0, 2**31 - 1)
+
+
+def _listed(name: str, value: object, wanted: str) -> list[object]:
+    """What is in a collection that is no text."""
+    if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
+        try:
+            return list(value)
+        except Exception as error:  # of an object of anybody, or an array without axes
+            raise RequestError(f"{name}: expected {wanted}, got {describe(value)}") from error
+    raise RequestError(f"{name}: expected {wanted}, got {describe(value)}")
