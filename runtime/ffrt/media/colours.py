@@ -18,18 +18,20 @@ BT709 = Colours(1, 1, 1, LIMITED)
 EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000
 """Flags of swscale: bicubic, colour at full resolution both ways, and rounding. Without them a picture gets darker by
 one level of 255 on the way to RGB and back. PyAV takes them as a number, whichever of them it names."""
-MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
-"""Matrix of H.273 -> its name in swscale. One that is not said is read as BT.601 and written as it was read."""
+BT601 = 5
+MATRICES = {1: 1, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}
+"""Matrix of H.273 -> its number in swscale, since PyAV names them all from version 17 on. One that is not said is read
+as BT.601 and written as it was read."""
 
 
 def to_rgb(frame: VideoFrame, colours: Colours) -> NDArray[np.uint8]:
     """A decoded frame of any pixel format as uint8 [H, W, 3]."""
-    from av.video.reformatter import ColorRange, Colorspace
+    from av.video.reformatter import ColorRange
 
     if colours.matrix == RGB:
         return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)  # no colour is converted
     levels = ColorRange.JPEG if colours.range == FULL else ColorRange.MPEG
-    matrix = Colorspace[MATRICES.get(colours.matrix, "ITU601")]
+    matrix = MATRICES.get(colours.matrix, BT601)
     picture = frame.reformat(
         format="rgb24",
         src_colorspace=matrix,
@@ -43,11 +45,11 @@ def to_rgb(frame: VideoFrame, colours: Colours) -> NDArray[np.uint8]:
 def from_rgb(frame: NDArray[np.uint8], colours: Colours, pixels: str) -> VideoFrame:
     """A frame uint8 [H, W, 3] as a picture of the format `pixels`, such as yuv420p, in the colours of a file."""
     from av import VideoFrame
-    from av.video.reformatter import ColorRange, Colorspace
+    from av.video.reformatter import ColorRange
 
     picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
     levels = ColorRange.JPEG if colours.range == FULL else ColorRange.MPEG
-    matrix = Colorspace[MATRICES.get(colours.matrix, "ITU601")]
+    matrix = MATRICES.get(colours.matrix, BT601)
     return picture.reformat(format=pixels, dst_colorspace=matrix, dst_color_range=levels, interpolation=EXACT)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffrt.errors import RequestError
-from ffrt.media.probe import Track, opened_video, reading
+from ffrt.media.probe import Track, disposition, opened_video, reading
 
 if TYPE_CHECKING:
     from av import Packet
@@ -89,9 +89,9 @@ def _add(container: OutputContainer, template: Stream) -> Any:
     """A stream of a container that takes the packets of another one."""
     if template.codec_context is None:
         raise ValueError("a codec that PyAV does not know")
-    added = container.add_stream_from_template(template, opaque=True)
+    added: Any = container.add_stream_from_template(template, opaque=True)
     added.metadata.update(template.metadata)
-    added.disposition = template.disposition
+    added.disposition = disposition(template)
     return added
 
 

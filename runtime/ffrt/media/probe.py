@@ -111,6 +111,12 @@ def reading(path: Path) -> Iterator[None]:
         raise VideoReadError(f"video: {shown(path)!r} cannot be read as a video: {said}") from error
 
 
+def disposition(stream: Any) -> int:
+    """What a stream is for, as FFmpeg's bits: a flag of PyAV, which was no number before version 17."""
+    bits = stream.disposition
+    return int(getattr(bits, "value", bits))
+
+
 def probe(path: Path) -> Probe:
     """Look a file over: all packets are read, one frame is decoded. Raises VideoReadError."""
     with opened_video(path) as (container, _), reading(path):
@@ -151,7 +157,7 @@ def _format_of(head: bytes) -> str | None:
 def _video_of(container: InputContainer, path: Path) -> VideoStream:
     """The first stream of moving pictures."""
     for stream in container.streams.video:
-        if not int(stream.disposition) & ATTACHED_PICTURE:
+        if not disposition(stream) & ATTACHED_PICTURE:
             if stream.codec_context is None:
                 raise VideoReadError(f"video: {shown(path)!r} has a codec that this PyAV cannot decode; re-encode it")
             return stream

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ffrt.media.colours import from_rgb, tag, written
 from ffrt.media.copies import FORMATS, Copies
 from ffrt.media.muxer import Muxer
-from ffrt.media.probe import Track, opened_video
+from ffrt.media.probe import Track, disposition, opened_video
 from ffrt.media.source import Source
 from ffrt.media.writers import CODECS
 
@@ -71,7 +71,7 @@ class RetimedWriter:
         tag(self.stream.codec_context, self.colours)
         old = read.streams[source.probe.stream]
         self.stream.metadata.update(_lasting(old.metadata))
-        self.stream.disposition = old.disposition
+        self.stream.disposition = disposition(old)
         self.copies = Copies(read, source.probe.path, self.video.tracks, container)
         metadata = _lasting(read.metadata)
         if not any(key.lower() == "comment" for key in metadata):

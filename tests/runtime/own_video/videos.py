@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 NTSC = Fraction(24000, 1001)
@@ -57,6 +58,8 @@ def write(
         if sound is not None:
             sound.metadata["language"] = "deu"
         words: Any = None
+        if subtitles and not hasattr(container, "add_mux_stream"):
+            pytest.skip("this PyAV writes no subtitles of its own")
         if subtitles:
             words = container.add_mux_stream("mov_text" if path.suffix in (".mp4", ".mov") else "subrip")
             words.metadata["language"] = "fra"
