@@ -19,10 +19,15 @@ from ffrt import Checkpoint, FfrtError, Pipeline, Video, open_bundle
 from ffrt.backend.graph import Graph
 from ffrt.generation.generation import Generation
 from ffrt.media.image import open_image
+from ffrt.media.copies import check_holds
 from ffrt.media.metadata import read_metadata
+from ffrt.media.retimed import Retimed, RetimedWriter
+from ffrt.media.source import open_source
+from ffrt.media.target import write_errors
 from tests.attack import mutators
 from tests.damaged import damage_bytes, damage_graph, with_graph
 from tests.linked import LATENT, WEIGHTS, write_linked
+from tests.runtime.own_video.videos import NTSC, moving, write
 from tests.runtime.tokens import files as tokenizers
 
 
@@ -164,6 +169,30 @@ def _video(folder: Path, rng: random.Random) -> None:
     read_metadata(path)
 
 
+def _own_videos(folder: Path) -> None:
+    for suffix in (".mp4", ".mov", ".mkv"):
+        write(folder / f"whole{suffix}", moving(30, 32, 32), NTSC, seconds_of_sound=1, subtitles=True)
+
+
+def _own_video(folder: Path, rng: random.Random) -> None:
+    suffix = rng.choice((".mp4", ".mov", ".mkv"))
+    path = folder / f"damaged{suffix}"
+    path.write_bytes(mutators.damaged_bytes((folder / f"whole{suffix}").read_bytes(), rng))
+    source = open_source(path, constant_rate_wanted=rng.random() < 0.5)
+    check_holds(path, source.probe.tracks, suffix)
+    part = folder / "part"
+    writer = RetimedWriter(part, suffix, Retimed(source, 4 * source.rate, source.probe.tracks, {}))
+    try:
+        for frame in source.frames():
+            with write_errors(part):
+                writer.add(frame)
+        with write_errors(part):
+            writer.finish()
+    except BaseException:
+        writer.abort()
+        raise
+
+
 def _checkpoints(folder: Path) -> None:
     _bundle(folder)
     with Pipeline.from_pretrained(folder / "whole", provider="cpu", threads=1) as pipe:
@@ -214,9 +243,10 @@ SUBJECTS: Mapping[str, Subject] = {
     "pickle": Subject(_pickles, _pickle, 14),
     "configs": Subject(_configs, _config, 4),
     "picture": Subject(_pictures, _picture, 12),
-    "video": Subject(_videos, _video, 8),
-    "checkpoint": Subject(_checkpoints, _checkpoint, 6),
-    "command line": Subject(_commands, _command, 6),
+    "video": Subject(_videos, _video, 6),
+    "own video": Subject(_own_videos, _own_video, 6),
+    "checkpoint": Subject(_checkpoints, _checkpoint, 4),
+    "command line": Subject(_commands, _command, 4),
 }
 
 
