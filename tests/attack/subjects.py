@@ -18,8 +18,8 @@ import numpy as np
 from ffrt import Checkpoint, FfrtError, Pipeline, Video, open_bundle
 from ffrt.backend.graph import Graph
 from ffrt.generation.generation import Generation
-from ffrt.media.image import open_image
 from ffrt.media.copies import check_holds
+from ffrt.media.image import open_image
 from ffrt.media.metadata import read_metadata
 from ffrt.media.retimed import Retimed, RetimedWriter
 from ffrt.media.source import open_source
@@ -27,7 +27,6 @@ from ffrt.media.target import write_errors
 from tests.attack import mutators
 from tests.damaged import damage_bytes, damage_graph, with_graph
 from tests.linked import LATENT, WEIGHTS, write_linked
-from tests.runtime.own_video.videos import NTSC, moving, write
 from tests.runtime.tokens import files as tokenizers
 
 
@@ -170,6 +169,8 @@ def _video(folder: Path, rng: random.Random) -> None:
 
 
 def _own_videos(folder: Path) -> None:
+    from tests.runtime.own_video.videos import NTSC, moving, write
+
     for suffix in (".mp4", ".mov", ".mkv"):
         write(folder / f"whole{suffix}", moving(30, 32, 32), NTSC, seconds_of_sound=1, subtitles=True)
 
