@@ -20,14 +20,13 @@ from ffrt.bundle import (
 from ffrt.cli.table import columns, readable, size_of
 from ffrt.families import TensorSpec
 from ffrt.files import path_of, shown
-from ffrt.media.metadata import read_metadata
-from ffrt.media.video_file import SUFFIXES
+from ffrt.media.metadata import CONTAINERS, read_metadata
 
 
 def inspect(what: str, as_json: bool = False) -> str:
     """A bundle (folder or "demo") or a video that ffrt wrote, as a table or as JSON. Raises FfrtError if unreadable."""
     path = path_of("what", what)
-    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+    if path.suffix.lower() in (".png", *CONTAINERS) and not path.is_dir():
         metadata = read_metadata(path)
         if as_json:
             return json.dumps(metadata, indent=2, ensure_ascii=False)

@@ -13,7 +13,7 @@ from ffrt.files import limit_of, opened, path_of, shown
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-CONTAINERS = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
+CONTAINERS = {".mp4": "mp4", ".webm": "webm", ".gif": "gif", ".mov": "mov", ".mkv": "matroska"}
 """Suffix -> FFmpeg's name of the format. Left to guess, FFmpeg takes playlists too, which open other files."""
 
 MOST_BOXES = 1000
@@ -75,7 +75,7 @@ def open_container(file: BinaryIO, format: str) -> InputContainer:
 
 def _container_comment(file: BinaryIO, suffix: str) -> str:
     with open_container(file, CONTAINERS[suffix]) as container:
-        if suffix == ".mp4":
+        if suffix in (".mp4", ".mov"):
             _check_index(file)
         if suffix == ".gif":  # its comment comes after the last frame
             for _ in container.demux():

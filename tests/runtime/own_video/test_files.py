@@ -70,6 +70,31 @@ def test_sound_that_begins_before_the_pictures_keeps_its_distance(pipe: Pipeline
     assert abs(begins[0] - begins[1]) < Fraction(1, 1000) and begins[0] > Fraction(1, 5)
 
 
+def test_a_webm_holds_opus(pipe: Pipeline, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.mkv", moving(24), 24, seconds_of_sound=1, sound="libopus")
+    pipe.interpolate_video(source, tmp_path / "b.webm")
+    assert packets_of(tmp_path / "b.webm", "audio") == packets_of(source, "audio")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_shape_of_pixels_stays(pipe: Pipeline, tmp_path: Path, turned: bool) -> None:
+    source = write(tmp_path / "a.mp4", moving(4), 24, aspect=Fraction(16, 15))
+    if turned:
+        turn(source, (0, 1, -1, 0))
+    pipe.interpolate_video(source, tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        found = container.streams.video[0].sample_aspect_ratio
+        assert found == (Fraction(15, 16) if turned else Fraction(16, 15))
+
+
+def test_ten_bits_become_eight_and_that_is_told(pipe: Pipeline, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.mp4", moving(4), 24, pixels="yuv420p10le")
+    made = pipe.interpolate_video(source, tmp_path / "b.mp4")
+    assert [note.text for note in made.notes] == ["video: 10 bits a colour become 8"]
+    old, new = frames_of(source)[1], frames_of(tmp_path / "b.mp4")[1]
+    assert min(psnr(a, b) for a, b in zip(old, new[::4], strict=True)) > 30
+
+
 def test_chapters_come_along(pipe: Pipeline, tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp4", moving(48), 24)
     with av.open(str(source)) as old, av.open(str(tmp_path / "c.mkv"), "w") as new:
@@ -161,6 +186,9 @@ def test_how_it_was_made_is_in_the_file_unless_it_says_something_else(pipe: Pipe
     pipe.interpolate_video(source, tmp_path / "b.mp4", seed=4)
     found = read_metadata(tmp_path / "b.mp4")
     assert found.items() >= {"seed": "4", "interpolated_times": "4", "source_rate": "24000/1001"}.items()
+    for suffix in (".mov", ".mkv", ".webm"):
+        pipe.interpolate_video(source, tmp_path / f"b{suffix}", seed=4)
+        assert read_metadata(tmp_path / f"b{suffix}") == found
     source = write(tmp_path / "c.mp4", moving(4), 24, metadata={"comment": "my holiday"})
     pipe.interpolate_video(source, tmp_path / "d.mp4")
     assert facts_of(tmp_path / "d.mp4")["metadata"]["comment"] == "my holiday"

@@ -42,6 +42,8 @@ def write(
     options: dict[str, str] | None = None,
     metadata: dict[str, str] | None = None,
     colours: tuple[int, int, int, int] | None = None,
+    sound: str = "aac",
+    aspect: Fraction | None = None,
 ) -> Path:
     """Write frames at `rate`, or shown at `times` in units of `time_base`, the first `start` frames late."""
     base = 1 / Fraction(rate) if time_base is None else time_base
@@ -52,11 +54,13 @@ def write(
         if codec == "libx264":
             stream.time_base = base / 1000 if time_base is None else base
         context = stream.codec_context
+        if aspect is not None:
+            context.sample_aspect_ratio = aspect
         if colours is not None:
             context.color_primaries, context.color_trc, context.colorspace, context.color_range = colours
-        sound: Any = container.add_stream("aac", rate=AUDIO_RATE) if seconds_of_sound else None
-        if sound is not None:
-            sound.metadata["language"] = "deu"
+        heard: Any = container.add_stream(sound, rate=AUDIO_RATE) if seconds_of_sound else None
+        if heard is not None:
+            heard.metadata["language"] = "deu"
         words: Any = None
         if subtitles and not hasattr(container, "add_mux_stream"):
             pytest.skip("this PyAV writes no subtitles of its own")
@@ -73,8 +77,8 @@ def write(
             picture.time_base = base
             packets += stream.encode(picture)
         packets += stream.encode(None)
-        if sound is not None:
-            packets += _sound(sound, seconds_of_sound)
+        if heard is not None:
+            packets += _sound(heard, seconds_of_sound)
         if words is not None:
             packets += [
                 _words(words, text, at, path.suffix in (".mp4", ".mov")) for at, text in ((0, "eins"), (1, "zwei"))
@@ -90,9 +94,15 @@ def _sound(stream: Any, seconds: float) -> list[Any]:
     for first in range(0, round(seconds * AUDIO_RATE), 1024):
         wave = np.sin(2 * np.pi * 440 * np.arange(first, first + 1024) / AUDIO_RATE).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), format="fltp", layout="stereo")
+        frame = frame if stream.codec_context.name == "aac" else _packed(frame)
         frame.pts, frame.sample_rate, frame.time_base = first, AUDIO_RATE, Fraction(1, AUDIO_RATE)
         packets += stream.encode(frame)
     return packets + stream.encode(None)
+
+
+def _packed(frame: Any) -> Any:
+    """Sound as libopus takes it: both channels in turn."""
+    return av.AudioFrame.from_ndarray(frame.to_ndarray().T.reshape(1, -1), format="flt", layout="stereo")
 
 
 def _words(stream: Any, text: str, at_s: int, mp4: bool) -> Any:
