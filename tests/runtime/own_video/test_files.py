@@ -171,6 +171,23 @@ def test_turned_videos_are_written_upright(pipe: Pipeline, tmp_path: Path, matri
         assert next(container.decode(video=0)).rotation == 0
 
 
+def test_frames_that_an_edit_list_hides_stay_hidden(pipe: Pipeline, tmp_path: Path) -> None:
+    """As a phone trims a video without encoding it anew: the first five frames are there and not shown."""
+    source = write(tmp_path / "a.mp4", moving(24), 24, seconds_of_sound=1)
+    with av.open(str(source)) as old, av.open(str(tmp_path / "c.mp4"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for packet in old.demux(video=0):
+            if packet.size:
+                shift = round(5 / 24 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                new.mux(packet)
+    made = pipe.interpolate_video(tmp_path / "c.mp4", tmp_path / "b.mp4")
+    assert made.num_frames == 4 * 19
+    shown, frames = frames_of(tmp_path / "b.mp4")
+    assert shown == [i / Fraction(96) for i in range(76)]
+    assert psnr(frames[0], frames_of(source)[1][5]) > 30
+
+
 def test_a_cut_is_told_and_held(pipe: Pipeline, tmp_path: Path) -> None:
     frames = np.concatenate([moving(9), moving(9, hue=1)])
     made = pipe.interpolate_video(write(tmp_path / "a.mp4", frames, 24), tmp_path / "b.mp4")

@@ -199,6 +199,7 @@ def test_what_the_container_cannot_hold_is_named_with_what_can(pipe: Pipeline, t
         ({"keep_originals": 1}, "keep_originals: expected True or False, got 1"),
         ({"cuts": "some"}, r"cuts: expected one of \['auto', 'none'\], got 'some'"),
         ({"cuts": [1.5]}, "cuts: expected a whole number"),
+        ({"cuts": [1, 3]}, "cuts: expected numbers of frames up to 2, the last of the video, got 3"),
         ({"cuts": 3}, "cuts: expected 'auto', 'none' or numbers of frames, got 3"),
         ({"skip_frames": 20}, "skip_frames: expected a whole number from 0 to 19, got 20"),
         ({"drop": "audio"}, "drop: expected a list"),

@@ -58,6 +58,7 @@ class OwnVideoPlan:
         rates = [source.rate * 4**number for number in range(1, request.passes + 1)]
         passes = tuple(InterpolationPass(min(240, max(1, round(rate))), request.skip_of(rate)) for rate in rates)
         _check_size(source, bundle)
+        _check_cuts(request, source)
         check_memory(bundle, _need(source, bundle, sampling, reads), room)
         tracks = tuple(track for track in source.probe.tracks if track.kind not in request.drop)
         num_frames = source.num_frames * int(request.times)
@@ -90,6 +91,13 @@ def _check_size(source: Source, bundle: Bundle) -> None:
         raise RequestError(
             f"video: expected sides of at most {MAX_SIDE_PX} pixels, got {source.width}x{source.height}; scale it down"
         )
+
+
+def _check_cuts(request: OwnVideoRequest, source: Source) -> None:
+    given = request.given_cuts
+    if given and max(given) >= source.num_frames:
+        last = source.num_frames - 1
+        raise RequestError(f"cuts: expected numbers of frames up to {last}, the last of the video, got {max(given)}")
 
 
 def _need(source: Source, bundle: Bundle, sampling: Sampling, reads: bool) -> Need:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ffrt.errors import VideoWriteError
-from ffrt.files import AnyPath, path_of, shown
+from ffrt.files import AnyPath, lasting, shown
 from ffrt.generation.own_video.options import OwnVideoRequest
 from ffrt.generation.own_video.plan import OwnVideoPlan
 from ffrt.generation.own_video.step import VideoStep
@@ -72,7 +72,7 @@ def interpolate_video(
     """Interpolate the file `video` and write the file `path`; arguments and errors as `Pipeline.interpolate_video`."""
     with stages.request():
         target = check_target(path, suffixes=SUFFIXES)
-        read = path_of("video", video)
+        read = lasting("video", video)
         source = open_source(read, constant_rate_wanted=bool(request.constant_rate))
         if target.exists() and os.path.samefile(target, read):
             raise VideoWriteError(f"path: {shown(target)!r} is the video itself; choose another name")
