@@ -163,6 +163,6 @@ class _Run:
         plan = self.plan
         elapsed_s = time.monotonic() - self.began_s
         groups = (plan.source.num_frames - 1) * (plan.num_frames // plan.source.num_frames // 4)
-        share = max(self.reached / groups, self.written / plan.num_frames)
-        remaining_s = None if self.reached == 0 else elapsed_s * max(0.0, 1 / min(share, 1) - 1)
+        share = (max(self.reached / groups, self.written / plan.num_frames) + self.written / plan.num_frames) / 2
+        remaining_s = elapsed_s * (1 / share - 1) if share > 0 else None
         self.on_step(VideoStep(self.written, plan.num_frames, elapsed_s, remaining_s))
