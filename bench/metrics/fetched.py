@@ -72,11 +72,12 @@ def _taken(inside: Inside) -> bytes:
         try:
             with tarfile.open(found[0]) as archive:
                 file = archive.extractfile(inside.member)
-                if file is None:
-                    raise KeyError(inside.member)
-                return file.read()
+                content = None if file is None else file.read()
         except (KeyError, tarfile.TarError) as error:
             raise BenchError(f"{inside.distribution}: expected {inside.member} inside, got {error}") from error
+    if content is None:
+        raise BenchError(f"{inside.distribution}: expected a file {inside.member} inside, got something else")
+    return content
 
 
 def _check(inside: Inside, content: bytes, place: str) -> None:
