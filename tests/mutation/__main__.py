@@ -26,9 +26,9 @@ from typing import Any
 from tests.mutation.mutants import PACKAGES, Mutant, difference, in_function, mutants, mutated
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 """Of tests for one change, by the times that were watched."""
-MOST_TESTS = 300
+MOST_TESTS = 150
 LOADED = ("numpy", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "torch", "av", "PIL.Image", "pytest")
 """Imported once, and then forked with every change."""
 
