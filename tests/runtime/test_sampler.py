@@ -150,6 +150,24 @@ def test_pure_noise_has_no_signal_for_the_steps_of_dpm() -> None:
     assert (keep, whole, before) == pytest.approx((0.8**0.5, 0.2**0.5, 0.0))
 
 
+@pytest.mark.parametrize(("guidance_scale", "rows"), [(0.0, 1), (0.25, 2), (-1.0, 2), (7.5, 2)])
+def test_guidance_0_runs_one_row(guidance_scale: float, rows: int) -> None:
+    assert sampling.Sampling(3, guidance_scale, "ddim").rows == rows == len(sampling.guidance_weights(guidance_scale))
+
+
+def test_steps_of_dpm_by_hand() -> None:
+    """Algorithm 2 of Lu et al. 2022: in lambda = log(signal / noise), with r the ratio of this step to the one before."""
+    before, here, after = 0.1, 0.4, 0.85
+    lambdas = [0.5 * math.log(a / (1 - a)) for a in (before, here, after)]
+    step = lambdas[2] - lambdas[1]
+    r = (lambdas[1] - lambdas[0]) / step
+    whole = math.sqrt(after) * (1 - math.exp(-step))
+    keep = math.sqrt((1 - after) / (1 - here))
+    found = SOLVERS["dpm++"].coefficients(here, after, before)
+    assert found == pytest.approx((keep, (1 + 1 / (2 * r)) * whole, -whole / (2 * r), 0))
+    assert SOLVERS["dpm++"].coefficients(here, after, None) == pytest.approx((keep, whole, 0, 0))
+
+
 def test_betas_by_hand() -> None:
     level = [math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in (0, 0.5, 1)]
     np.testing.assert_allclose(cosine_betas(2), [1 - level[1] / level[0], 0.999], rtol=1e-6)

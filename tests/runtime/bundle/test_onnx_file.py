@@ -65,6 +65,36 @@ def test_constants_of_every_dtype_pass() -> None:
     check(model(*tensors))
 
 
+def test_raw_data_has_the_bits_of_its_dtype() -> None:
+    """As ONNX says: half bytes are filled up at the end."""
+    bits = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128}
+    bits |= {16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
+    for dtype, size in bits.items():
+        for count in (0, 1, 5, 8):
+            need = -(-count * size // 8)
+            check(model(TensorProto(name="w", data_type=dtype, dims=[count], raw_data=bytes(need))))
+            with pytest.raises(BundleError, match=f"the {count} elements that its sizes say"):
+                check(model(TensorProto(name="w", data_type=dtype, dims=[count], raw_data=bytes(need + 1))))
+
+
+def test_numbers_may_come_one_by_one() -> None:
+    """Fixed-width fields that are not packed: a double is 8 bytes behind its tag, a float 4."""
+    doubles = b"".join(b"\x51" + bytes(8) for _ in range(3))  # field 10, 64 bits
+    floats = b"".join(b"\x25" + bytes(4) for _ in range(3))  # field 4, 32 bits
+    for dtype, values in ((11, doubles), (1, floats)):
+        tensor = b"\x08\x03" + bytes([0x10, dtype]) + values  # dims [3], data_type
+        check(field(7, field(5, tensor)))
+        with pytest.raises(BundleError):
+            check(field(7, field(5, tensor[:-1])))
+
+
+def test_the_first_operator_set_passes() -> None:
+    built = model()
+    built.opset_import.add(domain="ai.onnx.ml", version=1)
+    built.opset_import.add(domain="com.microsoft", version=1000)
+    check(built)
+
+
 def in_attribute(built: ModelProto) -> None:
     built.graph.node[0].attribute.append(helper.make_attribute("value", external(location="/etc/passwd")))
 

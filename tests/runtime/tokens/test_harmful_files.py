@@ -69,6 +69,8 @@ for _ in range(6):
 A, END = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}
 LONG = {"</s>": {"id": "</s>", "ids": [1] * 50, "tokens": ["</s>"] * 50}}
 T5_STEPS, WORDPIECE = ("normalizer", "normalizers"), ("model", "max_input_chars_per_word")
+TEMPLATE = {"type": "TemplateProcessing", "single": [A], "pair": [A, {"Sequence": {"id": "B", "type_id": 1}}]}
+TEMPLATE |= {"special_tokens": {}}
 HARMFUL: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
     "no table": (
         "demo",
@@ -155,6 +157,7 @@ HARMFUL: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
         put("model", "unk_token", "none"),
         "model.unk_token: expected a token of the vocabulary",
     ),
+    "unknown piece behind the end": ("t5", put("model", "unk_id", 10**6), "model.unk_id: expected 0 to"),
     "pieces without unknown": ("t5", put("model", "unk_id", None), "model.unk_id: expected 0 to"),
     "word piece without unknown": ("bert", put("model", "unk_token", None), "model.unk_token: expected a token"),
     "long words": ("bert", put(*WORDPIECE, 10**9), "max_input_chars_per_word: expected 1 to 1000"),
@@ -168,6 +171,7 @@ HARMFUL: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
     "score": ("t5", put("model", "vocab", 5, ["x", 1e308]), r"vocab\[5\]: expected .text, score."),
     "no number": ("t5", put("model", "vocab", 5, ["x", float("nan")]), "NaN, which is not a number"),
     "id": ("words", put("model", "vocab", "red", -1), r"vocab\['red'\]: expected an id"),
+    "large id": ("words", put("model", "vocab", "red", 2**31), r"vocab\['red'\]: expected an id from 0 to 2147483647"),
     "many added": (
         "demo",
         lambda file: file["added_tokens"].extend(file["added_tokens"] * 3000),
@@ -177,6 +181,11 @@ HARMFUL: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
         "demo",
         lambda file: file.update(post_processor={"type": "Sequence", "processors": [file["post_processor"]] * 2}),
         "one that puts tokens around",
+    ),
+    "two kinds of processors": (
+        "bert",
+        lambda file: file.update(post_processor={"type": "Sequence", "processors": [file["post_processor"], TEMPLATE]}),
+        "one that puts tokens around a prompt, got .'post_processor.processors.0.', 'post_processor.processors.1.'",
     ),
 }
 
