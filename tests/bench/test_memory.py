@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.harness.run import child
 from bench.memory.__main__ import LEAST, MEASURE, MOST, SIZES, jobs_of, table
+from bench.memory.stages import need_of
 from ffrt import Bundle, open_bundle
 from ffrt.bundle import find_bundle
+from ffrt.memory.room import wanted
+
+RECORD = Path(__file__).parents[2] / "bench" / "results" / "memory.json"
 
 CALLS = [("keyframes", "fast"), ("interpolate", "low"), ("decode", "fast"), ("decode", "low"), ("encode_frames", "low")]
 
@@ -32,6 +38,16 @@ def test_every_stage_and_rate_is_measured_in_both_modes(tiny: Bundle) -> None:
     stages = ["encode", "encode_frames", "keyframes", "interpolate", "decode"]
     assert calls == {*((stage, 0) for stage in stages), *(("generate", fps) for fps in tiny.rates)}
     assert len(jobs) == len(calls) * 2 * 2
+
+
+def test_estimates_are_those_that_the_record_held_to_the_peaks() -> None:
+    """A fit that was changed needs `python -m bench.memory` again."""
+    demo, record = open_bundle(find_bundle()), json.loads(RECORD.read_text())
+    rows = [row for row in record["rows"] if row["family"] == demo.family.name]
+    assert len(rows) > 40
+    for row in rows:
+        need = need_of(demo, row["stage"], row["fps"], row["height"], row["width"])
+        assert wanted(demo, need, row["memory"]).process == pytest.approx(row["process"], rel=1e-6), row
 
 
 def record_of(peak: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -99,6 +100,17 @@ def test_what_would_fit_is_said_and_does_fit(demo: Bundle, free: int, side: int)
     assert wanted(demo, need_of(demo), "low").taken <= free
     fits, next_larger = (wanted(demo, need_of(demo, one, one), "fast").taken for one in (side, side + 32))
     assert fits <= free < next_larger
+
+
+def test_a_network_whose_width_no_convolution_says_is_taken_for_as_wide_as_its_weights(demo: Bundle) -> None:
+    """The 64th part of the root of its parameters; the U-Net of the demo, 32 wide, has 4.9 million."""
+    run = Run("keyframe_unet", 16)
+    told, walked = estimate(demo, (run,), 256, "fast", False), dict(demo.walked)
+    file = demo.graphs["keyframe_unet"].file
+    walked[file] = replace(walked[file], width=None)
+    guessed = estimate(replace(demo, walked=walked), (run,), 256, "fast", False)
+    assert math.sqrt(walked[file].unpacked / 4) / 64 == pytest.approx(34.6, abs=0.2)
+    assert 1 < guessed.taken / told.taken < 1.1
 
 
 def test_nothing_is_promised_where_nothing_fits(demo: Bundle) -> None:

@@ -20,6 +20,7 @@ def test_a_bundle_is_read_as_it_was_written(tiny: Bundle) -> None:
     assert again == tiny
     assert again.digest == hashlib.sha256((tiny.folder / "manifest.json").read_bytes()).hexdigest()
     assert again.graphs["keyframe_unet"].inputs == KANDINSKY_1_0.contract["keyframe_unet"][0]
+    assert again.read("".join(("manifest", ".json")), 1 << 20) == (tiny.folder / "manifest.json").read_bytes()
     assert set(again.files) == {p.name for p in tiny.folder.iterdir()} - {"manifest.json"}
     value = json.loads((tiny.folder / "manifest.json").read_text())
     assert value["format"] == "ffrt-bundle" and value["format_version"] == 1

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ffrt import RequestError
-from ffrt.media.image import FORMATS, MAX_FILE_BYTES, open_image
+from ffrt.media.image import FORMATS, MAX_FILE_BYTES, fit_image, open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 GREY = (np.arange(54, dtype=np.uint32) * 65535 // 53).astype(np.uint16).reshape(6, 9)
@@ -175,3 +175,17 @@ def test_a_damaged_picture_is_read_or_refused(kind: str, at: int, patch: bytes) 
         assert open_image(io.BytesIO(data)).dtype == np.uint8
     except RequestError as error:
         assert str(error).startswith("image: ")
+
+
+def test_a_very_wide_picture_keeps_its_middle() -> None:
+    """Four times as wide as high: the middle quarter is shown, not the left one."""
+    strips = np.repeat(np.repeat(np.uint8([[10, 80, 160, 240]]), 64, 1), 64, 0)[..., None].repeat(3, 2)  # [64, 256, 3]
+    for image, height, width in ((strips, 64, 64), (strips.transpose(1, 0, 2), 64, 64)):
+        shown = fit_image(np.ascontiguousarray(image), height, width)
+        assert set(np.unique(shown)) == {80, 160}
+
+
+def test_what_is_darker_than_the_see_through_grey_is_seen() -> None:
+    grey = np.uint16([[1000, 30_000, 65_535]]).repeat(2, 0)
+    file = saved(Image.fromarray(grey), transparency=30_000)
+    assert open_image(file)[0, :, 0].tolist() == [4, 0, 255]

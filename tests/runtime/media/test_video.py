@@ -280,3 +280,11 @@ def test_a_link_is_followed_and_the_old_file_replaced(tmp_path: Path) -> None:
     Video.from_frames(circle(1), 8).save(tmp_path / "link.png")
     assert (tmp_path / "link.png").is_symlink()
     assert np.array_equal(decode(tmp_path / "real.png"), circle(1))
+
+
+@pytest.mark.parametrize("name", ["num_frames", "height", "width", "fps"])
+def test_a_video_has_no_side_of_0_and_no_rate_of_0(name: str) -> None:
+    sizes = {"num_frames": 1, "height": 1, "width": 1, "fps": 1}
+    Video(lambda: iter(()), metadata={}, **sizes)
+    with pytest.raises(RequestError, match=f"{name}: expected"):
+        Video(lambda: iter(()), metadata={}, **{**sizes, name: -1 if name == "num_frames" else 0})
