@@ -111,6 +111,8 @@ def _with_heads(
         return None
     if (mask is not None or bias is not None) and rank != 4:
         return None
+    if rank != 4 and 0 in pieces(m.input_of(join, 1)):  # copies a size of all axes, which the operator does not see
+        return None
     return Attention(
         join.outputs[0],
         query.tokens,
@@ -264,7 +266,8 @@ def _fuse(graph: ir.Graph, attention: Attention, key_lengths: bool) -> None:
         inputs.pop()
     result = m.emit(before, "MultiHeadAttention", inputs, attributes, DOMAIN)
     if attention.joined is not None and not _same_tokens(attention):
-        result = m.emit(before, "Reshape", [result, attention.joined], {"allowzero": 1})
+        no_zeros = int(0 not in pieces(attention.joined))  # a 0 copies the size of the tokens
+        result = m.emit(before, "Reshape", [result, attention.joined], {"allowzero": no_zeros})
     m.replace(graph, attention.result, result)
 
 

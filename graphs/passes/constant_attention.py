@@ -29,7 +29,8 @@ def constant_attention(model: ir.Model) -> ir.Model:
     graph = model.graph
     for softmax in m.nodes_of(model, "Softmax"):
         masked, attended = m.find_producer(softmax.inputs[0], "Where"), m.only_user(softmax.outputs[0], "MatMul")
-        if masked is None or attended is None or not _hides(masked):
+        over_tokens = softmax.attributes.get_int("axis", -1) == -1
+        if masked is None or attended is None or not over_tokens or not _hides(masked):
             continue
         mask, projection = _mask_of(masked), _value_projection(attended.inputs[1])
         if mask is None or projection is None:
@@ -116,7 +117,9 @@ def _before_sum(joined: ir.Value) -> tuple[ir.Value, bool] | None:
         over_pixels = over_pixels or node.op_type == "Transpose"
         value = node.outputs[0]
     total = m.only_user(value, "Add")
-    if total is None or any(m.weight(term) is not None for term in total.inputs):  # a bias, not the residual
+    if total is None or total.inputs[0] is total.inputs[1]:
+        return None
+    if any(m.weight(term) is not None for term in total.inputs):  # a bias, not the residual
         return None
     return value, over_pixels
 

@@ -56,13 +56,15 @@ def mutated(source: str, mutant: Mutant) -> str | None:
 
 @cache
 def running(source: str) -> str:
-    """The syntax tree without annotations, which nothing evaluates; "" for what is no Python."""
+    """The syntax tree without annotations and what only type checkers see; "" for what is no Python."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
         return ""
     nothing = ast.Constant(None)
     for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
         if isinstance(node, ast.AnnAssign | ast.arg):
             node.annotation = nothing
         if isinstance(node, ast.FunctionDef):
@@ -78,8 +80,7 @@ def difference(source: str, changed: str) -> list[str]:
 
 def in_function(source: str, line: int) -> bool:
     """Whether the line runs when a function is called, not when the module is imported."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
-            if node.body[0].lineno <= line <= node.end_lineno:
-                return True
-    return False
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return any(
+        node.body[0].lineno <= line <= (-1 if node.end_lineno is None else node.end_lineno) for node in functions
+    )

@@ -156,7 +156,7 @@ def test_guidance_0_runs_one_row(guidance_scale: float, rows: int) -> None:
 
 
 def test_steps_of_dpm_by_hand() -> None:
-    """Algorithm 2 of Lu et al. 2022: in lambda = log(signal / noise), with r the ratio of this step to the one before."""
+    """Algorithm 2 of Lu et al. 2022: in lambda = log(signal / noise), with r the step before over this one."""
     before, here, after = 0.1, 0.4, 0.85
     lambdas = [0.5 * math.log(a / (1 - a)) for a in (before, here, after)]
     step = lambdas[2] - lambdas[1]
