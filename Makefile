@@ -1,6 +1,7 @@
 # make demo    set up a torch-free environment and write demo.mp4
 # make test    set up the development environment, then ruff, import-linter, mypy and pytest
 # make attack  set up the development environment, then hundreds of faults and kills, then damaged files for MINUTES (60)
+# make mutation set up the development environment, then count small wrong changes that no test notices (hours)
 # make lowest  the fast tests, in an environment of the lowest version of everything that pyproject.toml allows
 # make docs    set up the development environment, then build the site; warnings are errors
 # Set-up runs once; it runs again when pyproject.toml changes.
@@ -12,7 +13,7 @@ PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
 MINUTES ?= 60
 
-.PHONY: demo test lint fast attack lowest docs clean check-python
+.PHONY: demo test lint fast attack mutation lowest docs clean check-python
 
 demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
@@ -27,6 +28,11 @@ fast: lint
 attack: .venv/ready
 	$(PYTEST) -m attack
 	.venv/bin/python -m tests.attack.campaign --minutes $(MINUTES) $(if $(ATTACK_SEED),--seed $(ATTACK_SEED))
+
+mutation: .venv/ready
+	.venv/bin/python $(PIP) "cosmic-ray>=8.7" "coverage>=7.17"
+	test -e build/watched.json || { mkdir -p build && .venv/bin/python -m tests.mutation.watch build/watched.json; }
+	.venv/bin/python -m tests.mutation --watched build/watched.json --out build/mutation.json $(if $(SAMPLE),--sample $(SAMPLE))
 
 lowest: .venv-lowest/ready
 	$(subst .venv/,.venv-lowest/,$(PYTEST)) -m "not slow and not attack"
