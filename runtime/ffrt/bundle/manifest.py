@@ -23,8 +23,7 @@ from ffrt.sampling.schedule import Schedule, ToldTimes
 from ffrt.sampling.solvers import SOLVERS, Prediction
 
 FORMAT = "ffrt-bundle"
-FORMAT_VERSION = 1
-"""The newest version that is read. A newer one is refused."""
+FORMAT_VERSION = 1  # the newest that is read; a newer one is refused
 MANIFEST = "manifest.json"
 MAX_PROMPT_TOKENS = 4096
 

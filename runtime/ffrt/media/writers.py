@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffrt.media.colours import BT709, from_rgb, tag
 from ffrt.media.muxer import Muxer
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ class AvWriter:
             raise
 
     def _tag(self, metadata: Mapping[str, str]) -> None:
-        context: Any = self.stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 in ITU-T H.273
-        context.color_range = 1  # limited
+        tag(self.stream.codec_context, BT709)
         self.container.metadata["comment"] = self.comment
         if "prompt" in metadata:
             self.container.metadata["title"] = metadata["prompt"]
@@ -80,13 +79,11 @@ class AvWriter:
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Encode a frame [H, W, 3]."""
         from av import VideoFrame
-        from av.video.reformatter import ColorRange, Colorspace
 
-        picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         if self.graph is None:
-            picture = picture.reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-            )
+            picture = from_rgb(frame, BT709, "yuv420p")
+        else:
+            picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture.pts, picture.time_base, picture.duration = self.count, self.time_base, 1
         self.count += 1
         self._push(picture)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ffrt.errors import RequestError, VideoWriteError
+from ffrt.media.colours import BT709, to_rgb
 from ffrt.media.metadata import read_metadata
 from ffrt.media.video import Video
 from ffrt.media.video_file import SUFFIXES, check_target
@@ -288,3 +289,15 @@ def test_a_video_has_no_side_of_0_and_no_rate_of_0(name: str) -> None:
     Video(lambda: iter(()), metadata={}, **sizes)
     with pytest.raises(RequestError, match=f"{name}: expected"):
         Video(lambda: iter(()), metadata={}, **{**sizes, name: -1 if name == "num_frames" else 0})
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_colours_keep_their_brightness(tmp_path: Path, suffix: str) -> None:
+    """To within half a level of 255 in the mean."""
+    plain = np.array([(200, 60, 40), (20, 90, 95), (110, 80, 50), (240, 240, 240), (15, 15, 20)], np.uint8)
+    frames = np.broadcast_to(plain[:, None, None], (5, 64, 64, 3))
+    Video.from_frames(frames, 5).save(tmp_path / f"a{suffix}")
+    with av.open(str(tmp_path / f"a{suffix}")) as container:
+        read = np.stack([to_rgb(frame, BT709) for frame in container.decode(video=0)])
+    error = read.astype(float) - frames
+    assert abs(error.mean()) < 0.5 and np.abs(error.mean((1, 2))).max() < 2.5
