@@ -109,7 +109,9 @@ def rows_that_differ(of: str) -> ir.Model:
     return model
 
 
+COMPUTED = "wt = Tanh (wo) out = MatMul (joined, wt) prediction = Add (x, out)"
 NOT_CONSTANT: dict[str, Callable[[], ir.Model]] = {
+    "a projection that is computed": lambda: attention([1, 0, 0], behind=COMPUTED),
     "two tokens": lambda: attention([1, 1, 0]),
     "no token": lambda: attention([0, 0, 0]),
     "a context that is an input": lambda: attention([1, 0, 0], context="text"),

@@ -103,6 +103,11 @@ SUBJECTS: dict[str, Subject] = {
         norm_feed,
     ),
     "merge_pointwise": Subject(merge_pointwise, temporal.clip, lambda: temporal.clip_feed(2, 3, 3)),
+    "fold_merge, one channel for all": Subject(
+        fold_merge,
+        lambda: temporal.clip(inner=4, middle=4, outer=1, last=temporal.MERGE.format(m="m", kept="seen")),
+        lambda: temporal.clip_feed(2, 3, 4),
+    ),
     "fold_merge": Subject(
         fold_merge,
         lambda: temporal.clip(inner=4, middle=4, last=temporal.MERGE.format(m="m", kept="seen")),
