@@ -60,9 +60,10 @@ Clips are learnt at one rate, so that more steps of them may be asked for at any
 """
 
 
-def left(chapters: Sequence[Chapter], run: Path) -> Iterator[Chapter]:
-    """The chapters that are not done, by their checkpoints in ``run``."""
-    for chapter in chapters:
+def left(chapters: Sequence[Chapter], run: Path, first: str | None = None) -> Iterator[Chapter]:
+    """The chapters that are not done, by their checkpoints in ``run``; from the one called ``first`` on, if given."""
+    names = [chapter.name for chapter in chapters]
+    for chapter in chapters[0 if first is None else names.index(first) :]:
         path = run / f"{chapter.name}.pt"
         done = torch.load(path, weights_only=True, map_location="cpu")["step"] if path.exists() else 0
         if done < chapter.settings.steps:
@@ -83,6 +84,8 @@ def stage_of(chapter: Chapter, folders: Folders) -> Stage[Any]:
 def main() -> None:
     """Run what is left of the recipe."""
     parser = argparse.ArgumentParser(prog="python -m export.training.recipe", description=__doc__.splitlines()[0])
+    names = [chapter.name for chapter in RECIPE]
+    parser.add_argument("--first", choices=names, help="begin here: what comes before has left its weights (text)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the processor (PyTorch's choice)")
     parser.add_argument("--run", type=typed_path, default=Path("runs"), help="folder of checkpoints and latents")
@@ -95,7 +98,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        for chapter in left(RECIPE, args.run):
+        for chapter in left(RECIPE, args.run, args.first):
             torch.manual_seed(chapter.settings.seed)
             stage = stage_of(chapter, Folders(args.run, args.weights))
             train(stage, replace(chapter.settings, device=args.device, run=args.run, weights=args.weights))

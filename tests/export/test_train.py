@@ -97,6 +97,7 @@ def test_the_recipe_passes_over_what_is_done(tmp_path: Path) -> None:
     (done.run / "toy.pt").rename(done.run / f"{words.name}.pt")
     chapters = [dataclasses.replace(words, settings=done), pictures, clips, grain]
     assert list(recipe.left(chapters, done.run)) == [pictures, clips, grain]
+    assert list(recipe.left(chapters, done.run, "clips")) == [clips, grain]
     longer = [dataclasses.replace(words, settings=dataclasses.replace(done, steps=5)), pictures]
     assert list(recipe.left(longer, done.run)) == longer
 
