@@ -1,6 +1,7 @@
 """Training goes on where it stopped, and learns."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,13 @@ def test_a_stopped_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     ]
     assert torch.equal(results[0]["weight"], results[1]["weight"])
     assert (tmp_path / "whole" / "weights" / "toy.png").stat().st_size > 0
+
+
+def test_figures_are_taken_now_and_then_and_at_the_end(tmp_path: Path) -> None:
+    train(Toy(), dataclasses.replace(settings(tmp_path), steps=7, measure_every=3, log_every=2))
+    history = json.loads((tmp_path / "weights" / "toy.json").read_text())["history"]
+    assert [row["step"] for row in history] == [2, 3, 4, 6, 7]
+    assert [row["step"] for row in history if "held_out" in row] == [3, 6, 7]
 
 
 def test_a_constant_rate_stays_and_a_cosine_falls(tmp_path: Path) -> None:

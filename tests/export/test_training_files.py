@@ -21,6 +21,7 @@ from export.training import between, latents, stages
 from export.training.curves import progress
 from export.training.levels import LevelDraw, level_weight
 from export.training.stages import MoVQStage, draw_levels, psnr, signal_levels
+from export.training.text import ReadingText
 
 CPU = torch.device("cpu")
 
@@ -163,3 +164,13 @@ def test_weights_of_levels_by_hand() -> None:
     noise = 1 - signal_levels()[levels]
     want = [min(1.0, 5 * float(share)) for share in noise]
     assert level_weight(levels).tolist() == pytest.approx(want) and want[-1] < 0.2
+
+
+def test_a_caption_is_judged_by_the_mean_of_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding has rows of zeros, and does not count."""
+    reading = ReadingText()
+    context = torch.zeros(1, 5, reading.heads["colour"].in_features)
+    context[:, :3] = 2.0
+    monkeypatch.setattr(reading.text, "forward", lambda ids, mask: (context, None))
+    found = reading(torch.zeros(1, 5).long(), torch.tensor([[1, 1, 1, 0, 0]]))
+    assert torch.allclose(found["colour"], reading.heads["colour"](torch.full_like(context[:, 0], 2.0)), atol=1e-5)

@@ -117,3 +117,25 @@ def test_a_damaged_video_is_read_or_refused(videos: Path, suffix: str, at: int, 
         read_metadata(path)
     except RequestError as error:
         assert "cannot be read as a video" in str(error)
+
+
+def test_a_box_may_say_its_size_in_64_bits(tmp_path: Path) -> None:
+    """As files above 4 GB do: the box in front of the index is made one of those."""
+    path = tmp_path / "a.mp4"
+    Video.from_frames(np.zeros((2, 32, 32, 3), np.uint8), 8, {"prompt": "p"}).save(path)
+    data, at = path.read_bytes(), 0
+    boxes = []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        boxes.append((data[at + 4 : at + 8], data[at + 8 : at + size]))
+        at += size
+    filler = (1).to_bytes(4, "big") + b"free" + (16 + 40).to_bytes(8, "big") + bytes(40)
+    first, *rest = [(8 + len(body)).to_bytes(4, "big") + kind + body for kind, body in boxes]
+    path.write_bytes(first + b"".join(rest))
+    assert read_metadata(path)["prompt"] == "p"
+    ends_with_index = [box for box in rest if box[4:8] != b"moov"] + [box for box in rest if box[4:8] == b"moov"]
+    if boxes[-1][0] == b"moov":  # frames come first, so nothing that follows the new box is pointed at
+        path.write_bytes(first + b"".join(ends_with_index[:-1]) + filler + ends_with_index[-1])
+    else:
+        path.write_bytes(first + b"".join(rest) + filler)
+    assert read_metadata(path)["prompt"] == "p"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import textwrap
 import weakref
@@ -301,3 +302,13 @@ def test_colours_keep_their_brightness(tmp_path: Path, suffix: str) -> None:
         read = np.stack([to_rgb(frame, BT709) for frame in container.decode(video=0)])
     error = read.astype(float) - frames
     assert abs(error.mean()) < 0.5 and np.abs(error.mean((1, 2))).max() < 2.5
+
+
+@pytest.mark.parametrize("format", ["mp4", "webm", "gif"])
+def test_a_file_object_holds_a_video_of_every_format_but_not_several_pictures(format: str) -> None:
+    file = io.BytesIO()
+    Video.from_frames(circle(3), 8).save(file, format=format)
+    with av.open(io.BytesIO(file.getvalue())) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 3
+    with pytest.raises(VideoWriteError, match="one file object cannot hold 3 png pictures"):
+        Video.from_frames(circle(3), 8).save(file, format="png")
