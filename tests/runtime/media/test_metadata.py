@@ -120,7 +120,7 @@ def test_a_damaged_video_is_read_or_refused(videos: Path, suffix: str, at: int, 
 
 
 def test_a_box_may_say_its_size_in_64_bits(tmp_path: Path) -> None:
-    """As files above 4 GB do: the box in front of the index is made one of those."""
+    """As those of files above 4 GB do: one comes in front of the index."""
     path = tmp_path / "a.mp4"
     Video.from_frames(np.zeros((2, 32, 32, 3), np.uint8), 8, {"prompt": "p"}).save(path)
     data, at = path.read_bytes(), 0
@@ -131,11 +131,5 @@ def test_a_box_may_say_its_size_in_64_bits(tmp_path: Path) -> None:
         at += size
     filler = (1).to_bytes(4, "big") + b"free" + (16 + 40).to_bytes(8, "big") + bytes(40)
     first, *rest = [(8 + len(body)).to_bytes(4, "big") + kind + body for kind, body in boxes]
-    path.write_bytes(first + b"".join(rest))
-    assert read_metadata(path)["prompt"] == "p"
-    ends_with_index = [box for box in rest if box[4:8] != b"moov"] + [box for box in rest if box[4:8] == b"moov"]
-    if boxes[-1][0] == b"moov":  # frames come first, so nothing that follows the new box is pointed at
-        path.write_bytes(first + b"".join(ends_with_index[:-1]) + filler + ends_with_index[-1])
-    else:
-        path.write_bytes(first + b"".join(rest) + filler)
+    path.write_bytes(first + filler + b"".join(rest))  # frames are then not where the index says, but nobody reads them
     assert read_metadata(path)["prompt"] == "p"
