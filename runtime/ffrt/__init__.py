@@ -48,12 +48,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime lo
 TYPE_CHECKING = False  # typing itself takes as long to load as all of this
 if TYPE_CHECKING:
     from ffrt.bundle import Bundle, open_bundle
+    from ffrt.checks import Note
     from ffrt.families import Stage
     from ffrt.generation import Checkpoint, Generation, Plan, Step
     from ffrt.generation.own_video import OwnVideo, OwnVideoRequest, VideoStep
     from ffrt.generation.request import Request
     from ffrt.media.video import Video
-    from ffrt.notes import Note
     from ffrt.pipeline import Pipeline
     from ffrt.stages.text import Context
 
@@ -92,7 +92,7 @@ _HOMES = {
     "Checkpoint": "ffrt.generation",
     "Context": "ffrt.stages.text",
     "Generation": "ffrt.generation",
-    "Note": "ffrt.notes",
+    "Note": "ffrt.checks",
     "OwnVideo": "ffrt.generation.own_video",
     "OwnVideoRequest": "ffrt.generation.own_video",
     "Pipeline": "ffrt.pipeline",

@@ -1,12 +1,14 @@
 """Checks of single values that a caller gives. Each returns the value to use or raises RequestError.
 
-Nothing is rounded or converted but NumPy's numbers to Python's.
+Nothing is rounded or converted but NumPy's numbers to Python's. What a caller should know though nothing failed is a
+`Note`: a field of results, never a process-wide warning.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +18,17 @@ from ffrt.errors import RequestError
 
 MAX_PROMPT_CHARACTERS = 10_000
 Chosen = TypeVar("Chosen", bound=str)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What happened to the argument `argument`: a prompt that was cut, a picture that was too small."""
+
+    argument: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:

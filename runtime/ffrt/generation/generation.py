@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ffrt import checks
 from ffrt.backend.cancel import Cancellation
+from ffrt.checks import Note
 from ffrt.errors import RequestError
 from ffrt.families import Stage
 from ffrt.files import AnyPath
@@ -28,7 +29,6 @@ from ffrt.generation.request import Request
 from ffrt.generation.step import Decode, Step
 from ffrt.media.video import Video
 from ffrt.media.video_file import check_target
-from ffrt.notes import Note
 from ffrt.sampling import Array, Denoised, normal_noise, uniform_noise
 from ffrt.stages import first_frame, interpolate
 from ffrt.stages.run import Stages

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ffrt import checks
 from ffrt.bundle import Bundle, InterpolationConfig, InterpolationPass, KeyframeConfig
+from ffrt.checks import Note
 from ffrt.errors import RequestError
 from ffrt.families import Stage
 from ffrt.generation.needs import need_of_request
@@ -17,7 +18,6 @@ from ffrt.generation.request import Request
 from ffrt.media.image import open_image, too_small
 from ffrt.memory.estimate import weight_bytes
 from ffrt.memory.room import Room, check_memory
-from ffrt.notes import Note
 from ffrt.sampling import Sampling, noise_levels
 from ffrt.sampling.presets import PRESETS, Steps
 from ffrt.stages.decode import check_side

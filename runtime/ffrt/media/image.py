@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.checks import describe
+from ffrt.checks import Note, describe
 from ffrt.errors import RequestError
 from ffrt.files import limit_of, opened, path_of
-from ffrt.notes import Note
 
 if TYPE_CHECKING:
     from PIL.Image import Image

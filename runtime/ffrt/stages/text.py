@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.bundle import TextConfig
-from ffrt.checks import describe
+from ffrt.checks import Note, describe
 from ffrt.errors import RequestError
-from ffrt.notes import Note
 from ffrt.stages.denoising import Network, Prompt
 from ffrt.stages.tokens import tokenize
 
