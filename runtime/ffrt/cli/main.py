@@ -1,4 +1,4 @@
-"""The command `ffrt`: generate, interpolate, inspect, doctor.
+"""The command `ffrt`: generate, interpolate, serve, inspect, doctor.
 
 Exit status: 0 done; 1 something failed; 2 the request was wrong and nothing was run; 130 stopped with Ctrl-C, 143 by
 SIGTERM. An error is one message on stderr; the result goes to stdout.
@@ -16,6 +16,8 @@ from ffrt._version import __version__
 from ffrt.cli.generate import add_generate, flags, generate
 from ffrt.cli.interpolate import add_interpolate, interpolate, interpolate_flags
 from ffrt.cli.loading import loading
+from ffrt.cli.serve import add_serve, serve
+from ffrt.cli.serve import flags as flags_of_serve
 from ffrt.cli.streams import leave_streams, open_streams
 from ffrt.errors import Cancelled, FfrtError, RequestError
 from ffrt.files import limit_of
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = generate(args) if args.command == "generate" else interpolate(args)
             sys.stdout.flush()
             return status
+        if args.command == "serve":
+            return serve(args)
         with loading("ffrt"):
             from ffrt.cli.doctor import doctor
             from ffrt.cli.inspect import inspect
@@ -65,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ffrt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_generate(commands.add_parser("generate", help="make a video of a prompt", allow_abbrev=False))
-
     help = "give a video of your own 4 or 16 times its frames"
     add_interpolate(commands.add_parser("interpolate", help=help, allow_abbrev=False))
+    add_serve(commands.add_parser("serve", help="make videos for clients over HTTP", allow_abbrev=False))
 
     add = commands.add_parser("inspect", help="show what a bundle holds, or how a video was made").add_argument
     add("what", metavar="BUNDLE", help="folder of a bundle, 'demo', or a video that ffrt wrote")
@@ -80,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 def _as_typed(message: str) -> str:
     """An error that begins with an argument of the library begins with the flag that was typed."""
     name, colon, rest = message.partition(":")
-    typed = {**interpolate_flags(), **flags()}
+    typed = {**interpolate_flags(), **flags_of_serve(), **flags()}
     return f"{typed[name]}{colon}{rest}" if colon and name in typed else message
 
 

@@ -71,7 +71,7 @@ def write_video(path: AnyPath | BinaryIO, video: Frames, format: str | None = No
     suffix = target.suffix.lower()
     if format is not None and check_format(format) != suffix:
         raise RequestError(f"format: expected that of the suffix {suffix!r} or none, got {describe(format)}")
-    _check_format_holds(target.name, suffix, video)
+    check_holds(target.name, suffix, video.height, video.width, video.fps)
     output = output_of(target, video.num_frames)
     names = [file.name for file in frame_files(target, video.num_frames)]
     with contextlib.ExitStack() as stack:
@@ -93,7 +93,7 @@ def _write_object(file: BinaryIO, video: Frames, suffix: str) -> None:
         raise VideoWriteError(
             f"one file object cannot hold {video.num_frames} png pictures; give a path, or another format"
         )
-    _check_format_holds(name, suffix, video)
+    check_holds(name, suffix, video.height, video.width, video.fps)
     place = Path(tempfile.gettempdir(), name)
     with contextlib.ExitStack() as stack:
         with write_errors(place):
@@ -113,15 +113,16 @@ def _copy(whole: BinaryIO, file: BinaryIO) -> None:
         raise VideoWriteError(f"path: expected a file that is open for writing, got {error!r:.200} from it") from error
 
 
-def _check_format_holds(name: str, suffix: str, video: Frames) -> None:
-    if suffix == ".mp4" and (video.height % 2 or video.width % 2):
+def check_holds(name: str, suffix: str, height: int, width: int, fps: int) -> None:
+    """Raise VideoWriteError if the format cannot hold frames of that size in pixels, or so many a second."""
+    if suffix == ".mp4" and (height % 2 or width % 2):
         raise VideoWriteError(
             f"{name!r}: H.264 that plays everywhere keeps one colour sample per 2x2 pixels, so height and width "
-            f"must be even, got {video.height}x{video.width}; save it as .webm, .gif or .png, which take any size"
+            f"must be even, got {height}x{width}; save it as .webm, .gif or .png, which take any size"
         )
-    if suffix == ".gif" and video.fps > GIF_MAX_FPS:
+    if suffix == ".gif" and fps > GIF_MAX_FPS:
         raise VideoWriteError(
-            f"{name!r}: a gif shows at most {GIF_MAX_FPS} frames per second, got {video.fps}; save it as .mp4 or .webm"
+            f"{name!r}: a gif shows at most {GIF_MAX_FPS} frames per second, got {fps}; save it as .mp4 or .webm"
         )
 
 

@@ -1,0 +1,1 @@
+"""Places that make videos: the protocol, and child processes on this machine."""

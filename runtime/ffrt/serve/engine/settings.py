@@ -1,0 +1,26 @@
+"""How a place opens its pipeline; crosses to the child process as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffrt.backend.runner import Memory
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The bundle's folder and digest, and the arguments of `Pipeline`. `scratch` is the place's own folder.
+
+    `gpu` is the number of the GPU that alone is visible, None for a place without one.
+    """
+
+    place: str
+    bundle: Path
+    digest: str
+    scratch: Path
+    provider: str = "auto"
+    threads: int | None = None
+    memory: Memory = "fast"
+    gpu: int | None = None
+    previews: bool = True

@@ -1,0 +1,1 @@
+"""Jobs: their states, their table, their files, and who runs them."""

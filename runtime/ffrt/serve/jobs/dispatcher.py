@@ -1,0 +1,237 @@
+"""Who runs the jobs: one thread for each place takes the next job, runs it, and brings its end to the disk.
+
+The order of writes: files whole and in their places, then the row. So a row never speaks of a file that is not there,
+and a job whose row still says `in_progress` is begun again, from the end of its last finished stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Hashable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from ffrt.serve.engine import executor as told
+from ffrt.serve.errors import PlaceLost, StoreError
+from ffrt.serve.jobs.data import Data
+from ffrt.serve.jobs.estimates import Estimates
+from ffrt.serve.jobs.job import MAX_ATTEMPTS, Job
+from ffrt.serve.jobs.live import Live
+from ffrt.serve.jobs.observer import Observer
+from ffrt.serve.jobs.outcome import Outcome, read_progress
+from ffrt.serve.jobs.schedule import choose, shape
+from ffrt.serve.jobs.store import GIVEN_UP, Store
+from ffrt.serve.jobs.thread import StoreThread
+
+logger = logging.getLogger("ffrt.serve")
+P = ParamSpec("P")
+T = TypeVar("T")
+LOOK_S = 1.0
+"""How often a place looks for a job though nobody called."""
+MAX_ERRORS = 2
+"""An error that nobody foresaw is tried once more."""
+
+
+class Dispatcher:
+    """Runs the jobs of a store on the places of an executor."""
+
+    def __init__(
+        self,
+        store: StoreThread,
+        data: Data,
+        executor: told.Executor,
+        live: Live,
+        estimates: Estimates,
+        observer: Observer,
+        outcome: Outcome,
+    ) -> None:
+        self._store, self._data, self._executor = store, data, executor
+        self._live, self._estimates, self._observer, self._outcome = live, estimates, observer, outcome
+        self._news = threading.Condition()
+        self._draining = self._stopping = self._hurried = False
+        self._running: dict[str, str] = {}  # job -> place
+        self._errors: dict[str, int] = {}
+        self._passed: set[int] = set()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(place.id,), name=f"ffrt-run-{place.id}", daemon=True)
+            for place in executor.places()
+        ]
+
+    def start(self) -> None:
+        """Begin to run jobs."""
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """There is a new job."""
+        with self._news:
+            self._news.notify_all()
+
+    def cancel(self, id: str) -> None:
+        """Stop a job that runs; its row says already that it was asked for."""
+        with self._news:
+            place = self._running.get(id)
+        if place is not None:
+            self._executor.cancel(place, id)
+
+    def drain(self, patience_s: float) -> None:
+        """Begin no more jobs, give running ones some time, and put those that did not end back into the queue."""
+        with self._news:
+            self._draining = True
+            self._news.notify_all()
+            self._news.wait_for(lambda: not self._running or self._hurried, timeout=patience_s)
+            self._stopping = True
+            self._news.notify_all()
+        self._executor.close()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def hurry(self) -> None:
+        """Give running jobs no more time; safe in a signal handler."""
+        self._hurried = True
+
+    def _serve(self, place: str) -> None:
+        """The life of one place's thread."""
+        last: Hashable = None
+        while not self._stopping:
+            job = self._next(place, last)
+            if job is not None:
+                last = shape(job)
+                try:
+                    self._run(place, job)
+                except StoreError:  # at the end of the server: the next start begins the job again
+                    logger.error("%s: how it ended could not be written", job.id)
+                except Exception:  # a fault of ours: the same
+                    logger.exception("%s: the thread of its place failed", job.id)
+                finally:
+                    with self._news:
+                        self._running.pop(job.id, None)
+                        self._news.notify_all()
+
+    def _next(self, place: str, last: Hashable) -> Job | None:
+        """Begin the next job, or wait a little."""
+        with self._news:
+            ready = any(one.id == place and one.ready for one in self._executor.places())
+            if not self._draining and ready:
+                try:
+                    chosen = choose(self._store.wait(Store.queued), self._store.wait(Store.running), last, self._passed)
+                    job = None if chosen is None else self._store.wait(Store.begin, chosen.seq)
+                except StoreError as error:
+                    logger.error("%s", error)
+                    job = None
+                if job is not None:
+                    self._passed.discard(job.seq)
+                    self._running[job.id] = place
+                    return job
+            self._news.wait(LOOK_S if ready else LOOK_S / 10)
+        return None
+
+    def _run(self, place: str, job: Job) -> None:
+        self._live.begin(job.id)
+        self._observer.began(job, place)
+        request = job.request
+        picture = self._data.read(self._data.reference(job.id)) if request["has_picture"] else None
+        work = told.Work(job.id, request["fields"], request["output_format"], picture)
+        saved = None if job.checkpoint is None else self._data.read(self._data.checkpoint(job.id))
+        if request["has_picture"] and picture is None:
+            self._settle(Store.fail, job, "internal_error", "the picture of the request is not there any more")
+            return self._ended(job)
+        stage_s: dict[str, float] = {}
+        try:
+            for event in self._executor.run(place, work, saved):
+                self._on(place, job, event, stage_s)
+        except PlaceLost as error:
+            self._lost(job, str(error))
+        self._ended(job)
+
+    def _on(self, place: str, job: Job, event: told.Event, stage_s: dict[str, float]) -> None:
+        match event:
+            case told.Started():
+                if self._asked_to_stop(job):
+                    self._executor.cancel(place, job.id)
+            case told.Progress():
+                provider = next(str(one.provider) for one in self._executor.places() if one.id == place)
+                stage_s[event.stage] = stage_s.get(event.stage, 0.0) + event.step_s
+                self._observer.step(event)
+                read_progress(self._live, self._estimates, job, provider, event)
+            case told.Preview():
+                self._live.preview(job.id, event.webp)
+            case told.Checkpoint():
+                self._keep_checkpoint(job, event)
+            case told.Warned():
+                self._settle(Store.warn, job, event.text)
+            case told.Finished():
+                self._finish(job, event, stage_s)
+            case told.Failed():
+                self._failed(job, event)
+            case told.Stopped():
+                if self._stopping and not self._asked_to_stop(job):
+                    self._settle(Store.requeue, job, counted=False)
+                else:
+                    self._settle(Store.stopped, job)
+
+    def _keep_checkpoint(self, job: Job, event: told.Checkpoint) -> None:
+        """The file, then the row; without them a job would only begin earlier."""
+        try:
+            self._data.publish({self._data.checkpoint(job.id): event.saved})
+            self._store.wait(Store.at_checkpoint, job, event.stage)
+        except (OSError, StoreError) as error:
+            logger.error("%s: its checkpoint was not kept: %s", job.id, error)
+
+    def _finish(self, job: Job, event: told.Finished, stage_s: dict[str, float]) -> None:
+        result = self._outcome.publish(job, event, stage_s, lambda: self._stopping)
+        if result is not None:
+            self._settle(Store.complete, job, result, self._outcome.keep_s)
+        elif not self._stopping:
+            self._settle(Store.fail, job, "disk_full", "the disk was full when the video was to be written")
+
+    def _failed(self, job: Job, event: told.Failed) -> None:
+        logger.error("%s failed: %s", job.id, event.message)
+        self._errors[job.id] = self._errors.get(job.id, 0) + 1
+        if event.retryable and self._errors[job.id] < MAX_ERRORS and job.attempt < MAX_ATTEMPTS:
+            self._observer.requeued("error")
+            self._settle(Store.requeue, job)
+        else:
+            self._settle(Store.fail, job, event.code, event.message)
+
+    def _lost(self, job: Job, why: str) -> None:
+        logger.warning("%s: attempt %s was lost: %s", job.id, job.attempt, why)
+        if self._asked_to_stop(job):
+            self._settle(Store.stopped, job)
+        elif self._stopping:
+            self._settle(Store.requeue, job, counted=False)
+        elif job.attempt >= MAX_ATTEMPTS:
+            self._settle(Store.fail, job, "worker_lost", GIVEN_UP)
+        else:
+            self._observer.requeued("worker_lost")
+            self._settle(Store.requeue, job)
+
+    def _ended(self, job: Job) -> None:
+        """The row is settled: what is left of the attempt goes, and who waits is told."""
+        now = self._settle(Store.any_state, job.id)
+        if now is None or now.deleted:
+            self._settle(Store.remove_deleted, job.id)
+            self._data.forget(job.id)
+        elif now.state.terminal:
+            self._data.forget_work(job.id)
+        if now is None or now.state.terminal:
+            self._errors.pop(job.id, None)
+        if now is not None and now.state.terminal:
+            self._observer.ended(now)
+        self._live.end(job.id)
+
+    def _asked_to_stop(self, job: Job) -> bool:
+        now = self._settle(Store.any_state, job.id)
+        return now is None or now.cancel_requested
+
+    def _settle(self, method: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Use the store, again and again while the disk is full. Raises StoreError if the server ends first."""
+        while True:
+            try:
+                return self._store.wait(method, *args, **kwargs)
+            except StoreError as error:
+                logger.error("%s", error)
+                if self._stopping:
+                    raise
+                with self._news:
+                    self._news.wait(LOOK_S)

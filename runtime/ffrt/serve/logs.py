@@ -1,0 +1,43 @@
+"""What the server says on stderr: a JSON object a line, or text on a terminal. Prompts are in it only if asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+FACTS = ("request_id", "video_id", "key", "place", "attempt", "stage", "seconds", "method", "route", "code", "prompt")
+"""What a record may carry beside its message, as `extra`."""
+
+
+class Lines(logging.Formatter):
+    """One line for each record."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line, with its traceback inside."""
+        facts = {name: getattr(record, name) for name in FACTS if hasattr(record, name)}
+        event = record.getMessage()
+        if record.exc_info:
+            facts["traceback"] = self.formatException(record.exc_info)
+        if self._as_json:
+            line = {"ts": round(record.created, 3), "level": record.levelname.lower(), "event": event, **facts}
+            return json.dumps(line, default=str)
+        words = " ".join(f"{name}={value}" for name, value in facts.items())
+        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {event} {words}".rstrip()
+
+
+def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+    """Send what this package and uvicorn say to a stream; for the command, which owns its process."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Lines(as_json=not stream.isatty()))
+    for name, least in (("ffrt", level), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(least)
+        logger.propagate = False

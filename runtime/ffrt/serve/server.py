@@ -1,0 +1,230 @@
+"""`ffrt serve`: one process that answers, and one for each place that makes videos."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+import threading
+from types import FrameType
+
+import uvicorn
+
+from ffrt import __version__
+from ffrt.backend.graph import optimised_for
+from ffrt.backend.providers import choose_provider
+from ffrt.bundle import Bundle, find_bundle, open_bundle
+from ffrt.errors import RequestError
+from ffrt.serve.api.app import build
+from ffrt.serve.api.metrics import Metrics
+from ffrt.serve.api.service import Service
+from ffrt.serve.engine.local import LocalExecutor, gpus
+from ffrt.serve.engine.settings import EngineSettings
+from ffrt.serve.errors import ServeError
+from ffrt.serve.jobs.data import Data
+from ffrt.serve.jobs.dispatcher import Dispatcher
+from ffrt.serve.jobs.estimates import Estimates
+from ffrt.serve.jobs.job import State
+from ffrt.serve.jobs.live import Live
+from ffrt.serve.jobs.outcome import Outcome
+from ffrt.serve.jobs.store import Store
+from ffrt.serve.jobs.thread import StoreThread
+from ffrt.serve.keeper import Keeper
+from ffrt.serve.keys import Keys
+from ffrt.serve.limits import Rate, Slots
+from ffrt.serve.logs import log_to
+from ffrt.serve.options import ServeOptions
+
+logger = logging.getLogger("ffrt.serve")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAX_CONNECTIONS = 256
+MAX_HEADER_BYTES = 16 << 10
+
+
+def serve(options: ServeOptions) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after all jobs are on the disk. Raises FfrtError if it cannot start."""
+    log_to()
+    keys = Keys(options.keys_file)
+    check_address(options, keys)
+    bundle = open_bundle(find_bundle(options.bundle))
+    with contextlib.ExitStack() as stack:
+        data = Data(options.data_folder)
+        stack.callback(data.close)
+        store = opened_store(data)
+        stack.callback(store.close)
+        listening = bound(options.host, options.port)
+        stack.callback(listening.close)
+        executor = LocalExecutor(places(options, bundle, data))
+        stack.callback(executor.close)
+        service = assembled(options, keys, bundle, store, data, executor)
+        keeper = Keeper(store, data, options.limits)
+        keeper.start()
+        stack.callback(keeper.close)
+        service.dispatcher.start()
+        app = build(service, hosts=names(options), origins=options.origins)
+        server = Server(configured(options, app), service)
+        scheme = "http" if options.ssl_certfile is None else "https"
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"ffrt {__version__}: serving {bundle.name} at {scheme}://{shown}:{port}", flush=True)
+        server.run(sockets=[listening])
+        service.dispatcher.drain(0)
+    return 0
+
+
+def check_address(options: ServeOptions, keys: Keys) -> None:
+    """Raise RequestError if everybody could ask who can reach the address."""
+    if not len(keys) and not options.no_auth and not _is_loopback(options.host):
+        raise RequestError(
+            f"host: expected 127.0.0.1, since there are no API keys, got {options.host!r}; make one with "
+            "'ffrt serve keys add NAME', or type --no-auth if a proxy asks for keys"
+        )
+
+
+def opened_store(data: Data) -> StoreThread:
+    """The table, with the jobs of a server that was killed back in order, and what it left half done removed."""
+    store = Store(data.database)
+    orphans = store.recover()
+    gone = data.sweep(store.ids(State.COMPLETED), store.ids(State.QUEUED))
+    if orphans or gone:
+        logger.warning("after a kill: %s jobs are taken up again, %s files removed", len(orphans), len(gone))
+    return StoreThread(store)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ServeError."""
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = infos[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(MAX_CONNECTIONS)
+        return listening
+    except (OSError, OverflowError) as error:
+        raise ServeError(f"host: {host}:{port} cannot be listened on ({error}); choose another --port") from error
+
+
+def places(options: ServeOptions, bundle: Bundle, data: Data) -> list[EngineSettings]:
+    """One place for each GPU, or one without. Raises ProviderError."""
+    on_gpu = choose_provider(options.provider, optimised_for(bundle)).on_gpu
+    devices: list[int | None] = [None]
+    if on_gpu:
+        found = gpus() if options.devices is None else options.devices
+        devices = [*found] if found else [0]
+    return [
+        EngineSettings(
+            place=f"place-{number}",
+            bundle=bundle.folder,
+            digest=bundle.digest,
+            scratch=data.scratch / f"place-{number}",
+            provider=options.provider,
+            threads=options.threads,
+            memory=options.memory,
+            gpu=gpu,
+        )
+        for number, gpu in enumerate(devices)
+    ]
+
+
+def assembled(
+    options: ServeOptions, keys: Keys, bundle: Bundle, store: StoreThread, data: Data, executor: LocalExecutor
+) -> Service:
+    """All parts of a server, joined."""
+    limits, live, estimates, metrics = options.limits, Live(), Estimates(), Metrics()
+    outcome = Outcome(data, limits.keep_s, limits.disk_wait_s)
+    dispatcher = Dispatcher(store, data, executor, live, estimates, metrics, outcome)
+    streams = Slots("event streams", limits.streams, limits.streams_per_key)
+    metrics.gauge("ffrt_jobs_queued", "jobs that wait", lambda: len(store.wait(Store.queued)))
+    metrics.gauge("ffrt_jobs_running", "jobs that run", lambda: len(store.wait(Store.running)))
+    metrics.gauge("ffrt_disk_free_bytes", "free bytes of the data folder", lambda: data.free()[0])
+    metrics.gauge("ffrt_event_streams", "open event streams", lambda: streams.taken)
+    return Service(
+        bundle=bundle,
+        memory=options.memory,
+        limits=limits,
+        keys=keys,
+        with_keys=len(keys) > 0 and not options.no_auth,
+        store=store,
+        data=data,
+        live=live,
+        estimates=estimates,
+        executor=executor,
+        dispatcher=dispatcher,
+        metrics=metrics,
+        rate=Rate(limits.per_minute),
+        streams=streams,
+        syncs=Slots("synchronous requests", limits.sync, limits.sync),
+        log_prompts=options.log_prompts,
+    )
+
+
+def names(options: ServeOptions) -> list[str]:
+    """The names of hosts that clients may use: those that the server is bound to, and those that were given."""
+    own = LOOPBACK if _is_loopback(options.host) else (*LOOPBACK, options.host, socket.gethostname(), socket.getfqdn())
+    return sorted({name.lower() for name in (*own, *options.hosts)})
+
+
+def configured(options: ServeOptions, app: object) -> uvicorn.Config:
+    """Settings of uvicorn."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_graceful_shutdown=3,
+        proxy_headers=options.forwarded_allow_ips is not None,
+        forwarded_allow_ips=options.forwarded_allow_ips,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains at the first signal and hurries at the second."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and SIGHUP reads the keys again."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT: no new jobs, an end to streams, some time for running jobs."""
+        if self._loop is None or self._service.ending.is_set():
+            self._service.dispatcher.hurry()
+            return
+        logger.warning("it ends: running jobs have %.0f s", self._service.limits.drain_s)
+        self._service.ending.set()
+        self._loop.call_soon_threadsafe(self._service.live.wake_all)
+        threading.Thread(target=self._drain, name="ffrt-drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        try:
+            self._service.dispatcher.drain(self._service.limits.drain_s)
+        finally:
+            self.should_exit = True
+
+    def _reload(self) -> None:
+        try:
+            self._service.keys.reload()
+            logger.info("the keys were read again")
+        except ServeError as error:
+            logger.error("%s", error)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
