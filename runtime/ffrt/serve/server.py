@@ -21,6 +21,7 @@ from ffrt.errors import RequestError
 from ffrt.serve.api.app import build
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.api.service import Service
+from ffrt.serve.engine.executor import Executor
 from ffrt.serve.engine.local import LocalExecutor, gpus
 from ffrt.serve.engine.settings import EngineSettings
 from ffrt.serve.errors import ServeError
@@ -131,7 +132,7 @@ def places(options: ServeOptions, bundle: Bundle, data: Data) -> list[EngineSett
 
 
 def assembled(
-    options: ServeOptions, keys: Keys, bundle: Bundle, store: StoreThread, data: Data, executor: LocalExecutor
+    options: ServeOptions, keys: Keys, bundle: Bundle, store: StoreThread, data: Data, executor: Executor
 ) -> Service:
     """All parts of a server, joined."""
     limits, live, estimates, metrics = options.limits, Live(), Estimates(), Metrics()

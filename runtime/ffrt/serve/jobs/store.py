@@ -24,9 +24,12 @@ GIVEN_UP = f"the worker was lost {MAX_ATTEMPTS} times while it ran this job; it 
 class Store:
     """The jobs in the file `path`. Raises StoreError where the disk fails; nothing is then changed."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, table: sqlite3.Connection | None = None
+    ) -> None:
+        """`table` is the file, opened already."""
         self._path, self._clock = path, clock
-        self._table = open_table(path)
+        self._table = open_table(path) if table is None else table
 
     def close(self) -> None:
         """Close the file."""
