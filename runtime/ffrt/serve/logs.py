@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 FACTS = ("request_id", "video_id", "key", "place", "attempt", "stage", "seconds", "method", "route", "code", "prompt")
@@ -32,12 +34,21 @@ class Lines(logging.Formatter):
         return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {event} {words}".rstrip()
 
 
-def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Send what this package and uvicorn say to a stream; for the command, which owns its process."""
+@contextlib.contextmanager
+def log_to(stream: TextIO | None = None, level: int = logging.INFO) -> Iterator[None]:
+    """A block in which this package and uvicorn write to a stream, stderr if none is given; for a command."""
+    stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines(as_json=not stream.isatty()))
+    before = []
     for name, least in (("ffrt", level), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
-        logger.handlers = [handler]
+        before.append((logger, logger.handlers, logger.level, logger.propagate))
+        logger.handlers, logger.propagate = [handler], False
         logger.setLevel(least)
-        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, handlers, old, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(old)

@@ -19,6 +19,7 @@ from ffrt.backend.providers import choose_provider
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.serve.api.app import build
+from ffrt.serve.api.guard import MAX_HEADER_BYTES
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.api.service import Service
 from ffrt.serve.engine.executor import Executor
@@ -42,16 +43,15 @@ from ffrt.serve.options import ServeOptions
 logger = logging.getLogger("ffrt.serve")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_CONNECTIONS = 256
-MAX_HEADER_BYTES = 16 << 10
 
 
 def serve(options: ServeOptions) -> int:
     """Serve until SIGTERM or SIGINT; 0 after all jobs are on the disk. Raises FfrtError if it cannot start."""
-    log_to()
-    keys = Keys(options.keys_file)
-    check_address(options, keys)
-    bundle = open_bundle(find_bundle(options.bundle))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(log_to())
+        keys = Keys(options.keys_file)
+        check_address(options, keys)
+        bundle = open_bundle(find_bundle(options.bundle))
         data = Data(options.data_folder)
         stack.callback(data.close)
         store = opened_store(data)
@@ -173,6 +173,7 @@ def configured(options: ServeOptions, app: object) -> uvicorn.Config:
     """Settings of uvicorn."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http="h11",  # the one with a limit for headers
         log_config=None,
         access_log=False,
         server_header=False,

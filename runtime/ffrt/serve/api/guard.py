@@ -20,6 +20,7 @@ from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.errors import Refused, error_body
 
 logger = logging.getLogger("ffrt.serve")
+MAX_HEADER_BYTES = 16 << 10
 SAFE = ("GET", "HEAD", "OPTIONS")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
@@ -93,6 +94,8 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
+            raise Refused(431, "headers_too_large", f"expected headers of at most {MAX_HEADER_BYTES} bytes, got more")
         host = headers.get("host", "")
         if "*" not in self._hosts and not _known(_name(host), self._hosts):
             raise Refused(400, "invalid_host", f"Host: expected one of {sorted(self._hosts)}, got {host!r:.100}")

@@ -62,10 +62,10 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
     """The whole life of the process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent decides
         signal.signal(number, signal.SIG_IGN)
-    log_to()
     if settings.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(settings.gpu)
-    Worker(pipe, settings).run()
+    with log_to():
+        Worker(pipe, settings).run()
 
 
 class Worker:
