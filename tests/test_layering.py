@@ -20,7 +20,10 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 
 # floor -> the roots it may import beside the standard library, numpy and itself
 FLOORS = {
-    "runtime/ffrt": {"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "tqdm", "PyInstaller"},
+    "runtime/ffrt": {
+        *{"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "tqdm", "PyInstaller"},
+        *{"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"},
+    },
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum"},
@@ -41,7 +44,7 @@ ONLY = {
         *{"writers", "target", "metadata", "muxer"},
         *{"probe", "source", "copies", "colours", "turns"},  # a video of the caller
     },
-    "PIL": {"image", "writers", "metadata"},
+    "PIL": {"image", "writers", "metadata", "pictures"},
     "tqdm": {"progress"},
     "PyInstaller": {"hook-ffrt"},
 }
@@ -80,6 +83,20 @@ def test_one_file_of_the_package_imports_each_library(file: Path) -> None:
     for module in imports(file):
         root = module.split(".")[0]
         assert file.stem in ONLY.get(root, {file.stem}), f"only {ONLY[root]} may import {root}"
+
+
+def test_the_web_is_known_to_the_api_alone_and_sql_to_the_table() -> None:
+    """Workers, jobs and the pipeline know nothing of HTTP; nothing but the command knows the server."""
+    web = {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+    for file in sources("runtime/ffrt"):
+        place = file.relative_to(PACKAGE).as_posix()
+        roots = {module.split(".")[0] for module in imports(file)}
+        if not place.startswith("serve/api/") and place != "serve/server.py":
+            assert not roots & web, place
+        if place not in ("serve/jobs/table.py", "serve/jobs/store.py"):
+            assert "sqlite3" not in roots, place
+        if not place.startswith("serve/") and place != "cli/serve.py":
+            assert not [module for module in imports(file) if module.startswith("ffrt.serve")], place
 
 
 def test_the_package_is_alone_in_runtime() -> None:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ffrt.serve.api.schema import ErrorBody
 from ffrt.serve.errors import Refused, StoreError, error_body
@@ -36,7 +37,10 @@ def add_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: HTTPException) -> JSONResponse:
         code = CODES.get(error.status_code, "invalid_value")
         body = error_body(error.status_code, code, str(error.detail))
-        return JSONResponse(body, error.status_code, dict(error.headers or {}))
+        headers = {name.lower(): value for name, value in ({} if error.headers is None else error.headers).items()}
+        if error.status_code == 405:
+            headers["allow"] = ", ".join(sorted(_methods(request)))
+        return JSONResponse(body, error.status_code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -44,3 +48,13 @@ def add_handlers(app: FastAPI) -> None:
         param = str(first["loc"][-1])[:80]
         body = error_body(400, "invalid_value", f"{param}: {first['msg']}, got {first.get('input')!r:.100}", param)
         return JSONResponse(body, 400)
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods that the path of a request takes."""
+    found: set[str] = set()
+    for method in ("GET", "POST", "DELETE"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.add(method)
+    return found

@@ -11,9 +11,10 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from ffrt.serve.api.access import Asker
 from ffrt.serve.api.answers import errors
+from ffrt.serve.api.openapi import body_schema
 from ffrt.serve.api.service import Service
 from ffrt.serve.api.stream import events
-from ffrt.serve.api.videos import body_schema, created
+from ffrt.serve.api.videos import created
 from ffrt.serve.errors import Refused
 from ffrt.serve.jobs.job import Job, State
 from ffrt.serve.keys import Key
@@ -38,7 +39,7 @@ def content(service: Service, ask: Asker) -> APIRouter:
         "/sync",
         response_class=Response,
         responses={**FILES, **errors(401, 403, 404, 413, 415, 422, 429, 503, 507)},
-        openapi_extra=body_schema(),
+        openapi_extra=body_schema(service.bundle, service.limits),
     )
     async def sync(request: Request) -> Response:
         """Make a video and answer with its file. A client that leaves cancels it."""

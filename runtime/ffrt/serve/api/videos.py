@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 from ffrt.serve.api.access import Asker
 from ffrt.serve.api.answers import errors
 from ffrt.serve.api.body import read_body
-from ffrt.serve.api.schema import CreateVideo, Deleted, Video, VideoList
+from ffrt.serve.api.openapi import body_schema
+from ffrt.serve.api.schema import Deleted, Video, VideoList
 from ffrt.serve.api.service import Service
 from ffrt.serve.errors import Refused
 from ffrt.serve.jobs.job import Job, State
@@ -21,27 +22,15 @@ IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 LEAST_POLL_MS, MOST_POLL_MS = 250, 5000
 
 
-def body_schema() -> dict[str, Any]:
-    """Both kinds of body, for `/openapi.json`."""
-    schema = CreateVideo.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    properties = {**schema["properties"], "input_reference": {"type": "string", "format": "binary"}}
-    form = {**schema, "properties": properties}
-    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
-    header = {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "required": False,
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,255}$"},
-    }
-    return {"requestBody": {"required": True, "content": content}, "parameters": [header]}
-
-
 def videos(service: Service, ask: Asker) -> APIRouter:
     """The routes over one service."""
     router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
-    @router.post("", responses=errors(400, 401, 403, 404, 413, 415, 422, 429, 503, 507), openapi_extra=body_schema())
+    @router.post(
+        "",
+        responses=errors(400, 401, 403, 404, 413, 415, 422, 429, 503, 507),
+        openapi_extra=body_schema(service.bundle, service.limits),
+    )
     async def create(request: Request, response: Response) -> Video:
         """Queue a video."""
         job, replayed = await created(service, ask, request)
