@@ -34,13 +34,17 @@ def client(server: tuple[ServerProcess, str]) -> Iterator[Any]:
 
 def test_create_poll_and_download(client: Any, pipe: Pipeline, tmp_path: Path) -> None:
     video = client.videos.create_and_poll(
-        prompt="a red circle", model="tiny", seconds="1", size="32x32", extra_body={"seed": 7, "fps": 8}
+        prompt="a red circle",
+        model="tiny",
+        seconds="1",
+        size="32x32",
+        extra_body={"seed": 7, "fps": 8, "output_format": "gif"},
     )
     assert (video.status, video.progress, video.size, video.seconds) == ("completed", 100, "32x32", "1")
     assert video.model_extra["state"] == "completed" and video.model_extra["seed"] == 7
     content = client.videos.download_content(video.id)
-    pipe("a red circle", seed=7).save(tmp_path / "own.mp4")
-    assert content.read() == (tmp_path / "own.mp4").read_bytes()
+    pipe("a red circle", seed=7).save(tmp_path / "own.gif")
+    assert content.read() == (tmp_path / "own.gif").read_bytes()
     for variant in ("thumbnail", "spritesheet"):
         assert client.videos.download_content(video.id, variant=variant).read().startswith(b"RIFF")
 

@@ -17,7 +17,11 @@ class StoreError(ServeError):
 
 
 class PlaceLost(ServeError):
-    """A place that ran a job is gone: its process was killed, or was silent for too long."""
+    """A place is gone: its process was killed, or was silent for too long. `began` says whether it had got the job."""
+
+    def __init__(self, message: str, *, began: bool = True) -> None:
+        super().__init__(message)
+        self.began = began
 
 
 class Refused(FfrtError):

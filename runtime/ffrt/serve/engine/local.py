@@ -52,7 +52,8 @@ class Child:
         self._change(current=work.id)
         try:
             if not self.place.ready or not self._send(("job", (work, saved))):
-                raise PlaceLost(f"{self.place.id} is not ready ({self.place.why})")
+                self._change(ready=False)
+                raise PlaceLost(f"{self.place.id} is not ready ({self.place.why})", began=False)
             patience_s = FIRST_PATIENCE_S
             while True:
                 try:
@@ -80,6 +81,7 @@ class Child:
     def kill(self, why: str) -> None:
         """End the process, whatever it does; another one is started."""
         process = self._process
+        self._change(ready=False, why=why)
         if process is not None:
             logger.warning("%s: its process is ended: %s", self.place.id, why)
             process.kill()

@@ -53,7 +53,7 @@ class Making:
             notes = len(generation.notes)
             if generation.checkpoint is not None and generation.checkpoint is not reached:
                 reached = generation.checkpoint
-                tell(self._saved(reached))
+                self._save(reached, tell)
             if step is not None:
                 tell(self._progress(step))
                 self._preview(step, tell)
@@ -62,13 +62,13 @@ class Making:
     def _begun(self, pipe: Pipeline, request: Request, saved: bytes | None) -> Generation:
         if saved is not None:
             path = self._scratch / "resume.npz"
-            path.write_bytes(saved)
             try:
+                path.write_bytes(saved)
                 return pipe.generate(request, resume=Checkpoint.load(path))
-            except RequestError as error:
+            except (RequestError, OSError) as error:
                 logger.warning("%s begins anew: %s", self._work.id, error)
             finally:
-                path.unlink()
+                path.unlink(missing_ok=True)
         return pipe.generate(request)
 
     def _progress(self, step: Step) -> told.Progress:
@@ -76,12 +76,17 @@ class Making:
         took_s, self._last_s = now_s - self._last_s, now_s
         return told.Progress(str(step.stage), step.fps, step.index, step.total, step.done, step.of, took_s)
 
-    def _saved(self, checkpoint: Checkpoint) -> told.Checkpoint:
+    def _save(self, checkpoint: Checkpoint, tell: Callable[[told.Event], None]) -> None:
+        """Tell the end of a stage. A disk that is full costs the checkpoint and not the job."""
         path = self._scratch / "checkpoint.npz"
-        checkpoint.save(path)
-        saved = path.read_bytes()
-        path.unlink()
-        return told.Checkpoint(str(checkpoint.after), saved)
+        try:
+            checkpoint.save(path)
+            saved = path.read_bytes()
+            path.unlink()
+        except (RequestError, OSError) as error:
+            logger.error("%s: no checkpoint: %s", self._work.id, error)
+            return
+        tell(told.Checkpoint(str(checkpoint.after), saved))
 
     def _preview(self, step: Step, tell: Callable[[told.Event], None]) -> None:
         """A picture at most every second, and for a small share of the time."""

@@ -6,6 +6,7 @@ not the API's, and what it held is given back. Messages are pickled tuples over 
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
@@ -144,7 +145,8 @@ class Worker:
             picture = str(error).startswith("image:")
             end = told.Failed("invalid_reference" if picture else "invalid_value", str(error))
         except VideoWriteError as error:
-            end, broken = told.Failed("write_failed", str(error), retryable=True), True
+            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+            end, broken = told.Failed("disk_full" if full else "write_failed", str(error), retryable=True), True
         except BaseException as error:
             end, broken = told.Failed("internal_error", _told(error), retryable=True), True
         with self._choosing:

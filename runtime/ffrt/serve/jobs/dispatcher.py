@@ -141,7 +141,7 @@ class Dispatcher:
             for event in self._executor.run(place, work, saved):
                 self._on(place, job, event, stage_s)
         except PlaceLost as error:
-            self._lost(job, str(error))
+            self._lost(job, error)
         self._ended(job)
 
     def _on(self, place: str, job: Job, event: told.Event, stage_s: dict[str, float]) -> None:
@@ -194,11 +194,11 @@ class Dispatcher:
         else:
             self._settle(Store.fail, job, event.code, event.message)
 
-    def _lost(self, job: Job, why: str) -> None:
-        logger.warning("%s: attempt %s was lost: %s", job.id, job.attempt, why)
+    def _lost(self, job: Job, why: PlaceLost) -> None:
+        logger.warning("attempt lost: %s", why, extra={"video_id": job.id, "attempt": job.attempt})
         if self._asked_to_stop(job):
             self._settle(Store.stopped, job)
-        elif self._stopping:
+        elif self._stopping or not why.began:
             self._settle(Store.requeue, job, counted=False)
         elif job.attempt >= MAX_ATTEMPTS:
             self._settle(Store.fail, job, "worker_lost", GIVEN_UP)

@@ -1,0 +1,191 @@
+"""A real child process as a place: stages that are resumed, cancels at every point, and what ends the process."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ffrt import Bundle, Pipeline, Request
+from ffrt.serve.engine import executor as told
+from ffrt.serve.engine.local import LocalExecutor, gpus
+from ffrt.serve.engine.settings import EngineSettings
+from ffrt.serve.errors import PlaceLost
+from tests.serve.processes import children, command, until
+
+PLACE = "place-0"
+FIELDS = {"prompt": "a red circle", "seed": 7, "fps": 30, "height": 32, "width": 32}
+
+
+def settings(bundle: Bundle, scratch: Path) -> EngineSettings:
+    return EngineSettings(PLACE, bundle.folder, bundle.digest, scratch, provider="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("places") / "scratch"
+
+
+@pytest.fixture(scope="module")
+def executor(tiny: Bundle, scratch: Path) -> Iterator[LocalExecutor]:
+    made = LocalExecutor([settings(tiny, scratch)])
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def ready(executor: LocalExecutor) -> None:
+    until(lambda: executor.places()[0].ready)
+
+
+# a gif of the same frames is the same file; x264 now and then chooses otherwise for frames this small
+def work(number: int = 0, **fields: object) -> told.Work:
+    return told.Work(f"video_{number:032x}", {**FIELDS, **fields}, "gif")
+
+
+def own(pipe: Pipeline, path: Path, **fields: object) -> bytes:
+    pipe.generate(Request(**{**FIELDS, **fields})).save(path)  # type: ignore[arg-type]
+    return path.read_bytes()
+
+
+def worker() -> int:
+    (pid,) = [pid for pid in children(os.getpid()) if b"spawn_main" in command(pid)]
+    return pid
+
+
+def test_a_job_goes_on_from_the_end_of_every_stage_to_the_same_file(
+    executor: LocalExecutor, pipe: Pipeline, tmp_path: Path
+) -> None:
+    whole = list(executor.run(PLACE, work(), None))
+    assert isinstance(whole[0], told.Started) and isinstance(whole[-1], told.Finished)
+    expected = own(pipe, tmp_path / "own.gif")
+    assert whole[-1].video == expected
+    ends = [event for event in whole if isinstance(event, told.Checkpoint)]
+    assert [end.stage for end in ends] == ["text", "keyframes", "interpolation", "interpolation"]
+    steps = [event for event in whole if isinstance(event, told.Progress)]
+    assert [step.overall_index for step in steps] == list(range(1, steps[-1].overall_total + 1))
+    for left, end in zip((41 + 4, 41, 37, 33), ends, strict=True):
+        resumed = list(executor.run(PLACE, work(), end.saved))
+        assert isinstance(resumed[-1], told.Finished) and resumed[-1].video == expected
+        assert sum(isinstance(event, told.Progress) for event in resumed) == left
+
+
+@pytest.mark.parametrize("saved", [b"", b"no checkpoint"])
+def test_a_damaged_checkpoint_is_left_aside(
+    executor: LocalExecutor, pipe: Pipeline, tmp_path: Path, saved: bytes
+) -> None:
+    *_, last = executor.run(PLACE, work(), saved)
+    assert isinstance(last, told.Finished) and last.video == own(pipe, tmp_path / "own.gif")
+
+
+def test_the_checkpoint_of_another_request_is_left_aside(
+    executor: LocalExecutor, pipe: Pipeline, tmp_path: Path
+) -> None:
+    ends = [event for event in executor.run(PLACE, work(), None) if isinstance(event, told.Checkpoint)]
+    *_, last = executor.run(PLACE, work(seed=8), ends[-1].saved)
+    assert isinstance(last, told.Finished) and last.video == own(pipe, tmp_path / "own.gif", seed=8)
+
+
+def test_a_cancel_at_every_point_ends_its_job_and_not_the_next(executor: LocalExecutor, scratch: Path) -> None:
+    count = len(list(executor.run(PLACE, work(), None)))
+    for at in range(0, count - 1, 5):
+        last: told.Event | None = None
+        for number, event in enumerate(executor.run(PLACE, work(at), None)):
+            if number == at:
+                executor.cancel(PLACE, f"video_{at:032x}")
+            last = event
+        assert isinstance(last, told.Stopped | told.Finished), at
+        assert isinstance(last, told.Stopped) or at > count // 2, "the file was finished when the word came"
+        executor.cancel(PLACE, f"video_{at:032x}")  # too late
+        assert list(scratch.iterdir()) == []
+    *_, last = executor.run(PLACE, work(count), None)
+    assert isinstance(last, told.Finished)
+
+
+def test_a_cancel_that_names_another_job_does_nothing(executor: LocalExecutor) -> None:
+    events = executor.run(PLACE, work(1), None)
+    next(events)
+    executor.cancel(PLACE, f"video_{2:032x}")
+    *_, last = events
+    assert isinstance(last, told.Finished)
+
+
+def test_a_request_that_cannot_be_is_told_and_the_process_stays(executor: LocalExecutor) -> None:
+    pid = worker()
+    *_, last = executor.run(PLACE, work(fps=7), None)
+    assert isinstance(last, told.Failed) and (last.code, last.retryable) == ("invalid_value", False)
+    assert worker() == pid
+
+
+def test_a_process_that_is_killed_is_replaced(executor: LocalExecutor) -> None:
+    before = worker()
+    with pytest.raises(PlaceLost):
+        for number, _ in enumerate(executor.run(PLACE, work(), None)):
+            if number == 3:
+                os.kill(before, signal.SIGKILL)
+    until(lambda: executor.places()[0].ready)
+    assert worker() != before
+    *_, last = executor.run(PLACE, work(), None)
+    assert isinstance(last, told.Finished)
+
+
+def test_a_process_that_was_killed_between_two_jobs_has_not_begun_the_next(executor: LocalExecutor) -> None:
+    os.kill(worker(), signal.SIGKILL)
+    until(lambda: not executor.places()[0].ready)
+    with pytest.raises(PlaceLost) as lost:
+        list(executor.run(PLACE, work(), None))
+    assert not lost.value.began
+
+
+def test_a_process_that_stands_still_is_ended(executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffrt.serve.engine.local.FIRST_PATIENCE_S", 1.0)
+    monkeypatch.setattr("ffrt.serve.engine.local.PATIENCE_S", 1.0)
+    with pytest.raises(PlaceLost, match="said nothing"):
+        for number, _ in enumerate(executor.run(PLACE, work(), None)):
+            if number == 3:
+                os.kill(worker(), signal.SIGSTOP)
+
+
+def test_an_error_that_nobody_foresaw_replaces_the_process(executor: LocalExecutor, scratch: Path) -> None:
+    before = worker()
+    shutil.rmtree(scratch)
+    *_, last = executor.run(PLACE, work(), None)
+    assert isinstance(last, told.Failed) and last.retryable
+    assert not executor.places()[0].ready
+    until(lambda: executor.places()[0].ready)
+    assert worker() != before
+
+
+def test_signals_for_the_server_do_not_end_the_process(executor: LocalExecutor) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(worker(), number)
+    *_, last = executor.run(PLACE, work(), None)
+    assert isinstance(last, told.Finished)
+
+
+def test_a_place_that_cannot_start_says_why(own_bundle: Bundle, tmp_path: Path) -> None:
+    changed = dataclasses.replace(settings(own_bundle, tmp_path / "scratch"), digest="0" * 64)
+    executor = LocalExecutor([changed])
+    try:
+        until(lambda: executor.places()[0].restarts > 0)
+        place = executor.places()[0]
+        assert not place.ready and "expected the bundle 000000000000" in str(place.why)
+        with pytest.raises(PlaceLost, match="not ready"):
+            list(executor.run(PLACE, work(), None))
+    finally:
+        executor.close()
+
+
+def test_gpus_are_those_of_the_driver_or_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus(tmp_path) == []
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "proc/driver/nvidia/gpus" / name).mkdir(parents=True)
+    assert gpus(tmp_path) == [0, 1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert gpus(tmp_path) == [1, 3]
