@@ -39,9 +39,9 @@ def test_a_job_is_there_after_a_restart(store: Store, tmp_path: Path) -> None:
 
 def test_a_late_word_of_an_earlier_attempt_changes_nothing(store: Store) -> None:
     job = queue(store)
-    first = store.begin(job.seq)
+    first = store.begin(job.seq, "2" * 64)
     assert first is not None and store.requeue(first)
-    second = store.begin(job.seq)
+    second = store.begin(job.seq, "2" * 64)
     assert second is not None and second.attempt == 2
     assert not store.complete(first, {}, 1) and not store.fail(first, "a", "b") and not store.stopped(first)
     assert store.complete(second, {"bytes": 1}, 1)
@@ -52,8 +52,8 @@ def test_a_late_word_of_an_earlier_attempt_changes_nothing(store: Store) -> None
 
 def test_a_job_is_begun_once(store: Store) -> None:
     job = queue(store)
-    assert store.begin(job.seq) is not None
-    assert store.begin(job.seq) is None
+    assert store.begin(job.seq, "2" * 64) is not None
+    assert store.begin(job.seq, "2" * 64) is None
 
 
 def test_one_idempotency_key_is_one_job(store: Store) -> None:
@@ -97,7 +97,7 @@ def test_recovery_puts_every_orphan_where_it_belongs(store: Store) -> None:
     jobs = {name: queue(store) for name in ("plain", "cancelled", "deleted", "tired", "queued", "done")}
     for name, job in jobs.items():
         for _ in range(MAX_ATTEMPTS if name == "tired" else 1 if name != "queued" else 0):
-            begun = store.begin(job.seq)
+            begun = store.begin(job.seq, "2" * 64)
             assert begun is not None
             if name == "tired" and begun.attempt < MAX_ATTEMPTS:
                 store.requeue(begun)
@@ -121,7 +121,7 @@ def test_recovery_puts_every_orphan_where_it_belongs(store: Store) -> None:
 
 def test_a_job_that_was_deleted_is_not_seen_any_more(store: Store) -> None:
     job = queue(store)
-    begun = store.begin(job.seq)
+    begun = store.begin(job.seq, "2" * 64)
     assert begun is not None
     store.delete(job.id)
     assert store.find(job.id) is None and store.page(None, None, 9, True) == ([], False)
@@ -133,7 +133,7 @@ def test_what_is_old_expires(tmp_path: Path) -> None:
     now = [1000.0]
     store = Store(tmp_path / "jobs.sqlite", clock=lambda: now[0])
     job = queue(store)
-    begun = store.begin(job.seq)
+    begun = store.begin(job.seq, "2" * 64)
     assert begun is not None and store.complete(begun, {"bytes": 1}, keep_s=10)
     assert store.expire(100) == ([], [])
     now[0] = 1010
@@ -156,7 +156,7 @@ def test_a_full_disk_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     table = open_table(tmp_path / "jobs.sqlite")
     store = Store(tmp_path / "jobs.sqlite", table=table)
     job = queue(store)
-    begun = store.begin(job.seq)
+    begun = store.begin(job.seq, "2" * 64)
     assert begun is not None
     (pages,) = table.execute("PRAGMA page_count").fetchone()
     table.execute(f"PRAGMA max_page_count={pages}")
@@ -202,7 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id=jobs)
     def begin(self, id: str) -> None:
-        begun = self.store.begin(self.seqs[id])
+        begun = self.store.begin(self.seqs[id], "2" * 64)
         if begun is not None:
             self.attempts.append(begun)
 

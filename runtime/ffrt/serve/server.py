@@ -137,7 +137,7 @@ def assembled(
     """All parts of a server, joined."""
     limits, live, estimates, metrics = options.limits, Live(), Estimates(), Metrics()
     outcome = Outcome(data, limits.keep_s, limits.disk_wait_s)
-    dispatcher = Dispatcher(store, data, executor, live, estimates, metrics, outcome)
+    dispatcher = Dispatcher(store, data, executor, live, estimates, metrics, outcome, bundle.digest)
     streams = Slots("event streams", limits.streams, limits.streams_per_key)
     metrics.gauge("ffrt_jobs_queued", "jobs that wait", lambda: len(store.wait(Store.queued)))
     metrics.gauge("ffrt_jobs_running", "jobs that run", lambda: len(store.wait(Store.running)))

@@ -78,8 +78,8 @@ def about(service: Service, ask: Asker) -> APIRouter:
         return {"version": __version__, "bundle": service.bundle.name, "bundle_digest": service.bundle.digest}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **errors(401)})
-    async def metrics(request: Request) -> Response:
-        """Numbers for Prometheus; from another machine with a key."""
+    def metrics(request: Request) -> Response:
+        """Numbers for Prometheus; from another machine with a key. In a thread, since gauges ask the disk."""
         if not is_loopback(request):
             ask(request)
         bundle = service.bundle

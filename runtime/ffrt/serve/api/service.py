@@ -94,16 +94,28 @@ class Service:
             raise Refused(404, "not_found", "there is no video of that id")
         return job
 
-    async def show(self, job: Job) -> Video:
-        """The job as clients see it."""
-        now = self.live.of(job.id)
-        position = await self.store.ask(Store.position, job) if job.state is State.QUEUED else None
-        eta_s = None
-        if job.state is State.IN_PROGRESS and now is not None:
-            eta_s = now.eta_s
-        elif position is not None:
-            eta_s = await self._wait_s(job)
-        return video_of(job, now, position, eta_s)
+    async def show(self, *jobs: Job) -> list[Video]:
+        """Jobs as clients see them; of those that wait, with their place in the queue and the time to their end."""
+        queue: list[Job] = []
+        running_s = 0.0
+        if any(job.state is State.QUEUED for job in jobs):
+            queue = await self.store.ask(Store.queued)
+            running = [self.live.of(job.id) for job in await self.store.ask(Store.running)]
+            running_s = sum(now.eta_s for now in running if now is not None and now.eta_s is not None)
+        places = self.executor.places()
+        provider, shown = str(next((one.provider for one in places), None)), []
+        for job in jobs:
+            now, position, eta_s = self.live.of(job.id), None, None
+            if job.state is State.IN_PROGRESS and now is not None:
+                eta_s = now.eta_s
+            elif job.state is State.QUEUED:
+                ids = [one.id for one in queue]
+                position = ids.index(job.id) + 1 if job.id in ids else 1
+                times = [self.estimates.remaining_s(one.request, provider) for one in [*queue[: position - 1], job]]
+                known = [time for time in times if time is not None]
+                eta_s = (running_s + sum(known[:-1])) / max(1, len(places)) + known[-1] if known else None
+            shown.append(video_of(job, now, position, eta_s))
+        return shown
 
     async def cancel(self, job: Job) -> Job:
         """Cancel a job and wait for the worker's word, for some seconds."""
@@ -151,23 +163,12 @@ class Service:
 
     def _check_disk(self) -> None:
         """Raise Refused if the disk has less left than its floor."""
-        free, total = self.data.free()
+        try:
+            free, total = self.data.free()
+        except OSError as error:
+            raise full_disk() from error
         if free < self.limits.floor(total):
             raise full_disk()
-
-    async def _wait_s(self, job: Job) -> float | None:
-        """Seconds until a queued job ends, of the averages; None before any step was timed."""
-        provider = str(next((one.provider for one in self.executor.places()), None))
-        ahead = [
-            one for one in await self.store.ask(Store.queued) if (-one.priority, one.seq) < (-job.priority, job.seq)
-        ]
-        times = [self.estimates.remaining_s(one.request, provider) for one in ahead]
-        running = [self.live.of(one.id) for one in await self.store.ask(Store.running)]
-        times += [None if now is None else now.eta_s for now in running]
-        own_s = self.estimates.remaining_s(job.request, provider)
-        if own_s is None:
-            return None
-        return sum(time for time in times if time is not None) / max(1, len(self.executor.places())) + own_s
 
     async def _until(self, id: str, done: Callable[[Job | None], bool], patience_s: float) -> Job | None:
         event = self.live.watch(id)

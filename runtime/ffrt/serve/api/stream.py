@@ -30,14 +30,14 @@ async def events(service: Service, job: Job, known: int | None) -> AsyncIterator
             if now is None:  # deleted: nothing will follow
                 return
             version, live = service.live.version(now), service.live.of(id)
+            if version != last or now.state.terminal:
+                last = version
+                (video,) = await service.show(now)
+                yield _event(NAMES.get(now.state, "failed"), version, video.model_dump_json())
             if live is not None and live.preview_version > seen_preview and not now.state.terminal:
                 seen_preview = live.preview_version
                 where = {"url": f"/v1/videos/{id}/preview", "step": live.step, "stage": live.stage}
-                yield _event("preview", seen_preview, json.dumps(where))
-            if version != last or now.state.terminal:
-                last = version
-                video = await service.show(now)
-                yield _event(NAMES.get(now.state, "failed"), version, video.model_dump_json())
+                yield _event("preview", version, json.dumps(where))
             if now.state.terminal:
                 return
             if service.ending.is_set():

@@ -36,7 +36,7 @@ def videos(service: Service, ask: Asker) -> APIRouter:
         job, replayed = await created(service, ask, request)
         if replayed:
             response.headers["idempotency-replayed"] = "true"
-        return await service.show(job)
+        return (await service.show(job))[0]
 
     @router.get("", responses=errors(400, 401))
     async def page(
@@ -48,7 +48,7 @@ def videos(service: Service, ask: Asker) -> APIRouter:
         """The videos of a key, newest first."""
         key = ask(request)
         jobs, more = await service.store.ask(Store.page, key.name, after, limit, order == "desc")
-        data = [await service.show(job) for job in jobs]
+        data = await service.show(*jobs)
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         return VideoList(data=data, first_id=first, last_id=last, has_more=more)
 
@@ -56,7 +56,7 @@ def videos(service: Service, ask: Asker) -> APIRouter:
     async def show(id: str, request: Request, response: Response) -> Video:
         """One video; a header says when to ask again."""
         job = await service.find(id, ask(request))
-        video = await service.show(job)
+        (video,) = await service.show(job)
         response.headers["openai-poll-after-ms"] = str(poll_after_ms(video))
         return video
 
@@ -64,7 +64,7 @@ def videos(service: Service, ask: Asker) -> APIRouter:
     async def cancel(id: str, request: Request) -> Video:
         """Stop a video that waits or runs; one that has ended stays as it is."""
         job = await service.find(id, ask(request))
-        return await service.show(await service.cancel(job))
+        return (await service.show(await service.cancel(job)))[0]
 
     @router.delete("/{id}", responses={**errors(401, 403, 404, 507), 202: {"model": Deleted}}, response_model=Deleted)
     async def delete(id: str, request: Request) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -44,9 +45,12 @@ class Dispatcher:
         estimates: Estimates,
         observer: Observer,
         outcome: Outcome,
+        bundle_digest: str,
     ) -> None:
+        """`bundle_digest` is that of the bundle which the places have opened."""
         self._store, self._data, self._executor = store, data, executor
         self._live, self._estimates, self._observer, self._outcome = live, estimates, observer, outcome
+        self._digest = bundle_digest
         self._news = threading.Condition()
         self._draining = self._stopping = self._hurried = False
         self._running: dict[str, str] = {}  # job -> place
@@ -79,7 +83,9 @@ class Dispatcher:
         with self._news:
             self._draining = True
             self._news.notify_all()
-            self._news.wait_for(lambda: not self._running or self._hurried, timeout=patience_s)
+            until_s = time.monotonic() + patience_s
+            while self._running and not self._hurried and time.monotonic() < until_s:
+                self._news.wait(LOOK_S / 10)
             self._stopping = True
             self._news.notify_all()
         self._executor.close()
@@ -94,19 +100,22 @@ class Dispatcher:
         """The life of one place's thread."""
         last: Hashable = None
         while not self._stopping:
-            job = self._next(place, last)
-            if job is not None:
-                last = shape(job)
-                try:
+            job = None
+            try:
+                job = self._next(place, last)
+                if job is not None:
+                    last = shape(job)
                     self._run(place, job)
-                except StoreError:  # at the end of the server: the next start begins the job again
-                    logger.error("%s: how it ended could not be written", job.id)
-                except Exception:  # a fault of ours: the same
-                    logger.exception("%s: the thread of its place failed", job.id)
-                finally:
-                    with self._news:
+            except StoreError as error:  # while it ends: the next start begins the job again
+                logger.error("%s", error)
+            except Exception:  # a fault of ours: the same
+                logger.exception("the thread of %s failed", place)
+                time.sleep(LOOK_S)
+            finally:
+                with self._news:
+                    if job is not None:
                         self._running.pop(job.id, None)
-                        self._news.notify_all()
+                    self._news.notify_all()
 
     def _next(self, place: str, last: Hashable) -> Job | None:
         """Begin the next job, or wait a little."""
@@ -115,7 +124,7 @@ class Dispatcher:
             if not self._draining and ready:
                 try:
                     chosen = choose(self._store.wait(Store.queued), self._store.wait(Store.running), last, self._passed)
-                    job = None if chosen is None else self._store.wait(Store.begin, chosen.seq)
+                    job = None if chosen is None else self._store.wait(Store.begin, chosen.seq, self._digest)
                 except StoreError as error:
                     logger.error("%s", error)
                     job = None

@@ -141,23 +141,16 @@ class Store:
         """The jobs that wait, in order of priority and arrival."""
         return self._jobs("state='queued' ORDER BY priority DESC, seq")
 
-    def position(self, job: Job) -> int:
-        """The place of a queued job in the queue: 1 is next."""
-        before = "state='queued' AND (priority>? OR (priority=? AND seq<=?))"
-        with faults(self._path):
-            query = f"SELECT count(*) FROM jobs WHERE {before}"
-            (count,) = self._table.execute(query, (job.priority, job.priority, job.seq)).fetchone()
-        return int(count)
-
     def running(self) -> list[Job]:
         """The jobs that were begun."""
         return self._jobs("state='in_progress' ORDER BY seq")
 
-    def begin(self, seq: int) -> Job | None:
-        """Take a queued job; None if it is not queued any more."""
+    def begin(self, seq: int, bundle_digest: str) -> Job | None:
+        """Take a queued job, to be made with that bundle; None if it is not queued any more."""
         with self._change() as table:
-            words = "state='in_progress', attempt=attempt+1, started_at=coalesce(started_at, ?)"
-            done = table.execute(f"UPDATE jobs SET {words} WHERE seq=? AND state='queued'", (self._clock(), seq))
+            words = "state='in_progress', attempt=attempt+1, started_at=coalesce(started_at, ?), bundle_digest=?"
+            values = (self._clock(), bundle_digest, seq)
+            done = table.execute(f"UPDATE jobs SET {words} WHERE seq=? AND state='queued'", values)
             return self._job("seq=?", seq) if done.rowcount == 1 else None
 
     def at_checkpoint(self, job: Job, stage: str) -> bool:
