@@ -252,3 +252,14 @@ def test_raw_bytes_are_answered_and_the_server_lives(running: Start, head: bytes
         assert raw.recv(100).startswith(b"HTTP/1.1 4")
     with server.client() as client:
         assert client.get("/health").status_code == 200
+
+
+def test_a_fault_of_the_server_has_the_form_of_every_error(running: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*args: Any) -> Any:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("ffrt.serve.api.about.report", fault)
+    with running().client() as client:
+        body = refused(client.get("/health/ready"), 500)
+        assert body["code"] == "internal_error" and "secret" not in body["message"]
+        assert client.get("/health").status_code == 200

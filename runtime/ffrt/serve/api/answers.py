@@ -42,6 +42,12 @@ def add_handlers(app: FastAPI) -> None:
             headers["allow"] = ", ".join(sorted(_methods(request)))
         return JSONResponse(body, error.status_code, headers)
 
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        """The guard writes it into the log, under the same number."""
+        number = getattr(request.state, "request_id", "")
+        return JSONResponse(error_body(500, "internal_error", f"a fault of the server, {number}"), 500)
+
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]

@@ -9,8 +9,6 @@ from typing import Any
 from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from ffrt.serve.api.schema import CreateVideo
@@ -31,13 +29,7 @@ async def read_body(request: Request, limits: Limits) -> tuple[CreateVideo, byte
         if kind == "application/json":
             return _validated(_from_json(await request.body())), None
         if kind == "multipart/form-data":
-            async with request.form(max_files=1, max_fields=64, max_part_size=limits.body_with_picture) as form:
-                return await _from_form(form)
-    except (HTTPException, MultiPartException) as error:
-        said = error.detail if isinstance(error, HTTPException) else error.message
-        raise Refused(400, "invalid_value", f"the form cannot be read: {said}") from error
-    except (UnicodeError, AssertionError, KeyError, IndexError) as error:  # what a broken form makes its parser raise
-        raise Refused(400, "invalid_value", f"the form cannot be read: {type(error).__name__}") from error
+            return await _from_form(request, limits)
     except ClientDisconnect as error:
         raise Refused(400, "invalid_value", "the client left before its request was whole") from error
     raise Refused(415, "unsupported_media_type", f"expected application/json or multipart/form-data, got {kind[:80]!r}")
@@ -50,8 +42,22 @@ def _from_json(raw: bytes) -> Any:
         raise Refused(400, "invalid_value", f"the body is no JSON ({str(error)[:200]})") from error
 
 
-async def _from_form(form: FormData) -> tuple[CreateVideo, bytes | None]:
+async def _from_form(request: Request, limits: Limits) -> tuple[CreateVideo, bytes | None]:
     """Every value of a form is a text; numbers are read strictly."""
+    try:
+        form = await request.form(max_files=1, max_fields=64, max_part_size=limits.body_with_picture)
+    except (Refused, ClientDisconnect):
+        raise
+    except Exception as error:  # a damaged form raises nearly anything
+        said = getattr(error, "detail", type(error).__name__)
+        raise Refused(400, "invalid_value", f"the form cannot be read: {said!s:.200}") from error
+    try:
+        return await _values(form)
+    finally:
+        await form.close()
+
+
+async def _values(form: FormData) -> tuple[CreateVideo, bytes | None]:
     values: dict[str, Any] = {}
     picture: bytes | None = None
     for name, value in form.multi_items():
