@@ -138,6 +138,7 @@ class Dispatcher:
     def _run(self, place: str, job: Job) -> None:
         self._live.begin(job.id)
         self._observer.began(job, place)
+        logger.info("begins", extra={"video_id": job.id, "place": place, "attempt": job.attempt})
         request = job.request
         picture = self._data.read(self._data.reference(job.id)) if request["has_picture"] else None
         work = told.Work(job.id, request["fields"], request["output_format"], picture)
@@ -225,6 +226,7 @@ class Dispatcher:
             self._data.forget_work(job.id)
         if now is None or now.state.terminal:
             self._errors.pop(job.id, None)
+        logger.info("deleted" if now is None else str(now.state), extra={"video_id": job.id, "attempt": job.attempt})
         if now is not None and now.state.terminal:
             self._observer.ended(now)
         self._live.end(job.id)
