@@ -142,6 +142,15 @@ def test_a_process_that_was_killed_between_two_jobs_has_not_begun_the_next(execu
     assert not lost.value.began
 
 
+def test_a_job_that_nobody_listens_to_any_more_is_not_mixed_with_the_next(executor: LocalExecutor) -> None:
+    events = executor.run(PLACE, work(1), None)
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    until(lambda: executor.places()[0].ready)
+    whole = list(executor.run(PLACE, work(2), None))
+    assert sum(isinstance(event, told.Started) for event in whole) == 1 and isinstance(whole[-1], told.Finished)
+
+
 def test_a_process_that_stands_still_is_ended(executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ffrt.serve.engine.local.FIRST_PATIENCE_S", 1.0)
     monkeypatch.setattr("ffrt.serve.engine.local.PATIENCE_S", 1.0)

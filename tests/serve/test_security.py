@@ -221,3 +221,12 @@ def test_metrics_are_for_this_machine_or_a_key(keyed: tuple[Running, str, str]) 
         "ffrt_build_info",
     ):
         assert f"\n{name}" in text
+
+
+@pytest.mark.parametrize(
+    "flags", [["--queue", "0"], ["--rate", "-1"], ["--keep", "nan"], ["--drain", "x"], ["--port", "x"]]
+)
+def test_flags_out_of_range_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *flags])
+    assert ended.value.code == 2 and flags[0] in capsys.readouterr().err

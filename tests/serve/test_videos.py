@@ -124,6 +124,26 @@ def test_a_job_that_kills_its_worker_is_given_up(running: Start) -> None:
         assert len(server.executor.ran) == 3
 
 
+def test_a_fault_of_the_server_itself_does_not_leave_a_job_for_ever(
+    running: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ffrt.serve.jobs.outcome import Outcome
+
+    faults = ["once"]
+    whole = Outcome.publish
+
+    def publish(*args: Any) -> Any:
+        if faults:
+            raise RuntimeError(faults.pop())
+        return whole(*args)
+
+    monkeypatch.setattr(Outcome, "publish", publish)
+    server = running()
+    with server.client() as client:
+        video = made(server, client)
+        assert (video["state"], video["attempt"]) == ("completed", 2)
+
+
 @pytest.mark.parametrize(("retryable", "runs"), [(True, 2), (False, 1)])
 def test_an_error_that_nobody_foresaw_is_tried_once_more(running: Start, retryable: bool, runs: int) -> None:
     server = running(fails("internal_error", retryable))

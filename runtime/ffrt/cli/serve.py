@@ -28,13 +28,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, metavar="N", help="CPU threads (default: one for each core that may be used)")
     add("--memory", default="fast", choices=("fast", "low"), help="low for networks larger than memory (default: fast)")
     add("--devices", type=_numbers, metavar="N,N", help="numbers of the GPUs to use (default: all)")
-    add("--queue", type=int, default=64, metavar="N", help="jobs that may wait (default: 64, 16 of one key)")
-    add("--rate", type=int, default=60, metavar="N", help="new videos a minute of one key (default: 60)")
-    add("--max-steps", type=int, default=100, metavar="N", help="denoising steps of a request (default: 100)")
-    add("--keep", type=float, default=24, metavar="HOURS", help="how long files are kept (default: 24)")
-    add("--max-disk", type=float, metavar="GB", help="files together, oldest go first (default: no limit)")
-    add("--disk-floor", type=float, metavar="GB", help="free disk below which no job is taken (default: 2, or 5 %%)")
-    add("--drain", type=float, default=30, metavar="S", help="time for running jobs after SIGTERM (default: 30)")
+    add("--queue", type=_count, default=64, metavar="N", help="jobs that may wait (default: 64, 16 of one key)")
+    add("--rate", type=_count, default=60, metavar="N", help="new videos a minute of one key (default: 60)")
+    add("--max-steps", type=_count, default=100, metavar="N", help="denoising steps of a request (default: 100)")
+    add("--keep", type=_amount, default=24, metavar="HOURS", help="how long files are kept (default: 24)")
+    add("--max-disk", type=_amount, metavar="GB", help="files together, oldest go first (default: no limit)")
+    add("--disk-floor", type=_amount, metavar="GB", help="free disk below which no job is taken (default: 2, or 5 %%)")
+    add("--drain", type=_amount, default=30, metavar="S", help="time for running jobs after SIGTERM (default: 30)")
     add("--allow-host", action="append", default=[], metavar="NAME", help="a name that clients may call the server by")
     add("--cors-origin", action="append", default=[], metavar="URL", help="a page of this origin may use the server")
     add("--forwarded-allow-ips", metavar="IPS", help="addresses of proxies whose X-Forwarded headers are believed")
@@ -128,3 +128,19 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not all(word.isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"expected numbers of GPUs such as 0,1, got {text!r}")
     return tuple(int(word) for word in words)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1e9:
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    return number

@@ -165,7 +165,7 @@ def assembled(
 
 def names(options: ServeOptions) -> list[str]:
     """The names of hosts that clients may use: those that the server is bound to, and those that were given."""
-    own = LOOPBACK if _is_loopback(options.host) else (*LOOPBACK, options.host, socket.gethostname(), socket.getfqdn())
+    own = LOOPBACK if _is_loopback(options.host) else (*LOOPBACK, options.host, socket.gethostname())
     return sorted({name.lower() for name in (*own, *options.hosts)})
 
 

@@ -50,8 +50,10 @@ class Child:
         while not self._events.empty():
             self._events.get()
         self._change(current=work.id)
+        left = False  # whether nothing of this job can come any more
         try:
             if not self.place.ready or not self._send(("job", (work, saved))):
+                left = True
                 self._change(ready=False)
                 raise PlaceLost(f"{self.place.id} is not ready ({self.place.why})", began=False)
             patience_s = FIRST_PATIENCE_S
@@ -68,10 +70,13 @@ class Child:
                     patience_s = max(PATIENCE_S, USUAL_STEPS * event.step_s)
                 if isinstance(event, told.Failed) and event.retryable:
                     self._change(ready=False, why="it is replaced")
+                left = isinstance(event, told.ENDS)
                 yield event
-                if isinstance(event, told.ENDS):
+                if left:
                     return
         finally:
+            if not left:
+                self.kill("its job was left before its end")
             self._change(current=None)
 
     def cancel(self, job_id: str) -> None:

@@ -108,14 +108,24 @@ class Dispatcher:
                     self._run(place, job)
             except StoreError as error:  # while it ends: the next start begins the job again
                 logger.error("%s", error)
-            except Exception:  # a fault of ours: the same
-                logger.exception("the thread of %s failed", place)
+            except Exception as error:
+                logger.exception("a fault of the server")
+                self._faulted(job, error)
                 time.sleep(LOOK_S)
             finally:
                 with self._news:
                     if job is not None:
                         self._running.pop(job.id, None)
                     self._news.notify_all()
+
+    def _faulted(self, job: Job | None, error: Exception) -> None:
+        """A fault of ours while a job ran: as if its place had been lost."""
+        try:
+            if job is not None:
+                self._lost(job, PlaceLost(f"{type(error).__name__}: {error}"))
+                self._ended(job)
+        except Exception:  # the row is in_progress, and the next start begins it again
+            logger.exception("a fault of the server")
 
     def _next(self, place: str, last: Hashable) -> Job | None:
         """Begin the next job, or wait a little."""
