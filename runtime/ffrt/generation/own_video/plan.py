@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ffrt.bundle import Bundle, InterpolationPass
+from ffrt.checks import Note
 from ffrt.errors import RequestError
 from ffrt.generation.needs import TEXT, decoding_runs, encoding_runs, interpolation_runs
 from ffrt.generation.own_video.options import OwnVideoRequest
@@ -15,7 +16,6 @@ from ffrt.media.probe import Track
 from ffrt.media.source import Source, told_rate
 from ffrt.memory.estimate import Run
 from ffrt.memory.room import Need, Room, check_memory
-from ffrt.notes import Note
 from ffrt.sampling import Sampling
 from ffrt.sampling.presets import PRESETS
 from ffrt.stages.decode import CHUNK_FRAMES, MAX_SIDE_PX

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ffrt.checks import Note
 from ffrt.errors import VideoWriteError
 from ffrt.files import AnyPath, lasting, shown
 from ffrt.generation.own_video.options import OwnVideoRequest
@@ -26,7 +27,6 @@ from ffrt.media.retimed import SUFFIXES, Retimed, RetimedWriter
 from ffrt.media.source import open_source
 from ffrt.media.target import check_target, write_errors
 from ffrt.memory.room import Room
-from ffrt.notes import Note
 from ffrt.output.whole_file import whole_file
 from ffrt.sampling import Array, group_noise
 from ffrt.stages.denoising import Prompt
