@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -79,35 +80,41 @@ def releases() -> ModuleType:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def exports(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], Path]]]:
-    """The exports of the small releases that tests of this run ask for, and the folder of each.
+def exports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The folders of the exports of small releases that tests of this run ask for.
 
-    They take minutes of one core each, so both start now and run in parallel with all other tests.
+    They take minutes of one core each, so both start now and run in parallel with all other tests. Of the processes
+    that share a run, one exports for all.
     """
     asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    started: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+    own = tmp_path_factory.getbasetemp()
+    base = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folders, started = {}, []
     try:
         for name in sorted(asked & RELEASES.keys(), reverse=True):  # 1.1 takes longer
-            folder = tmp_path_factory.mktemp(name)
-            started[name] = (request.getfixturevalue("releases").start_export(RELEASES[name], folder), folder)
-        yield started
+            folders[name] = base / f"exported {name}"
+            with contextlib.suppress(FileExistsError):  # another process exports it
+                folders[name].mkdir()
+                started.append(request.getfixturevalue("releases").start_export(RELEASES[name], folders[name]))
+        yield folders
     finally:
-        for process, _ in started.values():
-            process.kill()
+        stopped = request.session.shouldstop or request.session.shouldfail
+        for process in started:
+            if stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 @pytest.fixture(scope="session")
-def kv10(exports: dict[str, tuple[subprocess.Popen[bytes], Path]], releases: ModuleType) -> bundle.Bundle:
+def kv10(exports: dict[str, Path], releases: ModuleType) -> bundle.Bundle:
     """Kandinsky Video 1.0, small, exported; shared."""
     exported: bundle.Bundle = releases.exported(exports["kv10"])
     return exported
 
 
 @pytest.fixture(scope="session")
-def kv11(exports: dict[str, tuple[subprocess.Popen[bytes], Path]], releases: ModuleType) -> bundle.Bundle:
+def kv11(exports: dict[str, Path], releases: ModuleType) -> bundle.Bundle:
     """Kandinsky Video 1.1 of golden parameters, exported; shared."""
     exported: bundle.Bundle = releases.exported(exports["kv11"])
     return exported

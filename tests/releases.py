@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,23 +125,34 @@ def write_1_1(folder: Path) -> Path:
     return folder
 
 
+REPORTED = 'status=$1; shift; "$@"; echo $? > "$status"'
+"""A command whose exit status goes into a file."""
+
+
 def start_export(version: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Export a small release as a user would: it becomes `bundle` in `folder`, its output goes to `log`."""
+    """Export a small release as a user would: it becomes `bundle` in `folder`, its output goes to `log`.
+
+    `status` holds its exit status once it is done.
+    """
     files = {"1.0": write_1_0, "1.1": write_1_1}[version](folder / "files")
-    command = ["export", f"kandinsky-video-{version}", "--weights", files, "--out", folder / "bundle"]
+    command = ["-m", "export", f"kandinsky-video-{version}", "--weights", files, "--out", folder / "bundle"]
     paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", *command],
+            ["sh", "-c", REPORTED, "sh", folder / "status", sys.executable, *command],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": paths},
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 
-def exported(export: tuple[subprocess.Popen[bytes], Path]) -> Bundle:
-    """The bundle of a started export, once it is done; fails with the end of its log."""
-    process, folder = export
-    assert process.wait(timeout=1200) == 0, (folder / "log").read_text(encoding="utf-8")[-3000:]
+def exported(folder: Path) -> Bundle:
+    """The bundle of an export that some process of this run started, once it is done; fails with the end of its log."""
+    end = time.monotonic() + 1200
+    while not (status := folder / "status").exists() or not status.read_text():
+        assert time.monotonic() < end, f"{folder}: no export in 20 minutes"
+        time.sleep(0.5)
+    assert status.read_text().strip() == "0", (folder / "log").read_text(encoding="utf-8")[-3000:]
     return open_bundle(folder / "bundle")
