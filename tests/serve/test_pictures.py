@@ -38,16 +38,17 @@ def kept(server: ServerProcess) -> list[str]:
 
 
 def test_a_video_follows_the_picture_that_was_sent(kv11: Bundle, tmp_path: Path) -> None:
-    picture = png(kv11.video.height, kv11.video.width)
+    side = 2 * kv11.video.size_multiple
+    picture, asked = png(side, side), {**ASK, "size": f"{side}x{side}"}
     with Pipeline(kv11, provider="cpu", threads=1) as pipe:
         own = {key: value for key, value in ASK.items() if key != "output_format"}
-        pipe.generate(image=io.BytesIO(picture), **own).save(tmp_path / "own.gif")  # type: ignore[arg-type]
+        pipe.generate(image=io.BytesIO(picture), height=side, width=side, **own).save(tmp_path / "own.gif")  # type: ignore[arg-type]
     url = "data:image/png;base64," + base64.b64encode(picture).decode()
     with serving(kv11.folder, tmp_path / "data") as server, httpx.Client(base_url=server.url, timeout=60) as client:
         assert client.get("/v1/models").json()["data"][0]["takes_picture"] is True
-        form = {name: (None, str(value)) for name, value in ASK.items()}
+        form = {name: (None, str(value)) for name, value in asked.items()}
         as_file = client.post("/v1/videos", files={**form, "input_reference": ("../../etc/passwd", picture)})
-        as_json = client.post("/v1/videos", json={**ASK, "input_reference": {"image_url": url}})
+        as_json = client.post("/v1/videos", json={**asked, "input_reference": {"image_url": url}})
         as_field = client.post("/v1/videos", files={**form, "input_reference[image_url]": (None, url)})
         for answer in (as_file, as_json, as_field):
             video = ended(client, answer)
