@@ -9,8 +9,6 @@ that are s / 24 seconds apart is cut out of a clip from any frame on.
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ with loading("python -m export.training.between" if __name__ == "__main__" else 
     from export.errors import CheckpointError
     from export.models.configs import PRESETS
     from export.models.movq import MoVQEncoder
-    from export.training.precision import half_precision
+    from export.training.latents import encoded
     from ffrt.files import typed_path
     from ffrt.output.whole_file import whole_file
 
@@ -113,15 +111,8 @@ def encode(run: Path, weights: Path) -> None:
 def latents_of(clips: list[Clip | Scene], fps: int, encoder: MoVQEncoder, name: str) -> NDArray[np.float16]:
     """Latents of whole clips, ``[clips, 7.5 fps + 1, 4, 16, 16]``."""
     times = np.arange(round(MOTION_SECONDS * fps) + 1) / fps
-    started, rows = time.perf_counter(), []
-    for index, clip in enumerate(clips):
-        frames = render(clip, times) if isinstance(clip, Clip) else render_scene(clip, times)
-        with torch.no_grad(), half_precision("cpu"):  # two at a time stay in a processor's cache
-            rows.append(torch.cat([encoder(two).float().half() for two in frames.split(2)]).numpy())
-        if (index + 1) % 20 == 0:
-            eta = (time.perf_counter() - started) / (index + 1) * (len(clips) - index - 1)
-            print(f"{name}: {index + 1}/{len(clips)}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
-    return np.stack(rows)
+    rendered = (render(clip, times) if isinstance(clip, Clip) else render_scene(clip, times) for clip in clips)
+    return encoded(name, len(clips), rendered, encoder, every=20)
 
 
 def training_runs(run: Path) -> Clips:

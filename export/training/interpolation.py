@@ -57,11 +57,20 @@ class InterpolationStage:
         self, model: nn.Module, middle: Tensor, keys: Tensor, time: Tensor, skip: int, strength: Tensor
     ) -> Tensor:
         """The clean estimate of the frames between, ``[B, G, 12, h, w]``; ``time`` and ``strength`` ``[B]``."""
-        groups = middle.shape[1]
+        rows, items = self.layout(middle.shape[1])
         x = self.shown(middle, keys, alpha_bar(time)).contiguous(memory_format=torch.channels_last)
-        skips = torch.full((groups,), skip, device=x.device)
-        found = cast(ResidualInterpolation, model).clean(x, time, skips, strength.repeat_interleave(groups))
-        return found.float().reshape(middle.shape)
+        skips = torch.full((items,), skip, device=x.device)
+        each = strength.repeat_interleave(rows * items)
+        found = cast(ResidualInterpolation, model).clean(x, time.repeat_interleave(rows), skips, each)
+        return self.between(found.float(), middle)
+
+    def layout(self, groups: int) -> tuple[int, int]:
+        """Rows of the network for a run of so many groups, and items of each row."""
+        return 1, groups
+
+    def between(self, found: Tensor, like: Tensor) -> Tensor:
+        """The frames between in what the network gives, in the shape of ``like``."""
+        return found.reshape(like.shape)
 
     def relative(
         self, model: nn.Module, run: Run, keys: Tensor, time: Tensor, strength: Tensor
@@ -120,17 +129,14 @@ class MaskedInterpolationStage(InterpolationStage):
         mask[:, :, :: WINDOW - 1] = 1
         return torch.cat((x, given, mask), dim=3).flatten(0, 2)
 
-    def estimate(
-        self, model: nn.Module, middle: Tensor, keys: Tensor, time: Tensor, skip: int, strength: Tensor
-    ) -> Tensor:
-        """The clean estimate of the frames between, ``[B, G, 12, h, w]``; ``time`` and ``strength`` ``[B]``."""
-        groups = middle.shape[1]
-        x = self.shown(middle, keys, alpha_bar(time)).contiguous(memory_format=torch.channels_last)
-        skips = torch.full((WINDOW,), skip, device=x.device)
-        each = strength.repeat_interleave(groups * WINDOW)
-        found = cast(ResidualMasked, model).clean(x, time.repeat_interleave(groups), skips, each)
-        frames = found.float().reshape(*middle.shape[:2], WINDOW, KEY, *middle.shape[3:])
-        return frames[:, :, 1:-1].reshape(middle.shape)
+    def layout(self, groups: int) -> tuple[int, int]:
+        """Rows of the network for a run of so many groups, and items of each row."""
+        return groups, WINDOW
+
+    def between(self, found: Tensor, like: Tensor) -> Tensor:
+        """The frames between in what the network gives, in the shape of ``like``."""
+        frames = found.reshape(*like.shape[:2], WINDOW, KEY, *like.shape[3:])
+        return frames[:, :, 1:-1].reshape(like.shape)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ffrt.cli.loading import loading
@@ -20,6 +20,7 @@ with loading("python -m export.training.latents" if __name__ == "__main__" else 
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from export.checkpoints.weights import WEIGHTS, load_half
     from export.datasets.grammar import Combination, split
@@ -80,16 +81,24 @@ def keyframe_times() -> NDArray[np.float64]:
 
 def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encoder: MoVQEncoder) -> None:
     """Encode and write, whole or not at all: an interrupted file is made again."""
-    started, rows = time.perf_counter(), []
-    for index, (clip, moments) in enumerate(zip(clips, times, strict=True)):
-        with torch.no_grad(), half_precision("cpu"):
-            frames = render(clip, moments)  # two at a time stay in a processor's cache: half the seconds of a clip
-            rows.append(torch.cat([encoder(two).float().half() for two in frames.split(2)]).numpy())
-        if (index + 1) % 50 == 0:
-            eta = (time.perf_counter() - started) / (index + 1) * (len(clips) - index - 1)
-            print(f"{path.name}: {index + 1}/{len(clips)}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
+    rendered = (render(clip, moments) for clip, moments in zip(clips, times, strict=True))
+    rows = encoded(path.name, len(clips), rendered, encoder)
     with whole_file(path) as part:
-        np.save(part, np.stack(rows))
+        np.save(part, rows)
+
+
+def encoded(
+    name: str, count: int, rendered: Iterable[Tensor], encoder: MoVQEncoder, every: int = 50
+) -> NDArray[np.float16]:
+    """Latents ``[count, N, 4, 16, 16]`` of clips ``[N, 3, 128, 128]``, with a line of progress now and then."""
+    started, rows = time.perf_counter(), []
+    for done, frames in enumerate(rendered, 1):
+        with torch.no_grad(), half_precision("cpu"):  # two at a time stay in a processor's cache: half the seconds
+            rows.append(torch.cat([encoder(two).float().half() for two in frames.split(2)]).numpy())
+        if done % every == 0:
+            eta = (time.perf_counter() - started) / done * (count - done)
+            print(f"{name}: {done}/{count}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
+    return np.stack(rows)
 
 
 def plans(picture_count: int, keyframes: int) -> Iterator[tuple[str, list[Clip], list[NDArray[np.float64]]]]:

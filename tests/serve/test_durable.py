@@ -139,6 +139,7 @@ def test_no_room_for_a_checkpoint_costs_nothing_but_the_checkpoint(
     with server.client() as client:
         id = client.post("/v1/videos", json=ASK).json()["id"]
         server.until(lambda: server.state(id) == "completed")
+        assert server.state(id) == "completed"
 
 
 @contextlib.contextmanager

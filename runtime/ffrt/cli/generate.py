@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
-import signal
-import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ffrt.cli.flags import add_options, add_running, flag_of
 from ffrt.cli.loading import loading
 from ffrt.cli.progress import Progress
-from ffrt.errors import Cancelled, RequestError, VideoWriteError
+from ffrt.cli.stopping import cancelled_by_signals, stoppable
+from ffrt.errors import RequestError, VideoWriteError
 from ffrt.files import shown
 from ffrt.generation.request import Request, options
 from ffrt.output.whole_file import Identity, identity
@@ -59,16 +55,7 @@ def generate(args: argparse.Namespace) -> int:
         target = check_target(args.output)
     except VideoWriteError as error:
         raise RequestError(str(error)) from error
-    before = _what_is_there(target)
-    try:
-        return _generate(args, target)
-    except (KeyboardInterrupt, Cancelled):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more changes nothing
-        written = (
-            f"{shown(args.output)} had been written" if _what_is_there(target) != before else "nothing was written"
-        )
-        print(f"ffrt: stopped, {written}", file=sys.stderr)
-        return 130
+    return stoppable(args.output, lambda: _what_is_there(target), lambda: _generate(args, target))
 
 
 def _generate(args: argparse.Namespace, target: Path) -> int:
@@ -116,26 +103,3 @@ def _size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 96x160, or one number, got {text!r}")
     height, width = match.groups()
     return int(height), int(height if width is None else width)
-
-
-@contextlib.contextmanager
-def cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
-    """Call `cancel` on Ctrl-C or SIGTERM: Python's own handlers wait until a graph has run to its end."""
-    ours, signals = socket.socketpair()
-    signals.setblocking(False)
-    before = signal.set_wakeup_fd(signals.fileno(), warn_on_full_buffer=False)
-
-    def listen() -> None:
-        while number := ours.recv(1):
-            if number[0] in (signal.SIGINT, signal.SIGTERM):
-                cancel()
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        signals.close()  # the thread then reads an end
-        thread.join()
-        ours.close()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
 
 from ffrt.cli.flags import add_options, add_running, flag_of
-from ffrt.cli.generate import cancelled_by_signals
 from ffrt.cli.loading import loading
 from ffrt.cli.progress import Progress
-from ffrt.errors import Cancelled, RequestError, VideoWriteError
+from ffrt.cli.stopping import cancelled_by_signals, stoppable
+from ffrt.errors import RequestError, VideoWriteError
 from ffrt.files import shown
 from ffrt.generation.own_video.options import OwnVideoRequest
 from ffrt.generation.request import options
@@ -47,14 +46,7 @@ def interpolate(args: argparse.Namespace) -> int:
         target = check_target(args.output, suffixes=SUFFIXES)
     except VideoWriteError as error:
         raise RequestError(str(error)) from error
-    before = identity(target)
-    try:
-        return _interpolate(args, target)
-    except (KeyboardInterrupt, Cancelled):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more changes nothing
-        written = f"{shown(args.output)} had been written" if identity(target) != before else "nothing was written"
-        print(f"ffrt: stopped, {written}", file=sys.stderr)
-        return 130
+    return stoppable(args.output, lambda: identity(target), lambda: _interpolate(args, target))
 
 
 def _interpolate(args: argparse.Namespace, target: Path) -> int:

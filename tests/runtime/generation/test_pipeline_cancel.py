@@ -15,7 +15,7 @@ from ffrt.backend.cancel import Cancellation
 from ffrt.backend.graph import Graph
 from ffrt.backend.session import Session
 from ffrt.bundle import find_bundle, open_bundle
-from ffrt.cli.generate import cancelled_by_signals
+from ffrt.cli.stopping import cancelled_by_signals
 
 PROMPT = "a red circle moving right"
 

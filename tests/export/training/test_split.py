@@ -23,7 +23,7 @@ from export.models.keyframes import KeyframeUNet
 from export.models.text import TextEncoder
 from export.training import keyframes, latents, recipe, stages, text
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 

@@ -27,7 +27,7 @@ from export.training.linear_start import start_keyframes
 from export.training.loop import Settings, learning_rate, train
 from export.training.text import TextStage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Toy:
