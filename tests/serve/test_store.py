@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from ffrt.serve.errors import Refused, StoreError
-from ffrt.serve.jobs.job import MAX_ATTEMPTS, STEPS, Job, NewJob, State, new_id
+from ffrt.serve.jobs.job import MAX_BEGUN, STEPS, Job, NewJob, State, new_id
 from ffrt.serve.jobs.store import Store
 from ffrt.serve.jobs.table import open_table
 
@@ -96,10 +97,10 @@ def test_pages_go_through_every_job_once(store: Store) -> None:
 def test_recovery_puts_every_orphan_where_it_belongs(store: Store) -> None:
     jobs = {name: queue(store) for name in ("plain", "cancelled", "deleted", "tired", "queued", "done")}
     for name, job in jobs.items():
-        for _ in range(MAX_ATTEMPTS if name == "tired" else 1 if name != "queued" else 0):
+        for _ in range(MAX_BEGUN if name == "tired" else 1 if name != "queued" else 0):
             begun = store.begin(job.seq, "2" * 64)
             assert begun is not None
-            if name == "tired" and begun.attempt < MAX_ATTEMPTS:
+            if name == "tired" and begun.attempt < MAX_BEGUN:
                 store.requeue(begun)
             if name == "done":
                 store.complete(begun, {"bytes": 1}, 60)
@@ -117,6 +118,28 @@ def test_recovery_puts_every_orphan_where_it_belongs(store: Store) -> None:
     }
     assert states["tired"] is not None and states["tired"].error_code == "worker_lost"
     assert [job.id for job in store.queued()] == [jobs["plain"].id, jobs["queued"].id], "its place in the queue is kept"
+
+
+def test_a_killed_server_does_not_count_as_a_lost_worker(store: Store) -> None:
+    job = queue(store)
+    for _ in range(MAX_BEGUN - 1):
+        assert store.begin(job.seq, "2" * 64) is not None
+        store.recover()
+    now = store.find(job.id)
+    assert now is not None and (now.state, now.attempt, now.lost) == (State.QUEUED, MAX_BEGUN - 1, 0)
+
+
+def test_a_table_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with contextlib.closing(Store(path)) as store:
+        id = queue(store).id
+    with contextlib.closing(sqlite3.connect(path)) as table:
+        table.executescript("ALTER TABLE jobs DROP COLUMN lost; PRAGMA user_version=1;")
+    with contextlib.closing(Store(path)) as store:
+        job = store.find(id)
+        assert job is not None and job.lost == 0 and store.begin(job.seq, "2" * 64) is not None
+    with contextlib.closing(sqlite3.connect(path)) as table:
+        assert table.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_a_job_that_was_deleted_is_not_seen_any_more(store: Store) -> None:

@@ -16,7 +16,7 @@ from ffrt.serve.engine import executor as told
 from ffrt.serve.errors import PlaceLost, StoreError
 from ffrt.serve.jobs.data import Data
 from ffrt.serve.jobs.estimates import Estimates
-from ffrt.serve.jobs.job import MAX_ATTEMPTS, Job
+from ffrt.serve.jobs.job import MAX_BEGUN, MAX_LOST, Job
 from ffrt.serve.jobs.live import Live
 from ffrt.serve.jobs.observer import Observer
 from ffrt.serve.jobs.outcome import Outcome, read_progress
@@ -208,7 +208,7 @@ class Dispatcher:
     def _failed(self, job: Job, event: told.Failed) -> None:
         logger.error("%s failed: %s", job.id, event.message)
         self._errors[job.id] = self._errors.get(job.id, 0) + 1
-        if event.retryable and self._errors[job.id] < MAX_ERRORS and job.attempt < MAX_ATTEMPTS:
+        if event.retryable and self._errors[job.id] < MAX_ERRORS and job.attempt < MAX_BEGUN:
             self._observer.requeued("error")
             self._settle(Store.requeue, job)
         else:
@@ -220,11 +220,11 @@ class Dispatcher:
             self._settle(Store.stopped, job)
         elif self._stopping or not why.began:
             self._settle(Store.requeue, job, counted=False)
-        elif job.attempt >= MAX_ATTEMPTS:
+        elif job.lost + 1 >= MAX_LOST:
             self._settle(Store.fail, job, "worker_lost", GIVEN_UP)
         else:
             self._observer.requeued("worker_lost")
-            self._settle(Store.requeue, job)
+            self._settle(Store.requeue, job, lost=True)
 
     def _ended(self, job: Job) -> None:
         """The row is settled: what is left of the attempt goes, and who waits is told."""

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-MAX_ATTEMPTS = 3
-"""A job that was begun so often and never reached its end is given up: it may be what kills its worker."""
+MAX_LOST = 3
+"""A job whose worker was lost so often, while the server lived, is given up: it may be what kills its worker."""
+MAX_BEGUN = 10
+"""Nor is a job begun more often than this, whoever was killed: it may be what kills the whole server."""
 
 
 class State(StrEnum):
@@ -53,7 +55,10 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Job:
-    """A row of the table. Times are Unix seconds; `attempt` counts the runs that were begun."""
+    """A row of the table. Times are Unix seconds.
+
+    `attempt` counts the runs that were begun, `lost` those whose worker was lost.
+    """
 
     seq: int
     id: str
@@ -76,6 +81,7 @@ class Job:
     error_code: str | None
     error_message: str | None
     result: Mapping[str, Any] | None
+    lost: int
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Job:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ffrt.serve.errors import Refused
-from ffrt.serve.jobs.job import MAX_ATTEMPTS, Job, NewJob, State
+from ffrt.serve.jobs.job import MAX_BEGUN, MAX_LOST, Job, NewJob, State
 from ffrt.serve.jobs.table import VERSION, faults, open_table
 
-GIVEN_UP = f"the worker was lost {MAX_ATTEMPTS} times while it ran this job; it may need more memory than there is"
+GIVEN_UP = f"the worker was lost {MAX_LOST} times while it ran this job; it may need more memory than there is"
+GIVEN_UP_WITH_SERVER = f"the server was killed while it ran this job, and it was begun {MAX_BEGUN} times"
 
 
 class Store:
@@ -179,9 +180,10 @@ class Store:
         words = {"error_code": "cancelled", "error_message": "cancelled while it ran"}
         return self._update(job, {"state": State.CANCELLED, "completed_at": self._clock(), **words})
 
-    def requeue(self, job: Job, *, counted: bool = True) -> bool:
+    def requeue(self, job: Job, *, counted: bool = True, lost: bool = False) -> bool:
         """Back to its place in the queue; an attempt that was not `counted` is taken back."""
-        return self._update(job, {"state": State.QUEUED, "attempt": job.attempt if counted else job.attempt - 1})
+        counts = {"attempt": job.attempt if counted else job.attempt - 1, "lost": job.lost + lost}
+        return self._update(job, {"state": State.QUEUED, **counts})
 
     def remove_deleted(self, id: str) -> bool:
         """Remove the row of a job that was deleted while it ran and has ended; whether it was."""
@@ -193,7 +195,7 @@ class Store:
     def recover(self) -> list[Job]:
         """Bring the jobs of a server that was killed back into order; returns those that were running."""
         orphans = self.running()
-        lost = {"error_code": "worker_lost", "error_message": GIVEN_UP, "completed_at": self._clock()}
+        lost = {"error_code": "worker_lost", "error_message": GIVEN_UP_WITH_SERVER, "completed_at": self._clock()}
         with self._change() as table:
             table.execute("DELETE FROM jobs WHERE deleted=1")
             table.execute(
@@ -203,7 +205,7 @@ class Store:
             )
             table.execute(
                 "UPDATE jobs SET state='failed', error_code=?, error_message=?, completed_at=?"
-                f" WHERE state='in_progress' AND attempt>={MAX_ATTEMPTS}",
+                f" WHERE state='in_progress' AND attempt>={MAX_BEGUN}",
                 list(lost.values()),
             )
             table.execute("UPDATE jobs SET state='queued' WHERE state='in_progress'")

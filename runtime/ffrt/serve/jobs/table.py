@@ -10,7 +10,7 @@ from pathlib import Path
 from ffrt.files import shown
 from ffrt.serve.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON")
 SCHEMA = """
 CREATE TABLE jobs(
@@ -21,10 +21,12 @@ CREATE TABLE jobs(
   created_at REAL NOT NULL, started_at REAL, completed_at REAL, expires_at REAL,
   attempt INTEGER NOT NULL DEFAULT 0, cancel_requested INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0,
   checkpoint TEXT, warnings TEXT NOT NULL DEFAULT '[]', error_code TEXT, error_message TEXT,
-  result TEXT,
+  result TEXT, lost INTEGER NOT NULL DEFAULT 0,
   UNIQUE(owner, idempotency_key)) STRICT;
 CREATE INDEX jobs_next ON jobs(state, priority DESC, seq);
 """
+FROM_1 = "ALTER TABLE jobs ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;"
+"""What makes a table of version 1 one of version 2."""
 
 
 @contextlib.contextmanager
@@ -39,9 +41,9 @@ def faults(path: Path) -> Iterator[None]:
 
 
 def open_table(path: Path) -> sqlite3.Connection:
-    """The database at `path`, made if it is not there. Raises StoreError, for a newer one too.
+    """The database at `path`, made if it is not there, and brought up to date if it is older.
 
-    The connection is for one thread at a time.
+    Raises StoreError, for a newer one too. The connection is for one thread at a time.
     """
     with faults(path):
         table = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -54,6 +56,7 @@ def open_table(path: Path) -> sqlite3.Connection:
             raise StoreError(
                 f"data: {shown(path)!r} is of a newer ffrt (version {version}, this one knows {VERSION}); upgrade ffrt"
             )
-        if version == 0:
-            table.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+        if version < VERSION:
+            steps = FROM_1 if version == 1 else SCHEMA
+            table.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version={VERSION}; COMMIT;")
     return table
