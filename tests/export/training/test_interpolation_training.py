@@ -15,8 +15,9 @@ from export.datasets.shapes import FRAME_PX, MOTION_SECONDS, Clip
 from export.errors import CheckpointError
 from export.models.configs import PRESETS, UNetConfig
 from export.models.residual import ResidualInterpolation, ResidualMasked, alpha_bar, residual_size
-from export.training import between, interpolation
-from export.training.interpolation import WINDOW, InterpolationStage, MaskedInterpolationStage, start
+from export.training import between, forms, interpolation
+from export.training.forms import WINDOW, start
+from export.training.interpolation import InterpolationStage, MaskedInterpolationStage
 from export.training.stages import Folders, signal_levels
 
 CPU = torch.device("cpu")
@@ -182,7 +183,7 @@ def shown(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> tuple[Interpolat
         return torch.ones(len(keys)), torch.full((len(keys),), 3.0)
 
     stage = InterpolationStage(folders)
-    monkeypatch.setattr(stage, "relative", record)
+    monkeypatch.setattr(stage.form, "relative", record)
     return stage, calls
 
 
@@ -219,7 +220,7 @@ def test_figures_are_taken_with_the_keyframes_as_they_are(shown: tuple[Interpola
     assert list(found.values()) == pytest.approx([10 * np.log10(3)] * 6, abs=1e-4)
     for run, keys, time, strength in calls:
         assert torch.equal(run.latents[:, ::4], keys) and not strength.any()
-        assert time.tolist() == pytest.approx([interpolation.MEASURED_TIME] * len(time))
+        assert time.tolist() == pytest.approx([forms.MEASURED_TIME] * len(time))
 
 
 @pytest.mark.parametrize("kind", [InterpolationStage, MaskedInterpolationStage])
@@ -230,9 +231,9 @@ def test_an_error_is_counted_in_that_of_linear_blending(folders: Folders, kind: 
     with torch.no_grad():
         run = stage.runs.draw(6, 2, np.random.default_rng(0), CPU)
         keys = run.latents[:, ::4]
-        error, reference = stage.relative(stage.model, run, keys, torch.tensor([10.0, 900.0]), torch.zeros(2))
+        error, reference = stage.form.relative(stage.model, run, keys, torch.tensor([10.0, 900.0]), torch.zeros(2))
     assert torch.allclose(error, reference, rtol=1e-3)
-    by_hand = (interpolation.linear(keys) - interpolation.missing(run.latents)).square().mean((1, 2, 3, 4))
+    by_hand = (forms.linear(keys) - forms.missing(run.latents)).square().mean((1, 2, 3, 4))
     assert torch.allclose(reference, by_hand)
 
 
@@ -240,8 +241,8 @@ def test_the_masked_network_sees_the_ends_of_a_window_and_the_mask_that_says_so(
     clip = torch.randn(2, 9, 4, 8, 8)
     keys = clip[:, ::4]
     stage = MaskedInterpolationStage(folders)
-    shown = stage.shown(interpolation.missing(clip), keys, torch.tensor([1.0, 1.0]))
-    assert torch.allclose(shown, seen("masked", interpolation.missing(clip), keys), atol=1e-6)
+    shown = stage.form.shown(forms.missing(clip), keys, torch.tensor([1.0, 1.0]))
+    assert torch.allclose(shown, seen("masked", forms.missing(clip), keys), atol=1e-6)
 
 
 def test_clips_that_are_missing_are_named_with_the_command(folders: Folders) -> None:

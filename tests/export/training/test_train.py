@@ -20,7 +20,7 @@ from export.models.group_norm import group_norm, modulated_group_norm
 from export.models.keyframes import KeyframeUNet
 from export.models.text import TextEncoder
 from export.training import latents, recipe, stages
-from export.training.interpolation import start
+from export.training.forms import start
 from export.training.keyframes import IMAGE, KeyframeStage, Lesson, clip_lesson
 from export.training.levels import LevelDraw, log_sigmas
 from export.training.linear_start import start_keyframes
