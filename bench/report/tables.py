@@ -17,6 +17,7 @@ from bench.interp_speed import table as interp_speed
 from bench.memory.__main__ import table as memory
 from bench.pipeline_speed import table as pipeline_speed
 from bench.report.records import load
+from bench.serving import table as serving
 from bench.step_quality import table as step_quality
 
 BLOCK = re.compile(r"<!-- bench:(\S+) -->\n.*?<!-- /bench -->", re.DOTALL)
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "real_footage": real_footage.table,
     "skip_values": skip_values.table,
     "pipeline_speed": pipeline_speed.table,
+    "serving": serving.table,
     "step_quality": step_quality.table,
 }
 """What makes the whole table of a record, by the record's `bench`."""
@@ -38,6 +40,7 @@ PARTS: dict[str, Mapping[str, Part]] = {
     "demo_quality": demo_quality.PARTS,
     "interp_speed": interp_speed.PARTS,
     "pipeline_speed": pipeline_speed.PARTS,
+    "serving": serving.PARTS,
     "step_quality": step_quality.PARTS,
 }
 """What makes one part of it, where it has several."""

@@ -1,0 +1,1 @@
+"""How much a server costs, how many clients it bears, and how soon it is back: `python -m bench.serving`."""
