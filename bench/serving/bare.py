@@ -25,6 +25,11 @@ class Bare:
         line = [sys.executable, "-m", "bench.serving.bare", str(bundle), str(threads)]
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def make(self, request: Mapping[str, Any], path: Path) -> float:
         """The seconds of one video. Raises BenchError if the process failed."""
         assert self._process.stdin is not None and self._process.stdout is not None

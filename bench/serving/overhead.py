@@ -21,6 +21,7 @@ from bench.harness.record import BenchError
 from bench.harness.run import ratio_of, rounds, say, summary
 from bench.metrics.intervals import mean_interval
 from bench.serving.bare import Bare
+from bench.serving.processes import usage
 from bench.serving.server import Client, Server, serving
 from bench.serving.sizes import Sizes
 
@@ -35,26 +36,31 @@ WORDS = {
 class Blocks:
     """What is timed, and what the rows and the clients say beside the clock of `rounds`."""
 
-    def __init__(self, server: Server, bare: Bare, folder: Path, sizes: Sizes) -> None:
+    def __init__(self, server: Server, bare: Bare, folder: Path, sizes: Sizes, worker: int) -> None:
         self._server, self._bare, self._folder, self._sizes = server, bare, folder, sizes
-        self._client = server.client()
-        self.own_s: dict[str, list[float]] = {"bare": [], "served": [], "watched": []}
+        self._client, self._worker = server.client(), worker
+        self.own_s: dict[str, list[float]] = {name: [] for name in WORDS}
+        self.cpu_s: dict[str, list[float]] = {name: [] for name in WORDS}
         self.previews: list[int] = []
 
     def bare(self) -> None:
         """A block of the pipeline."""
+        before_s = cpu_s(self._bare.pid)
         seconds = [self._bare.make(self._sizes.fields(number), self._folder / "bare.mp4") for number in self._numbers()]
         self.own_s["bare"].append(sum(seconds))
+        self.cpu_s["bare"].append(cpu_s(self._bare.pid) - before_s)
 
     def served(self) -> None:
         """A block of the server, which nobody watches."""
+        before_s = cpu_s(self._worker)
         ids = [self._client.create(self._sizes.fields(number)) for number in self._numbers()]
         for id in ids:
             self._client.until_done(id, 0.1)
-        self._keep("served", ids)
+        self._keep("served", ids, before_s)
 
     def watched(self) -> None:
         """A block of the server, with an open page for each video."""
+        before_s = cpu_s(self._worker)
         ids = [self._client.create(self._sizes.fields(number)) for number in self._numbers()]
         seen: list[int] = []
         pages = [threading.Thread(target=lambda id=id: seen.append(watch(self._server, id))) for id in ids]
@@ -65,16 +71,25 @@ class Blocks:
         if len(seen) < len(ids):
             raise BenchError("overhead: a stream of events broke off")
         self.previews.append(sum(seen))
-        self._keep("watched", ids)
+        self._keep("watched", ids, before_s)
 
     def _numbers(self) -> range:
         return range(self._sizes.block)
 
-    def _keep(self, name: str, ids: Sequence[str]) -> None:
+    def _keep(self, name: str, ids: Sequence[str], before_s: float) -> None:
         rows = self._server.rows(ids)
         if states := {row["state"] for row in rows} - {"completed"}:
             raise BenchError(f"overhead: expected completed videos, got {sorted(states)}")
+        self.cpu_s[name].append(cpu_s(self._worker) - before_s)
         self.own_s[name].append(max(row["completed_at"] for row in rows) - min(row["started_at"] for row in rows))
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time of a process. Raises BenchError if it is gone."""
+    found = usage(pid)
+    if found is None:
+        raise BenchError("overhead: a process ended")
+    return found.cpu_s
 
 
 def watch(server: Server, id: str) -> int:
@@ -117,14 +132,17 @@ def overhead(sizes: Sizes) -> dict[str, Any]:
         server = stack.enter_context(serving(sizes.bundle, folder, sizes.threads))
         bare = Bare(sizes.bundle, sizes.threads)
         stack.callback(bare.close)
+        worker = server.worker()
+        if worker is None:
+            raise BenchError("overhead: expected a worker, got none")
         check_same(server, bare, folder, sizes.fields(0))
-        blocks = Blocks(server, bare, folder, sizes)
+        blocks = Blocks(server, bare, folder, sizes, worker)
         say(f"overhead: {sizes.rounds} rounds of 3 blocks of {sizes.block} videos")
         began_s = time.perf_counter()
         calls = {name: getattr(blocks, name) for name in WORDS}
         clients_s = rounds(calls, sizes.rounds, warm_up=0)
         say(f"overhead: {time.perf_counter() - began_s:.0f} s")
-    ways = {name: way(blocks.own_s[name], clients_s[name], blocks.own_s["bare"], sizes.block) for name in WORDS}
+    ways = {name: way(name, blocks, clients_s, sizes.block) for name in WORDS}
     return {
         "videos_of_a_block": sizes.block,
         "previews_of_a_video": sum(blocks.previews) / (sizes.block * sizes.rounds),
@@ -136,17 +154,21 @@ def overhead(sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def way(own_s: list[float], clients_s: list[float], bare_s: list[float], block: int) -> dict[str, Any]:
+def way(name: str, blocks: Blocks, clients_s: Mapping[str, list[float]], block: int) -> dict[str, Any]:
     """One contender: seconds of a video, videos an hour, and per cent over the bare pipeline, round by round."""
-    spread, ratio, clients = summary(own_s), ratio_of(own_s, bare_s), ratio_of(clients_s, bare_s)
+    own_s, bare_s = blocks.own_s[name], blocks.own_s["bare"]
+    spread, ratio, clients = summary(own_s), ratio_of(own_s, bare_s), ratio_of(clients_s[name], bare_s)
+    worker = ratio_of(blocks.cpu_s[name], blocks.cpu_s["bare"])
     mean = mean_interval([100 * (one / other - 1) for one, other in zip(own_s, bare_s, strict=True)])
     return {
         "video_s": {"median": spread.median_s / block, "iqr": spread.iqr_s / block, "blocks": spread.runs},
         "videos_per_hour": 3600 * block / spread.median_s,
-        "percent": {
-            "median": 100 * (ratio["median"] - 1),
-            "iqr": 100 * ratio["iqr"],
-            **{name: mean[name] for name in ("mean", "low", "high")},
-        },
-        "clients_percent": {"median": 100 * (clients["median"] - 1), "iqr": 100 * clients["iqr"]},
+        "percent": {**over(ratio), **{key: mean[key] for key in ("mean", "low", "high")}},
+        "clients_percent": over(clients),
+        "processor_percent": over(worker),
     }
+
+
+def over(ratio: Mapping[str, float]) -> dict[str, float]:
+    """A ratio as per cent over 1."""
+    return {"median": 100 * (ratio["median"] - 1), "iqr": 100 * ratio["iqr"]}

@@ -22,6 +22,7 @@ from bench.harness.program import target
 from bench.harness.record import BenchError
 from bench.harness.run import say
 from bench.serving.cancel import spread
+from bench.serving.processes import usage
 from bench.serving.server import PATIENCE_S, Client, Server, environment, free_port, until
 from bench.serving.sizes import Sizes
 
@@ -70,7 +71,7 @@ def one_kill(sizes: Sizes, data: Path, whom: str) -> dict[str, float]:
             server = Server(sizes.bundle, data, sizes.threads, port)
         else:
             until(lambda: server.worker() != worker, "the end of the worker")
-        return followed(server, id, began_s)
+        return followed(server, id, worker, began_s)
     finally:
         server.kill()
 
@@ -82,8 +83,8 @@ def after_keyframes(video: dict[str, Any]) -> bool:
     return video["stage"] not in (None, "text", "keyframes")
 
 
-def followed(server: Server, id: str, began_s: float) -> dict[str, float]:
-    """When each of `MARKS` came, in seconds from `began_s`."""
+def followed(server: Server, id: str, killed: int, began_s: float) -> dict[str, float]:
+    """When each of `MARKS` came, in seconds from `began_s`; `killed` is the worker that there was."""
     times: dict[str, float] = {}
 
     def mark(name: str) -> None:
@@ -97,7 +98,8 @@ def followed(server: Server, id: str, began_s: float) -> dict[str, float]:
         while "done" not in times:
             if time.monotonic() > ends_s:
                 raise BenchError("recovery: the job did not come to its end")
-            if "ready" not in times and client.ask("GET", "/health/ready").status == 200:
+            new = "ready" not in times and server.worker() not in (None, killed)
+            if new and client.ask("GET", "/health/ready").status == 200:
                 mark("ready")
             video = client.video(id)
             if video["attempt"] > 1 and video["step"] and (before is None or before["step"] != video["step"]):
@@ -138,17 +140,20 @@ def start_parts(sizes: Sizes, data: Path) -> dict[str, Any]:
             with server.client() as client:
                 until(lambda: answered(client), "an answer")
                 answers_s = time.perf_counter() - server.spawned_s
+                spent = usage(server.process.pid)
+                spent_s = 0.0 if spent is None else spent.cpu_s
                 server.until_ready()
                 return {
                     "listens": server.told_s - server.spawned_s,
                     "answers": answers_s,
+                    "processor": spent_s,
                     "ready": time.perf_counter() - server.spawned_s,
                 }
         finally:
             server.kill(signal.SIGINT)
 
     parts = {"python": "sys", "ffrt": "ffrt", "fastapi": "fastapi, uvicorn", "imports": "ffrt.serve.server"}
-    found: dict[str, list[float]] = {name: [] for name in (*parts, "listens", "answers", "ready")}
+    found: dict[str, list[float]] = {name: [] for name in (*parts, "listens", "answers", "processor", "ready")}
     for _ in range(sizes.kills):
         for name, modules in parts.items():
             found[name].append(imports(modules)())

@@ -114,17 +114,26 @@ class Client:
     def ask(
         self, method: str, path: str, fields: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """One request. Raises OSError or HTTPException where there is no answer; the next call connects anew."""
+        """One request. Raises OSError or HTTPException where there is no answer; the next call connects anew.
+
+        A kept connection that the server has closed meanwhile is opened again, once.
+        """
         sent = {**self._headers, **({} if headers is None else headers)}
         body = None
         if fields is not None:
             body, sent["content-type"] = json.dumps(fields), "application/json"
-        try:
-            self._connection.request(method, path, body, sent)
-            return Answer(self._connection.getresponse())
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            raise
+        for again in (self._connection.sock is not None, False):
+            try:
+                self._connection.request(method, path, body, sent)
+                return Answer(self._connection.getresponse())
+            except (ConnectionResetError, BrokenPipeError):  # RemoteDisconnected is one of them
+                self._connection.close()
+                if not again:
+                    raise
+            except (OSError, http.client.HTTPException):
+                self._connection.close()
+                raise
+        raise AssertionError("the second try returns or raises")
 
     def stream(self, path: str) -> http.client.HTTPResponse:
         """An answer that is read while it comes; the connection is then for nothing else."""

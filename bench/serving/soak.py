@@ -48,7 +48,9 @@ def soak(sizes: Sizes) -> dict[str, Any]:
             traffic.close()
         with server.client() as client:
             places = client.ask("GET", "/metrics").body.decode()
-    restarts = sum(float(line.split()[-1]) for line in places.splitlines() if line.startswith("ffrt_place_restarts"))
+    restarts = sum(
+        float(line.split()[-1]) for line in places.splitlines() if line.startswith("ffrt_place_restarts_total")
+    )
     growth = {name: {value: grown(samples, name, value) for value in VALUES} for name in PROCESSES}
     return {
         "minutes": sizes.soak_s / 60,

@@ -17,6 +17,7 @@ PARTS_OF_A_START = {
     "imports": "all imports of the server",
     "listens": "it listens: the table is in order, its worker is spawned",
     "answers": "first answer",
+    "processor": "processor time of the server until then",
     "ready": "a place has warmed up",
 }
 
@@ -36,7 +37,7 @@ def overhead(record: Mapping[str, Any]) -> list[str]:
     """Seconds of a video, videos an hour, and per cent over the pipeline."""
     rows = []
     for name, way in record["ways"].items():
-        own, clients = way["percent"], way["clients_percent"]
+        own, clients, processor = way["percent"], way["clients_percent"], way["processor_percent"]
         first = name == "bare"
         rows.append(
             [
@@ -44,10 +45,18 @@ def overhead(record: Mapping[str, Any]) -> list[str]:
                 f"{way['video_s']['median']:.2f} ± {way['video_s']['iqr']:.2f}",
                 f"{way['videos_per_hour']:.0f}",
                 "" if first else f"{own['median']:.1f} % ({own['low']:.1f} to {own['high']:.1f})",
+                "" if first else f"{processor['median']:.1f} %",
                 "" if first else f"{clients['median']:.1f} %",
             ]
         )
-    heads = ["", "s per video", "videos per hour", "over the pipeline alone", "as clients see it"]
+    heads = [
+        "",
+        "s per video",
+        "videos per hour",
+        "over the pipeline alone",
+        "processor time of the worker",
+        "as clients see it",
+    ]
     told = (
         f"{record['previews_of_a_video']:.1f} previews a video were read. In brackets: 95 % interval of the mean over "
         f"rounds. As clients see it: with their requests, and polls every 0.1 s."

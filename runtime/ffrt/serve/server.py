@@ -43,6 +43,8 @@ from ffrt.serve.options import ServeOptions
 logger = logging.getLogger("ffrt.serve")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_CONNECTIONS = 256
+KEEP_ALIVE_S = 15
+"""Three times the longest pause that a poller is told: one that obeys finds its connection open."""
 
 
 def serve(options: ServeOptions) -> int:
@@ -178,6 +180,7 @@ def configured(options: ServeOptions, app: object) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_graceful_shutdown=3,
         proxy_headers=options.forwarded_allow_ips is not None,
