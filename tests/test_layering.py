@@ -31,7 +31,7 @@ FLOORS = {
     },
     "bench": {
         *{"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
-        *{"pytest", "pytest_benchmark", "safetensors", "skimage", "transformers"},
+        *{"pytest", "pytest_benchmark", "safetensors", "skimage", "transformers", "openai"},
     },
 }
 

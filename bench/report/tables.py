@@ -48,6 +48,8 @@ PICTURE = "picture"
 """The part that is the picture of a record, as a link."""
 HEADLINE = "headline"
 """A table of a few targets from several records."""
+SERVING = "serving/targets"
+"""One of the targets of all parts of that bench."""
 
 
 def with_tables(text: str, page: Path, results: Path) -> str:
@@ -64,6 +66,8 @@ def block(page: Path, results: Path, match: re.Match[str]) -> str:
     name, _, part = marker.partition("/")
     if name == HEADLINE:
         lines = headline(results)
+    elif f"{name}/{part}" == SERVING:
+        lines = serving_targets(page, results)
     elif (results / f"{name}.json").is_file():
         lines = shown(load(results, name), name, part, page, results)
     else:
@@ -99,6 +103,15 @@ def bench_of(name: str) -> str:
 def missing(name: str) -> str:
     """What a page says in place of a table without a record."""
     return f"*Not measured for the shipped bundle yet: `python -m bench.{bench_of(name)}` does.*"
+
+
+def serving_targets(page: Path, results: Path) -> list[str]:
+    """The targets of every part of `bench.serving` that was measured, as one table."""
+    lines: list[str] = []
+    for name in sorted(path.stem for path in results.glob("serving_*.json")):
+        own = shown(load(results, name), name, "targets", page, results)
+        lines += own[2:] if lines else own
+    return lines if lines else [missing("serving")]
 
 
 def headline(results: Path) -> list[str]:

@@ -41,9 +41,12 @@ class Load:
     route: str = "status"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
-    """What came back. Seconds of every answer, and of every event from the change that it tells to its arrival."""
+    """What came back, filled while it comes.
+
+    Seconds of every answer, and of every event from the change that it tells to its arrival.
+    """
 
     answers_s: list[float] = field(default_factory=list)
     events_s: list[float] = field(default_factory=list)

@@ -105,6 +105,8 @@ def made(server: Server, keys: Sequence[str], sizes: Sizes, count: int, clients:
         for number in range(total):
             id = askers[number % KEYS].create(sizes.fields(number % count))
             videos.append((keys[number % KEYS], id))
+        for asker in askers:  # every open connection counts among the server's 256
+            asker.close()
         mine = [id for _, id in videos[:count]]
         until(lambda: server.rows(mine)[0]["state"] != "queued", "the first video to begin")
         before = used(server)

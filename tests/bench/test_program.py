@@ -19,6 +19,7 @@ from bench.harness.program import Program, Result
 from bench.harness.record import ROOT, BenchError
 from bench.interp_speed import __main__ as interp_speed
 from bench.pipeline_speed import __main__ as pipeline_speed
+from bench.serving import __main__ as serving
 from bench.step_quality import __main__ as step_quality
 from ffrt import Bundle
 
@@ -30,6 +31,7 @@ MODULES = (
     interp_speed,
     pipeline_speed,
     real_footage,
+    serving,
     skip_values,
     step_quality,
 )
@@ -132,6 +134,7 @@ def test_only_a_run_at_the_defaults_is_whole(module: object) -> None:
         "interp_speed": (["--scale", "small", "--remake"], ["--side", "256"]),
         "pipeline_speed": (["--compile", "--threads", "1"], ["--row", "2"]),
         "real_footage": (["--threads", "1"], ["--frames", "9"]),
+        "serving": (["--only", "soak", "--threads", "2"], ["--soak", "10"]),
         "skip_values": (["--threads", "1"], ["--fixed", "3"]),
         "step_quality": (["--threads", "1"], ["--split", "test"]),
     }[bench.name]

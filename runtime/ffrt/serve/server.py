@@ -43,8 +43,8 @@ from ffrt.serve.options import ServeOptions
 logger = logging.getLogger("ffrt.serve")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_CONNECTIONS = 256
-KEEP_ALIVE_S = 15
-"""Three times the longest pause that a poller is told: one that obeys finds its connection open."""
+KEEP_ALIVE_S = 10
+"""Twice the longest pause that a poller is told: one that obeys finds its connection open."""
 
 
 def serve(options: ServeOptions) -> int:

@@ -21,8 +21,8 @@ from ffrt.serve.engine.pictures import Pictures, webp
 logger = logging.getLogger("ffrt.serve")
 
 PREVIEW_EVERY_S = 1.0
-PREVIEW_SHARE = 0.05
-"""Of the time that a job has taken."""
+PREVIEW_SHARE = 0.015
+"""Of the time that a job has taken, with the preview that is to come."""
 MAX_PICTURE_PIXELS = 50_000_000
 
 
@@ -39,7 +39,7 @@ class Making:
         self._work, self._scratch, self._previews = work, scratch, previews
         self.generation = self._begun(pipe, _request(work), saved)
         self._began_s = self._last_s = self._previewed_s = time.monotonic()
-        self._preview_s = 0.0
+        self._preview_s = self._one_preview_s = 0.0
 
     def run(self, tell: Callable[[told.Event], None]) -> None:
         """Run to the end and tell every event but `Started`. Raises what a generation raises."""
@@ -94,11 +94,12 @@ class Making:
         soon = now_s - self._previewed_s < PREVIEW_EVERY_S
         if not self._previews or step.latents is None or soon:
             return
-        if self._preview_s > PREVIEW_SHARE * (now_s - self._began_s):
+        if self._preview_s + self._one_preview_s > PREVIEW_SHARE * (now_s - self._began_s):
             return
         picture = webp(step.preview(slice(0, 1))[0])
         self._previewed_s = self._last_s = time.monotonic()
-        self._preview_s += self._previewed_s - now_s
+        self._one_preview_s = self._previewed_s - now_s
+        self._preview_s += self._one_preview_s
         tell(told.Preview(picture))
 
     def _files(self, video: Video, tell: Callable[[told.Event], None]) -> told.Finished:
