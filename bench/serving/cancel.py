@@ -23,7 +23,7 @@ from bench.serving.server import Client, Server, serving, until
 from bench.serving.sizes import Sizes
 
 MOST_S = 1.0
-MORE_TRIES = 4
+MORE_TRIES = 2
 """For one that was cancelled too late, so many times as often as it is repeated."""
 Video = Mapping[str, Any]
 
@@ -47,8 +47,13 @@ def at_end(video: Video, stage: str) -> bool:
     return bool(video["stage"] == stage and video["step"] == video["steps"])
 
 
+def before_steps(video: Video) -> bool:
+    """Whether a job was begun and has not denoised yet."""
+    return bool(video["state"] == "in_progress" and video["stage"] in (None, "text"))
+
+
 POINTS = (
-    Point("before the first step", lambda video: bool(video["state"] == "in_progress" and not video["step"])),
+    Point("before the first step", before_steps),
     Point("in a step", lambda video: in_stage(video, "keyframes"), 0.5),
     Point("between two steps", lambda video: in_stage(video, "keyframes")),
     Point("between two stages", lambda video: at_end(video, "keyframes")),

@@ -38,7 +38,7 @@ class Blocks:
 
     def __init__(self, server: Server, bare: Bare, folder: Path, sizes: Sizes, worker: int) -> None:
         self._server, self._bare, self._folder, self._sizes = server, bare, folder, sizes
-        self._client, self._worker = server.client(), worker
+        self.client, self._worker = server.client(), worker
         self.own_s: dict[str, list[float]] = {name: [] for name in WORDS}
         self.cpu_s: dict[str, list[float]] = {name: [] for name in WORDS}
         self.previews: list[int] = []
@@ -53,15 +53,15 @@ class Blocks:
     def served(self) -> None:
         """A block of the server, which nobody watches."""
         before_s = cpu_s(self._worker)
-        ids = [self._client.create(self._sizes.fields(number)) for number in self._numbers()]
+        ids = [self.client.create(self._sizes.fields(number)) for number in self._numbers()]
         for id in ids:
-            self._client.until_done(id, 0.1)
+            self.client.until_done(id, 0.1)
         self._keep("served", ids, before_s)
 
     def watched(self) -> None:
         """A block of the server, with an open page for each video."""
         before_s = cpu_s(self._worker)
-        ids = [self._client.create(self._sizes.fields(number)) for number in self._numbers()]
+        ids = [self.client.create(self._sizes.fields(number)) for number in self._numbers()]
         seen: list[int] = []
         pages = [threading.Thread(target=lambda id=id: seen.append(watch(self._server, id))) for id in ids]
         for page in pages:
@@ -137,6 +137,7 @@ def overhead(sizes: Sizes) -> dict[str, Any]:
             raise BenchError("overhead: expected a worker, got none")
         check_same(server, bare, folder, sizes.fields(0))
         blocks = Blocks(server, bare, folder, sizes, worker)
+        stack.callback(blocks.client.close)
         say(f"overhead: {sizes.rounds} rounds of 3 blocks of {sizes.block} videos")
         began_s = time.perf_counter()
         calls = {name: getattr(blocks, name) for name in WORDS}

@@ -76,7 +76,7 @@ def test_the_parts_say_what_they_are_about(records: dict[str, dict[str, Any]]) -
     assert rows[3]["events"]["completed"] > 0 and rows[3]["answers"] > rows[1]["answers"]
     points = records["cancel"]["points"]
     assert set(points) == {"in the queue", *(point.words for point in POINTS)}
-    assert points["in a step"]["free_s"]["runs"] == 1
+    assert all(point["answer_s"] is None or point["answer_s"]["runs"] == 1 for point in points.values())
     for marks in records["recovery"]["killed"].values():
         times = [marks[name]["median"] for name in ("answers", "ready", "goes_on", "done")]
         assert 0 < times[0] < times[-1]
@@ -133,7 +133,7 @@ def test_points_are_told_from_what_a_client_sees() -> None:
     def met(**video: Any) -> list[str]:
         return [point.words for point in POINTS if point.at({"state": "in_progress", "stage": None, **video})]
 
-    assert met(step=0, steps=0) == ["before the first step"]
+    assert met(step=0, steps=0) == met(stage="text", step=1, steps=1) == ["before the first step"]
     assert met(stage="keyframes", step=2, steps=8) == ["in a step", "between two steps"]
     assert met(stage="keyframes", step=8, steps=8) == ["between two stages"]
     assert met(stage="decoding", step=3, steps=61) == ["while frames are decoded and written"]
