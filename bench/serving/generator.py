@@ -39,6 +39,8 @@ class Load:
     streams: int = 0
     wait: bool = False
     route: str = "status"
+    spread_s: float = 5.0
+    """Over which pollers that wait come in: the longest pause that they are told."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def next_video(load: Load, seen: Seen, start: int, key: str | None = None) -> in
 
 async def poll(load: Load, seen: Seen, number: int, stop: asyncio.Event) -> None:
     """One connection that asks for one video again and again, and for the next one when it has ended."""
-    if load.wait:  # clients do not come at the same moment
-        await paused(stop, random.random())
+    if load.wait:  # clients do not come at the same moment, and those that obey would stay together
+        await paused(stop, load.spread_s * random.random())
     reader, writer = await asyncio.open_connection("127.0.0.1", load.port)
     number %= len(load.videos)
     try:

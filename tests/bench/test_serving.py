@@ -227,7 +227,7 @@ async def crowd(load: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def test_pollers_ask_until_they_are_stopped_and_leave_videos_that_have_ended() -> None:
     videos = [("key", "video_a"), ("key", "video_b")]
-    seen, asked = asyncio.run(crowd({"videos": videos, "pollers": 2, "wait": True}))
+    seen, asked = asyncio.run(crowd({"videos": videos, "pollers": 2, "wait": True, "spread_s": 0.1}))
     assert set(seen["statuses"]) == {"200"} and seen["answers"] >= 17 and seen["faults"] == []
     assert asked.count("/v1/videos/video_b") <= 2 < asked.count("/v1/videos/video_a")
     assert seen["answers_ms"]["p50"] > 0 and seen["events_ms"] is None
