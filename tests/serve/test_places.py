@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ffrt import Bundle, Pipeline, Request
 from ffrt.serve.engine import executor as told
+from ffrt.serve.engine import making
 from ffrt.serve.engine.local import LocalExecutor, gpus
+from ffrt.serve.engine.pictures import Pictures, webp
 from ffrt.serve.engine.settings import EngineSettings
 from ffrt.serve.errors import PlaceLost
 from tests.serve.processes import children, command, until
@@ -198,3 +204,48 @@ def test_gpus_are_those_of_the_driver_or_of_the_environment(tmp_path: Path, monk
     assert gpus(tmp_path) == [0, 1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
     assert gpus(tmp_path) == [1, 3]
+
+
+class Clock:
+    """Every look at it takes `look_s` seconds, so that a preview takes as long as a step."""
+
+    def __init__(self, look_s: float) -> None:
+        self.now_s, self.look_s = 0.0, look_s
+
+    def monotonic(self) -> float:
+        self.now_s += self.look_s
+        return self.now_s
+
+
+def previews(pipe: Pipeline, clock: Clock, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
+    """How many previews a job of 100 steps a stage tells, and how long it took by that clock."""
+    monkeypatch.setattr(making, "time", SimpleNamespace(monotonic=clock.monotonic))
+    fields = {"prompt": "a red circle", "seed": 7, "fps": 30, "num_inference_steps": 100}
+    events: list[told.Event] = []
+    making.Making(pipe, told.Work("video_1", fields, "gif"), None, folder).run(events.append)
+    return sum(isinstance(event, told.Preview) for event in events), clock.now_s
+
+
+def test_previews_take_no_more_than_their_share(
+    pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, job_s = previews(pipe, Clock(0.4), tmp_path, monkeypatch)
+    assert 2 <= count <= 1 + making.PREVIEW_SHARE * job_s / 0.4
+
+
+def test_a_job_that_is_over_in_a_second_has_none(
+    pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, job_s = previews(pipe, Clock(1e-4), tmp_path, monkeypatch)
+    assert count == 0 and job_s < 1
+
+
+def test_a_sheet_is_a_picture_of_every_kept_frame() -> None:
+    frames = np.stack([np.full((16, 32, 3), 20 * i, np.uint8) for i in range(10)])
+    pictures = Pictures(len(frames))
+    assert sum(len(chunk) for chunk in pictures.watched(iter([frames[:4], frames[4:]]))) == 10
+    sheet = np.asarray(Image.open(io.BytesIO(pictures.spritesheet())))
+    assert pictures.grid == (4, 3) and sheet.shape == (48, 128, 3)
+    shown = [int(sheet[16 * (i // 4) + 8, 32 * (i % 4) + 16].mean()) for i in range(10)]
+    assert np.allclose(shown, [20 * i for i in range(10)], atol=6)
+    assert Image.open(io.BytesIO(webp(frames[5]))).size == (32, 16)
