@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from bench.serving.server import Server, serving
 from bench.serving.sizes import Sizes
 from bench.serving.traffic import Traffic
 
-WARM_UP = 0.15
+WARM_UP = 0.25
 """Of the time."""
+MOST_PERCENT = 2.0
 PIECES = 20
 Z = 2.1
 """Of Student's distribution for so many pieces, 95 %."""
@@ -60,16 +62,18 @@ def soak(sizes: Sizes) -> dict[str, Any]:
         "growth": growth,
         "disk": {"first": samples[0]["disk"], "largest": max(one["disk"] for one in samples)},
         "samples": thinned(samples),
-        "targets": [
-            target(
-                f"growth of the {name}'s memory against its noise",
-                growth[name]["rss"]["per_hour"] / growth[name]["rss"]["noise_per_hour"],
-                1.0,
-                least=False,
-            )
-            for name in PROCESSES
-        ],
+        "targets": [one for name in PROCESSES for one in targets_of(name, growth[name]["rss"])],
     }
+
+
+def targets_of(name: str, rss: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Whether memory grows at all, beyond the interval of its slope, and by how much from first to last quarter."""
+    percent = 100 * (rss["last_quarter"] / rss["first_quarter"] - 1)
+    noise = rss["per_hour"] / rss["noise_per_hour"]
+    return [
+        target(f"slope of the {name}'s memory, over its 95 % interval", noise, 1.0, least=False),
+        target(f"memory of the {name}, last over first quarter", percent, MOST_PERCENT, least=False, unit="%"),
+    ]
 
 
 def sampled(server: Server, traffic: Traffic, seconds: float, every_s: float) -> list[dict[str, Any]]:

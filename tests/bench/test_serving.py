@@ -123,7 +123,7 @@ def test_growth_is_a_slope_with_its_noise() -> None:
     assert abs(slope - 0.5) < half < 0.05
     slope, half = line(times, 5 + noise)
     assert abs(slope) < half
-    samples = [{"at_s": t, "server": {"rss": 100 + (50 if t < 30 else 0)}} for t in times]
+    samples = [{"at_s": t, "server": {"rss": 100 + (50 if t < 90 else 0)}} for t in times]
     assert grown(samples, "server", "rss")["per_hour"] == 0, "what happens while it warms up is left out"
     with pytest.raises(BenchError, match="expected at least 4 samples"):
         line(times[:3], times[:3])
