@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ffrt.errors import FfrtError
+from ffrt.serve.api.gpus import Gpus, Reading
 from ffrt.serve.engine.executor import Place, Progress
 from ffrt.serve.jobs.job import Job, State
 
@@ -45,8 +48,19 @@ class Metrics:
         self._seen_restarts: dict[str, int] = {}
 
     def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """A number that is read when it is asked for."""
-        Gauge(name, help, registry=self.registry).set_function(value)
+        """A number that is read when it is asked for; one that cannot be read is NaN, and the others are told."""
+
+        def read() -> float:
+            try:
+                return value()
+            except (OSError, FfrtError):
+                return math.nan
+
+        Gauge(name, help, registry=self.registry).set_function(read)
+
+    def watch_gpus(self, gpus: Mapping[str, int], read: Callable[[int], Reading]) -> None:
+        """Tell of the GPUs of places, by the place."""
+        self.registry.register(Gpus(gpus, read))
 
     def text(self, places: Iterable[Place], version: str, bundle: str, digest: str) -> bytes:
         """Everything, as Prometheus reads it."""
