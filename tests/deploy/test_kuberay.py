@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ffrt.cli.main import main
 from tests.deploy.checks import DEPLOY, containers, documents, run, written
 from tests.deploy.test_kubernetes import faults_of
 
@@ -31,7 +32,7 @@ def check_cluster(path: Path) -> tuple[int, str]:
 
 def check_pod(folder: Path, template: Any) -> tuple[int, str]:
     """A template as the pod that is made of it."""
-    pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {**template["metadata"], "name": "one"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {"name": "one"}}
     done = run("kubernetes-validate", "--strict", written(folder, "pod.yaml", pod))
     return done.returncode, done.stdout + done.stderr
 
@@ -95,6 +96,7 @@ def test_the_server_sits_beside_the_head_and_asks_for_as_many_places_as_there_ar
     assert {"name": "ray", "mountPath": "/tmp/ray"} in [*ray["volumeMounts"]]
     assert {"name": "ray", "mountPath": "/tmp/ray"} in [*server["volumeMounts"]], "the sockets of Ray"
     assert f"--ray-places={GROUP['replicas']}" in server["args"] and "--engine=ray" in server["args"]
+    assert "--provider=cuda" in server["args"], "auto would take processors while no worker is there"
     assert "--insecure-ray" not in server["args"]
     assert GROUP["minReplicas"] == GROUP["replicas"] == GROUP["maxReplicas"], "nobody scales it"
 
@@ -109,6 +111,21 @@ def test_nobody_but_its_own_pods_reaches_the_ports_of_ray() -> None:
 
 def test_the_service_is_that_of_the_head() -> None:
     (service,) = documents(FOLDER / "service.yaml")
-    selector = service["spec"]["selector"]
-    assert selector["ray.io/cluster"] == CLUSTER["metadata"]["name"] and selector["ray.io/node-type"] == "head"
-    assert selector["app.kubernetes.io/name"] == HEAD["template"]["metadata"]["labels"]["app.kubernetes.io/name"]
+    assert service["spec"]["selector"] == {"ray.io/cluster": CLUSTER["metadata"]["name"], "ray.io/node-type": "head"}
+
+
+def test_workers_find_the_head_before_it_is_ready() -> None:
+    """Its server is ready when they are; so the service of the operator stays as it is, and its labels too."""
+    assert not {"serviceType", "headService"} & set(HEAD) and "metadata" not in HEAD["template"]
+
+
+def test_the_arguments_of_the_server_are_flags_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    if "--engine" not in capsys.readouterr().out:
+        pytest.skip("this ffrt has no --engine")
+    _, server = containers(HEAD["template"])
+    line = [*server["command"][1:], *server["args"]]
+    assert line[0] == "serve"
+    placed = [str(tmp_path) if word == "/data" else word.replace("/run/keys", str(tmp_path)) for word in line]
+    assert main([*placed, "keys", "list"]) == 0

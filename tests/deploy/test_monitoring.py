@@ -143,6 +143,20 @@ def test_every_panel_asks_the_chosen_prometheus() -> None:
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
 
 
+def test_compose_joins_the_files_of_prometheus_and_grafana() -> None:
+    (compose,), (prometheus,) = documents(DEPLOY / "compose.yaml"), documents(PROMETHEUS / "prometheus.yml")
+    (source,) = documents(DEPLOY / "grafana/provisioning/datasources/prometheus.yaml")
+    (provider,) = documents(DEPLOY / "grafana/provisioning/dashboards/ffrt.yaml")
+    services = compose["services"]
+    (scraped,) = prometheus["scrape_configs"]
+    (target,) = scraped["static_configs"][0]["targets"]
+    assert [target] == [f"{alias}:8000" for alias in services["cpu"]["networks"]["default"]["aliases"]]
+    assert scraped["authorization"] == {"credentials_file": "ffrt.key"} and scraped["job_name"] == "ffrt"
+    assert source["datasources"][0]["url"] == "http://prometheus:9090" and "prometheus" in services
+    folder = provider["providers"][0]["options"]["path"]
+    assert f"./grafana/ffrt.json:{folder}/ffrt.json:ro" in services["grafana"]["volumes"]
+
+
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
 

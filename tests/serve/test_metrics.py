@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ffrt.serve.api.gpus import Nvml, Reading
+from ffrt.serve.api.gpus import Nvml, Reading, own_gpus
 from ffrt.serve.api.metrics import Metrics
+from ffrt.serve.engine.executor import Place
 from tests.serve.exported import CONTRACT, exported
 from tests.serve.fakes import Running
 
@@ -85,6 +86,11 @@ def test_the_gpu_of_each_place_is_measured() -> None:
         'ffrt_gpu_temperature_celsius{place="place-0"} 61.0',
         'ffrt_gpu_temperature_celsius{place="place-1"} 64.0',
     ]
+
+
+def test_only_gpus_of_this_machine_are_measured() -> None:
+    devices = ["cpu", "gpu 0", "gpu 12", "gpu of 10.0.0.7", "cpu of 10.0.0.7"]
+    assert own_gpus(Place(device, device) for device in devices) == {"gpu 0": 0, "gpu 12": 12}
 
 
 def test_nothing_is_asked_before_somebody_wants_to_know() -> None:

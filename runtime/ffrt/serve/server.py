@@ -20,7 +20,7 @@ from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.serve import notify
 from ffrt.serve.api.app import build
-from ffrt.serve.api.gpus import Nvml
+from ffrt.serve.api.gpus import Nvml, own_gpus
 from ffrt.serve.api.guard import MAX_HEADER_BYTES
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.api.service import Service
@@ -60,11 +60,10 @@ def serve(options: ServeOptions) -> int:
         stack.callback(store.close)
         listening = bound(options.host, options.port)
         stack.callback(listening.close)
-        settings = places(options, bundle, data)
-        executor = LocalExecutor(settings)
+        executor = LocalExecutor(places(options, bundle, data))
         stack.callback(executor.close)
         service = assembled(options, keys, bundle, store, data, executor)
-        service.metrics.watch_gpus({one.place: one.gpu for one in settings if one.gpu is not None}, Nvml().read)
+        service.metrics.watch_gpus(own_gpus(executor.places()), Nvml().read)
         keeper = Keeper(store, data, options.limits)
         keeper.start()
         stack.callback(keeper.close)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ffrt.serve.engine.executor import Place
+
 logger = logging.getLogger("ffrt.serve")
+OWN = re.compile(r"gpu ([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,12 @@ class Nvml:
             return function(*args)
         except self._library.NVMLError:
             return None
+
+
+def own_gpus(places: Iterable[Place]) -> dict[str, int]:
+    """The numbers of the GPUs of places on this machine, by the place; other machines' GPUs cannot be read here."""
+    found = [(place.id, OWN.fullmatch(place.device)) for place in places]
+    return {id: int(match[1]) for id, match in found if match is not None}
 
 
 class Gpus(Collector):
