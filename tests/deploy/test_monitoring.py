@@ -17,8 +17,8 @@ from ffrt import Bundle
 from ffrt.serve.limits import Limits
 from ffrt.serve.options import ServeOptions
 from tests.deploy.checks import DEPLOY, documents, run
-from tests.serve.exported import exported
 from tests.serve.fakes import FakeExecutor, Running
+from tests.serve.watched.exported import exported
 
 PROMETHEUS = DEPLOY / "prometheus"
 DASHBOARD = json.loads((DEPLOY / "grafana/ffrt.json").read_text(encoding="utf-8"))

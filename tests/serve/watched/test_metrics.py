@@ -12,8 +12,8 @@ import pytest
 from ffrt.serve.api.gpus import Nvml, Reading, own_gpus
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.engine.executor import Place
-from tests.serve.exported import CONTRACT, exported
 from tests.serve.fakes import Running
+from tests.serve.watched.exported import CONTRACT, exported
 
 Start = Callable[..., Running]
 
