@@ -75,6 +75,13 @@ def test_every_number_of_the_contract_is_exported_with_its_labels(running: Start
     assert exported(running()) == CONTRACT
 
 
+def test_ends_are_counted_from_nothing_so_that_the_first_is_an_increase() -> None:
+    text = Metrics().text([], "0.1", "tiny", "abc").decode()
+    assert 'ffrt_jobs_finished_total{code="worker_lost",state="failed"} 0.0' in text
+    assert 'ffrt_jobs_finished_total{code="",state="completed"} 0.0' in text
+    assert 'ffrt_jobs_requeued_total{reason="worker_lost"} 0.0' in text
+
+
 def test_the_gpu_of_each_place_is_measured() -> None:
     assert gpu_lines(watched(FakeNvml())) == [
         'ffrt_gpu_memory_bytes{kind="used",place="place-0"} 1e+09',

@@ -17,6 +17,17 @@ LONG = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 SHORT = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 3600)
 
 
+ENDS = {
+    State.COMPLETED: ("",),
+    State.CANCELLED: ("cancelled",),
+    State.FAILED: (
+        *("worker_lost", "internal_error", "disk_full", "write_failed"),
+        *("does_not_fit", "invalid_reference", "invalid_value"),
+    ),
+}
+"""How jobs end. Counters are there from the start, since Prometheus sees no increase in a number that is new."""
+
+
 class Metrics:
     """Counters and histograms; gauges are read from their sources when they are asked for. For any thread."""
 
@@ -46,6 +57,11 @@ class Metrics:
             "ffrt_build_info", "what is served", ["version", "bundle", "digest", "provider"], registry=registry
         )
         self._seen_restarts: dict[str, int] = {}
+        for state, codes in ENDS.items():
+            for code in codes:
+                self._finished.labels(str(state), code)
+        for reason in ("worker_lost", "error"):
+            self._requeued.labels(reason)
 
     def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
         """A number that is read when it is asked for; one that cannot be read is NaN, and the others are told."""
