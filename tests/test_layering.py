@@ -22,7 +22,7 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 FLOORS = {
     "runtime/ffrt": {
         *{"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "tqdm", "PyInstaller"},
-        *{"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"},
+        *{"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "opentelemetry", "pynvml"},
     },
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
@@ -47,6 +47,8 @@ ONLY = {
     "PIL": {"image", "writers", "metadata", "pictures"},
     "tqdm": {"progress"},
     "PyInstaller": {"hook-ffrt"},
+    "opentelemetry": {"traces"},
+    "pynvml": {"gpus"},
 }
 
 

@@ -66,6 +66,27 @@ def test_a_file_of_keys_that_others_can_read_or_that_is_damaged_is_refused(tmp_p
         Keys(file)
 
 
+@pytest.mark.parametrize(
+    ("owner", "mode", "taken"),
+    [
+        *[(0, 0o640, True), (0, 0o440, True), (0, 0o400, True), (0, 0o644, False), (0, 0o660, False)],
+        *[(1000, 0o600, True), (1000, 0o640, False), (1000, 0o604, False)],
+    ],
+)
+def test_a_group_may_read_keys_that_root_handed_to_a_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, mode: int, taken: bool
+) -> None:
+    file = tmp_path / "keys"
+    add_key(file, "alice")
+    facts = os.stat_result((0o100000 | mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(os, "fstat", lambda number: facts)
+    if taken:
+        assert [key.name for key in read_keys(file)] == ["alice"]
+    else:
+        with pytest.raises(ServeError, match="chmod 600"):
+            read_keys(file)
+
+
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ffrt_wrong", "Basic {}", "{}", "Bearer  x{}"])
 def test_without_its_key_nothing_is_told(keyed: tuple[Running, str, str], header: str) -> None:
     server, one, _ = keyed

@@ -72,7 +72,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     """The keys of a file, none if there is no file. Raises ServeError."""
     try:
         with open(path, encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
+            if _is_open(os.fstat(file.fileno())):
                 raise ServeError(f"keys: others may read {shown(path)!r}; type: chmod 600 {shown(path)}")
             lines = [line.strip() for line in file]
     except FileNotFoundError:
@@ -121,6 +121,14 @@ def _write(path: Path, keys: list[Key]) -> None:
         file.writelines(lines)
     with contextlib.suppress(OSError):
         os.chmod(path, 0o600)
+
+
+def _is_open(facts: os.stat_result) -> bool:
+    """Whether more users than its own can read the file. One of root's may be read by a group, and no more.
+
+    So do systemd and Kubernetes hand secrets to a service that is not root.
+    """
+    return bool(facts.st_mode & (0o037 if facts.st_uid == 0 else 0o077))
 
 
 def _digest(token: str) -> str:

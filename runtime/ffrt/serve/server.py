@@ -18,7 +18,9 @@ from ffrt.backend.graph import optimised_for
 from ffrt.backend.providers import choose_provider
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
+from ffrt.serve import notify
 from ffrt.serve.api.app import build
+from ffrt.serve.api.gpus import Nvml, own_gpus
 from ffrt.serve.api.guard import MAX_HEADER_BYTES
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.api.service import Service
@@ -63,16 +65,18 @@ def serve(options: ServeOptions) -> int:
         executor = LocalExecutor(places(options, bundle, data))
         stack.callback(executor.close)
         service = assembled(options, keys, bundle, store, data, executor)
+        service.metrics.watch_gpus(own_gpus(executor.places()), Nvml().read)
         keeper = Keeper(store, data, options.limits)
         keeper.start()
         stack.callback(keeper.close)
         service.dispatcher.start()
         app = build(service, hosts=names(options), origins=options.origins)
-        server = Server(configured(options, app), service)
         scheme = "http" if options.ssl_certfile is None else "https"
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"ffrt {__version__}: serving {bundle.name} at {scheme}://{shown}:{port}", flush=True)
+        serving = f"serving {bundle.name} at {scheme}://{shown}:{port}"
+        server = Server(configured(options, app), service, serving)
+        print(f"ffrt {__version__}: {serving}", flush=True)
         server.run(sockets=[listening])
         service.dispatcher.drain(0)
     return 0
@@ -193,9 +197,10 @@ def configured(options: ServeOptions, app: object) -> uvicorn.Config:
 class Server(uvicorn.Server):
     """uvicorn that drains at the first signal and hurries at the second."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, serving: str) -> None:
+        """`serving` is what a service manager is told."""
         super().__init__(config)
-        self._service = service
+        self._service, self._serving = service, serving
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -204,12 +209,20 @@ class Server(uvicorn.Server):
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         await super().serve(sockets)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and a service manager is told that requests are answered."""
+        await super().startup(sockets)
+        if self.started:
+            notify.ready(self._serving)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: no new jobs, an end to streams, some time for running jobs."""
         if self._loop is None or self._service.ending.is_set():
             self._service.dispatcher.hurry()
             return
-        logger.warning("it ends: running jobs have %.0f s", self._service.limits.drain_s)
+        ending = f"it ends: running jobs have {self._service.limits.drain_s:.0f} s"
+        logger.warning("%s", ending)
+        notify.stopping(ending)
         self._service.ending.set()
         self._loop.call_soon_threadsafe(self._service.live.wake_all)
         threading.Thread(target=self._drain, name="ffrt-drain", daemon=True).start()

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.errors import Refused, error_body
+from ffrt.serve.jobs.data import ID
 
 logger = logging.getLogger("ffrt.serve")
 MAX_HEADER_BYTES = 16 << 10
@@ -81,16 +82,11 @@ class Guard:
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.monotonic() - began_s
             self._metrics.answered(route, scope["method"], status, seconds)
-            logger.info(
-                "request",
-                extra={
-                    "request_id": request_id,
-                    "method": scope["method"],
-                    "route": route,
-                    "code": status,
-                    "seconds": round(seconds, 4),
-                },
-            )
+            facts = {"request_id": request_id, "method": scope["method"], "route": route, "code": status}
+            id = str(scope.get("path_params", {}).get("id", ""))
+            if ID.fullmatch(id) is not None:
+                facts["video_id"] = id
+            logger.info("request", extra={**facts, "seconds": round(seconds, 4)})
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

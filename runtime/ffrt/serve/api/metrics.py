@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ffrt.errors import FfrtError
+from ffrt.serve.api.gpus import Gpus, Reading
 from ffrt.serve.engine.executor import Place, Progress
 from ffrt.serve.jobs.job import Job, State
 
 LONG = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 SHORT = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 3600)
+
+
+ENDS = {
+    State.COMPLETED: ("",),
+    State.CANCELLED: ("cancelled",),
+    State.FAILED: (
+        *("worker_lost", "internal_error", "disk_full", "write_failed"),
+        *("does_not_fit", "invalid_reference", "invalid_value"),
+    ),
+}
+"""How jobs end. Counters are there from the start, since Prometheus sees no increase in a number that is new."""
 
 
 class Metrics:
@@ -43,10 +57,26 @@ class Metrics:
             "ffrt_build_info", "what is served", ["version", "bundle", "digest", "provider"], registry=registry
         )
         self._seen_restarts: dict[str, int] = {}
+        for state, codes in ENDS.items():
+            for code in codes:
+                self._finished.labels(str(state), code)
+        for reason in ("worker_lost", "error"):
+            self._requeued.labels(reason)
 
     def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """A number that is read when it is asked for."""
-        Gauge(name, help, registry=self.registry).set_function(value)
+        """A number that is read when it is asked for; one that cannot be read is NaN, and the others are told."""
+
+        def read() -> float:
+            try:
+                return value()
+            except (OSError, FfrtError):
+                return math.nan
+
+        Gauge(name, help, registry=self.registry).set_function(read)
+
+    def watch_gpus(self, gpus: Mapping[str, int], read: Callable[[int], Reading]) -> None:
+        """Tell of the GPUs of places, by the place."""
+        self.registry.register(Gpus(gpus, read))
 
     def text(self, places: Iterable[Place], version: str, bundle: str, digest: str) -> bytes:
         """Everything, as Prometheus reads it."""

@@ -26,6 +26,7 @@ from ffrt.serve.jobs.job import Job, NewJob, State, new_id
 from ffrt.serve.jobs.live import Live
 from ffrt.serve.jobs.store import Store
 from ffrt.serve.jobs.thread import StoreThread
+from ffrt.serve.jobs.traces import TRACEPARENT
 from ffrt.serve.keys import Key, Keys
 from ffrt.serve.limits import Limits, Rate, Slots
 
@@ -57,9 +58,19 @@ class Service:
     ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def create(
-        self, asked: CreateVideo, part: bytes | None, key: Key, idempotency_key: str | None
+        self,
+        asked: CreateVideo,
+        part: bytes | None,
+        key: Key,
+        idempotency_key: str | None,
+        *,
+        traceparent: str | None = None,
+        request_id: str = "",
     ) -> tuple[Job, bool]:
-        """Check a request and queue it; (job, False), or (the stored job, True) for a repeat. Raises Refused."""
+        """Check a request and queue it; (job, False), or (the stored job, True) for a repeat. Raises Refused.
+
+        `traceparent` names the span that asks; it is kept with the job and is no part of what is asked.
+        """
         if self.ending.is_set():
             raise Refused(503, "draining", "the server ends; ask again in a minute", headers={"retry-after": "60"})
         picture = picture_of(asked, part, self.bundle, self.limits)
@@ -69,12 +80,14 @@ class Service:
         request, digest = checked(asked, picture, self.bundle, self.limits, self.room())
         self.rate.take(key.name)
         self._check_disk()
+        if traceparent is not None:
+            request[TRACEPARENT] = traceparent
         new = NewJob(new_id(), key.name, request, digest, self.bundle.digest, priority, idempotency_key)
         job, replayed = await _or_full(asyncio.to_thread(self._keep, new, picture))
         if not replayed:
             self.metrics.submitted(job)
             self.dispatcher.wake()
-            facts = {"video_id": job.id, "key": key.name}
+            facts = {"request_id": request_id, "video_id": job.id, "key": key.name}
             logger.info("queued", extra={**facts, "prompt": asked.prompt} if self.log_prompts else facts)
         return job, replayed
 

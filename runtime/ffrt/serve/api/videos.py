@@ -17,6 +17,7 @@ from ffrt.serve.api.service import Service
 from ffrt.serve.errors import Refused
 from ffrt.serve.jobs.job import Job, State
 from ffrt.serve.jobs.store import Store
+from ffrt.serve.jobs.traces import TRACEPARENT, traceparent_of
 
 IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 LEAST_POLL_MS, MOST_POLL_MS = 250, 5000
@@ -88,7 +89,14 @@ async def created(service: Service, ask: Asker, request: Request) -> tuple[Job, 
             param="Idempotency-Key",
         )
     asked, part = await read_body(request, service.limits)
-    return await service.create(asked, part, key, name)
+    return await service.create(
+        asked,
+        part,
+        key,
+        name,
+        traceparent=traceparent_of(request.headers.get(TRACEPARENT)),
+        request_id=request.state.request_id,
+    )
 
 
 def poll_after_ms(video: Video) -> int:

@@ -64,6 +64,7 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent decides
         signal.signal(number, signal.SIG_IGN)
     if settings.gpu is not None:
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi and the metrics count
         os.environ["CUDA_VISIBLE_DEVICES"] = str(settings.gpu)
     with log_to():
         Worker(pipe, settings).run()

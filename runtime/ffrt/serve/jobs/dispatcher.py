@@ -23,6 +23,7 @@ from ffrt.serve.jobs.outcome import Outcome, read_progress
 from ffrt.serve.jobs.schedule import choose, shape
 from ffrt.serve.jobs.store import GIVEN_UP, Store
 from ffrt.serve.jobs.thread import StoreThread
+from ffrt.serve.jobs.traces import traced
 
 logger = logging.getLogger("ffrt.serve")
 P = ParamSpec("P")
@@ -148,7 +149,8 @@ class Dispatcher:
     def _run(self, place: str, job: Job) -> None:
         self._live.begin(job.id)
         self._observer.began(job, place)
-        logger.info("begins", extra={"video_id": job.id, "place": place, "attempt": job.attempt})
+        facts = {"video_id": job.id, "key": job.owner, "place": place, "attempt": job.attempt}
+        logger.info("begins", extra=facts)
         request = job.request
         picture = self._data.read(self._data.reference(job.id)) if request["has_picture"] else None
         work = told.Work(job.id, request["fields"], request["output_format"], picture)
@@ -158,7 +160,7 @@ class Dispatcher:
             return self._ended(job)
         stage_s: dict[str, float] = {}
         try:
-            for event in self._executor.run(place, work, saved):
+            for event in traced(job, place, self._executor.run(place, work, saved)):
                 self._on(place, job, event, stage_s)
         except PlaceLost as error:
             self._lost(job, error)
@@ -173,6 +175,8 @@ class Dispatcher:
                 provider = next(str(one.provider) for one in self._executor.places() if one.id == place)
                 stage_s[event.stage] = stage_s.get(event.stage, 0.0) + event.step_s
                 self._observer.step(event)
+                if event.index + 1 == event.total:
+                    self._log_stage(place, job, event.stage, stage_s[event.stage])
                 read_progress(self._live, self._estimates, job, provider, event)
             case told.Preview():
                 self._live.preview(job.id, event.webp)
@@ -189,6 +193,10 @@ class Dispatcher:
                     self._settle(Store.requeue, job, counted=False)
                 else:
                     self._settle(Store.stopped, job)
+
+    def _log_stage(self, place: str, job: Job, stage: str, seconds: float) -> None:
+        facts = {"video_id": job.id, "place": place, "attempt": job.attempt}
+        logger.info("stage done", extra={**facts, "stage": stage, "seconds": round(seconds, 3)})
 
     def _keep_checkpoint(self, job: Job, event: told.Checkpoint) -> None:
         """The file, then the row; without them a job would only begin earlier."""
@@ -236,7 +244,10 @@ class Dispatcher:
             self._data.forget_work(job.id)
         if now is None or now.state.terminal:
             self._errors.pop(job.id, None)
-        logger.info("deleted" if now is None else str(now.state), extra={"video_id": job.id, "attempt": job.attempt})
+        facts: dict[str, object] = {"video_id": job.id, "key": job.owner, "attempt": job.attempt}
+        if now is not None and now.started_at is not None and now.completed_at is not None:
+            facts["seconds"] = round(now.completed_at - now.started_at, 3)
+        logger.info("deleted" if now is None else str(now.state), extra=facts)
         if now is not None and now.state.terminal:
             self._observer.ended(now)
         self._live.end(job.id)

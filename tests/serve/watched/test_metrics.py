@@ -1,0 +1,166 @@
+"""What Prometheus gets: every number of the contract, by name and labels, whatever a driver or a disk does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ffrt.serve.api.gpus import Nvml, Reading, own_gpus
+from ffrt.serve.api.metrics import Metrics
+from ffrt.serve.engine.executor import Place
+from tests.serve.fakes import Running
+from tests.serve.watched.exported import CONTRACT, exported
+
+Start = Callable[..., Running]
+
+
+class NvmlFault(Exception):
+    """What the library raises."""
+
+
+class FakeNvml:
+    """NVIDIA's library with two cards of 80 GB; `broken` is what raises."""
+
+    NVMLError = NvmlFault
+    NVML_TEMPERATURE_GPU = 0
+
+    def __init__(self) -> None:
+        self.broken: set[str] = set()
+        self.calls: list[str] = []
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.broken:
+            raise NvmlFault(f"{name}: driver not loaded")
+
+    def nvmlInit(self) -> None:
+        self._call("init")
+
+    def nvmlShutdown(self) -> None:
+        self._call("shutdown")
+
+    def nvmlDeviceGetHandleByIndex(self, gpu: int) -> int:
+        self._call("handle")
+        return gpu
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> SimpleNamespace:
+        self._call("memory")
+        return SimpleNamespace(used=(gpu + 1) * 10**9, total=80 * 10**9)
+
+    def nvmlDeviceGetUtilizationRates(self, gpu: int) -> SimpleNamespace:
+        self._call("rates")
+        return SimpleNamespace(gpu=97, memory=40)
+
+    def nvmlDeviceGetTemperature(self, gpu: int, sensor: int) -> int:
+        self._call("temperature")
+        return 61 + gpu
+
+
+def gpu_lines(metrics: Metrics) -> list[str]:
+    text = metrics.text([], "0.1", "tiny", "abc").decode()
+    return [line for line in text.splitlines() if line.startswith("ffrt_gpu")]
+
+
+def watched(nvml: FakeNvml) -> Metrics:
+    metrics = Metrics()
+    metrics.watch_gpus({"place-0": 0, "place-1": 3}, Nvml(nvml).read)
+    return metrics
+
+
+def test_every_number_of_the_contract_is_exported_with_its_labels(running: Start) -> None:
+    assert exported(running()) == CONTRACT
+
+
+def test_ends_are_counted_from_nothing_so_that_the_first_is_an_increase() -> None:
+    text = Metrics().text([], "0.1", "tiny", "abc").decode()
+    assert 'ffrt_jobs_finished_total{code="worker_lost",state="failed"} 0.0' in text
+    assert 'ffrt_jobs_finished_total{code="",state="completed"} 0.0' in text
+    assert 'ffrt_jobs_requeued_total{reason="worker_lost"} 0.0' in text
+
+
+def test_the_gpu_of_each_place_is_measured() -> None:
+    assert gpu_lines(watched(FakeNvml())) == [
+        'ffrt_gpu_memory_bytes{kind="used",place="place-0"} 1e+09',
+        'ffrt_gpu_memory_bytes{kind="total",place="place-0"} 8e+10',
+        'ffrt_gpu_memory_bytes{kind="used",place="place-1"} 4e+09',
+        'ffrt_gpu_memory_bytes{kind="total",place="place-1"} 8e+10',
+        'ffrt_gpu_utilisation{place="place-0"} 0.97',
+        'ffrt_gpu_utilisation{place="place-1"} 0.97',
+        'ffrt_gpu_temperature_celsius{place="place-0"} 61.0',
+        'ffrt_gpu_temperature_celsius{place="place-1"} 64.0',
+    ]
+
+
+def test_only_gpus_of_this_machine_are_measured() -> None:
+    devices = ["cpu", "gpu 0", "gpu 12", "gpu of 10.0.0.7", "cpu of 10.0.0.7"]
+    assert own_gpus(Place(device, device) for device in devices) == {"gpu 0": 0, "gpu 12": 12}
+
+
+def test_nothing_is_asked_before_somebody_wants_to_know() -> None:
+    nvml = FakeNvml()
+    watched(nvml)
+    assert nvml.calls == []
+
+
+@pytest.mark.parametrize("broken", ["init", "handle"])
+def test_a_lost_driver_costs_its_own_numbers_and_may_come_back(broken: str, caplog: pytest.LogCaptureFixture) -> None:
+    nvml = FakeNvml()
+    metrics = watched(nvml)
+    nvml.broken = {broken}
+    assert gpu_lines(metrics) == gpu_lines(metrics) == []
+    assert "ffrt_jobs_finished" in metrics.text([], "0.1", "tiny", "abc").decode()
+    assert caplog.text.count("nothing of it can be measured") == 1, "it is said once"
+    nvml.broken = set()
+    assert len(gpu_lines(metrics)) == 8
+
+
+def test_a_number_that_a_card_does_not_have_is_left_out() -> None:
+    nvml = FakeNvml()
+    nvml.broken = {"rates"}
+    assert len(gpu_lines(watched(nvml))) == 6
+
+
+def test_the_library_is_opened_once_while_all_is_well() -> None:
+    nvml = FakeNvml()
+    metrics = watched(nvml)
+    gpu_lines(metrics)
+    gpu_lines(metrics)
+    assert nvml.calls.count("init") == 1 and "shutdown" not in nvml.calls
+
+
+def test_a_driver_that_hangs_holds_one_reader_and_not_the_next() -> None:
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def read(gpu: int) -> Reading:
+        hanging.set()
+        assert go_on.wait(60)
+        return Reading(used=1)
+
+    metrics = Metrics()
+    metrics.watch_gpus({"place-0": 0}, read)
+    first: list[str] = []
+    thread = threading.Thread(target=lambda: first.extend(gpu_lines(metrics)))
+    thread.start()
+    assert hanging.wait(60)
+    assert gpu_lines(metrics) == []
+    go_on.set()
+    thread.join()
+    assert first == ['ffrt_gpu_memory_bytes{kind="used",place="place-0"} 1.0']
+
+
+def test_a_gauge_that_cannot_be_read_is_nan_and_the_others_are_told(
+    running: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = running()
+
+    def fails() -> tuple[int, int]:
+        raise OSError("no such disk")
+
+    monkeypatch.setattr(server.data, "free", fails)
+    with server.client() as client:
+        text = client.get("/metrics").text
+    assert "ffrt_disk_free_bytes NaN" in text and "ffrt_jobs_queued 0.0" in text
