@@ -41,6 +41,17 @@ export function tell(text) {
   setText(byId("status"), text);
 }
 
+/** Let a button do one thing at a time: while `work` runs, more presses do nothing. It keeps the focus. */
+export async function once(button, work) {
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await work();
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+}
+
 /** Ask before something that cannot be taken back; whether the answer is yes. */
 export function sure(heading, text, yes) {
   const dialog = byId("confirm");

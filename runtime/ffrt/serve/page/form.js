@@ -1,7 +1,7 @@
 // The form: fields that the server's schema and the card of its bundle offer, and what is wrong with them.
 
 import * as api from "./api.js";
-import { el, setText } from "./dom.js";
+import { el, once, setText } from "./dom.js";
 import { buttons, choice, digits, lines, number, sides } from "./fields.js";
 import { picture } from "./picture.js";
 import { ofField, refusal, size } from "./words.js";
@@ -116,8 +116,11 @@ export class Form extends EventTarget {
     setText(this.error, text ?? "");
   }
 
-  async submit() {
-    if (this.button.disabled) return;
+  submit() {
+    return once(this.button, () => this.send());
+  }
+
+  async send() {
     this.clear();
     const wrong = this.fields.map((field) => [field, field.wrong?.() ?? null]).filter(([, text]) => text !== null);
     if (this.field("prompt").get() === "") wrong.unshift([this.field("prompt"), "Type what the video should show."]);
@@ -128,13 +131,13 @@ export class Form extends EventTarget {
     }
     const file = this.field("input_reference")?.file() ?? null;
     const values = [...this.values(), ...(file === null ? [] : [["input_reference", file]])];
-    this.busy(true);
+    setText(this.button, "Sending…");
     try {
       this.dispatchEvent(new CustomEvent("made", { detail: await api.create(values) }));
     } catch (error) {
       this.refused(error);
     } finally {
-      this.busy(false);
+      setText(this.button, "Make video");
     }
   }
 
@@ -152,10 +155,5 @@ export class Form extends EventTarget {
   show(field) {
     if (this.more.contains(field.root)) this.more.open = true;
     field.focus();
-  }
-
-  busy(isBusy) {
-    this.button.disabled = isBusy;
-    setText(this.button, isBusy ? "Sending…" : "Make video");
   }
 }

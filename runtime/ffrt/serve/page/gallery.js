@@ -1,7 +1,7 @@
 // The gallery: videos that have ended, newest first, page by page.
 
 import { content } from "./api.js";
-import { BIN, byId, el, icon, Rows, setText, tell } from "./dom.js";
+import { BIN, byId, el, icon, once, Rows, setText, tell } from "./dom.js";
 import { scrub } from "./scrub.js";
 import * as words from "./words.js";
 
@@ -13,18 +13,15 @@ export class Gallery {
     this.remove = remove;
     this.rows = new Rows(byId("gallery-list"), (video) => this.card(video));
     videos.addEventListener("change", () => this.update());
-    byId("more").addEventListener("click", async ({ target }) => {
+    byId("more").addEventListener("click", ({ currentTarget }) => once(currentTarget, async () => {
       const before = videos.order.length;
-      target.disabled = true;
       try {
         await more();
         tell(`${videos.order.length - before} more videos`);
       } catch (error) {
         onRefused(error);
-      } finally {
-        target.disabled = false;
       }
-    });
+    }));
   }
 
   update() {
@@ -54,7 +51,7 @@ export class Gallery {
     const root = el("li", {}, link, below);
     const update = (now) => {
       const isShown = now.id === this.shown;
-      root.classList.toggle("shown", isShown);
+      root.classList.toggle("chosen", isShown);
       if (isShown) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     };

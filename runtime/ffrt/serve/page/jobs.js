@@ -1,7 +1,7 @@
 // The list of videos that wait or are made: where each stands, how long it takes, its preview, and how to stop it.
 
 import * as api from "./api.js";
-import { byId, el, Rows, setText, tell } from "./dom.js";
+import { byId, el, once, Rows, setText, tell } from "./dom.js";
 import * as words from "./words.js";
 
 /** A bar and the words below it: {root, update}. */
@@ -22,19 +22,16 @@ export function progress() {
 /** A button that stops a video; the server waits up to ten seconds for the worker's word. */
 export function stopper(videos, id, onRefused) {
   const button = el("button", { type: "button", class: "plain" }, "Cancel");
-  button.addEventListener("click", async () => {
-    if (button.getAttribute("aria-disabled") === "true") return;
-    button.setAttribute("aria-disabled", "true");
+  button.addEventListener("click", () => once(button, async () => {
     setText(button, "Stopping…");
     try {
       videos.put(await api.cancel(id));
     } catch (error) {
       onRefused(error);
     } finally {
-      button.removeAttribute("aria-disabled");
       setText(button, "Cancel");
     }
-  });
+  }));
   return button;
 }
 

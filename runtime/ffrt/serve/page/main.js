@@ -92,9 +92,10 @@ function run(card, schema) {
     videos.add(video);
     tell(`Queued: ${video.prompt.slice(0, 60)}`);
     show(video.id);
+    byId("shown").scrollIntoView({ block: "nearest" });
   };
   const again = async (video, isOtherSeed) => {
-    if (video.asked.picture) return edit(video);
+    if (video.asked.picture) return edit(video); // chosen again by hand
     const values = valuesOf(video);
     if (isOtherSeed) values.delete("seed");
     form.clear();

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import * as address from "./address.js";
-import { byId, el, setText, tell } from "./dom.js";
+import { byId, el, once, setText, tell } from "./dom.js";
 import { progress, stopper } from "./jobs.js";
 import * as words from "./words.js";
 
@@ -70,17 +70,18 @@ export class Viewer {
   underWay(video) {
     const picture = el("img", { alt: "What the video looks like so far", hidden: true });
     const wait = el("p", { class: "quiet" });
+    const dots = el("div", { class: "dots", "aria-hidden": "true" }, el("i"), el("i"), el("i"));
     const bar = progress();
     const stop = stopper(this.videos, video.id, this.onRefused);
     this.refresh = (now) => {
       const preview = this.videos.previews.get(now.id);
       if (preview !== undefined && picture.getAttribute("src") !== preview) picture.src = preview;
       picture.hidden = preview === undefined;
-      wait.hidden = preview !== undefined;
+      wait.hidden = dots.hidden = preview !== undefined;
       setText(wait, now.state === "queued" ? "It waits for its turn." : "The first picture comes in a moment.");
       bar.update(now);
     };
-    return el("div", {}, this.frame(video, picture, wait), el("div", { class: "under-way" }, bar.root, stop));
+    return el("div", {}, this.frame(video, picture, dots, wait), el("div", { class: "under-way" }, bar.root, stop));
   }
 
   ended(video) {
@@ -105,7 +106,8 @@ export class Viewer {
 
   buttons(video) {
     const button = (text, onclick, kind = "plain") => el("button", { type: "button", class: kind, onclick }, text);
-    const again = (isOtherSeed) => ({ currentTarget }) => this.busy(currentTarget, () => this.actions.again(video, isOtherSeed));
+    const again = (isOtherSeed) => ({ currentTarget }) =>
+      once(currentTarget, () => this.actions.again(video, isOtherSeed).catch(this.onRefused));
     const download = words.hasFile(video)
       ? el("a", { class: "plain button", href: api.content(video.id), download: words.fileName(video) }, "Download")
       : null;
@@ -114,22 +116,11 @@ export class Viewer {
       button("Again with another seed", again(true), "second"),
       download,
       button("Copy link", () => this.copy(video.id)),
-      button("Again", again(false)),
-      button("Use in form", () => this.actions.edit(video)),
-      button("Delete", () => this.actions.remove(video)),
+      button("Again", again(false), "text"),
+      button("Edit", () => this.actions.edit(video), "text"),
+      button("Delete", () => this.actions.remove(video), "text last"),
       el("p", { class: "copied quiet", hidden: true }),
     );
-  }
-
-  async busy(button, work) {
-    button.disabled = true;
-    try {
-      await work();
-    } catch (error) {
-      this.onRefused(error);
-    } finally {
-      button.disabled = false;
-    }
   }
 
   async copy(id) {

@@ -54,7 +54,7 @@ export const size = (text) => text.replace("x", " × ");
 export function facts(video) {
   return [
     size(video.size),
-    `${video.duration_s} s`,
+    `${Number(video.duration_s.toFixed(1))} s`,
     `${video.fps} fps`,
     `${video.num_inference_steps} steps`,
     video.sampler,
