@@ -69,7 +69,9 @@ def test_several_videos_wait_in_their_order_and_each_can_be_cancelled(running: S
     expect(rows.nth(0)).to_contain_text("Making keyframes")
     shown(page).get_by_role("button", name="Cancel").click()
     expect(shown(page)).to_contain_text("Cancelled before it was done.")
-    assert {str(job.state) for job in server.store.wait(lambda store: store.page("", None, 9, True))[0]} == {"cancelled"}
+    assert {str(job.state) for job in server.store.wait(lambda store: store.page("", None, 9, True))[0]} == {
+        "cancelled"
+    }
 
 
 def test_a_page_that_is_loaded_again_finds_what_runs(running: Start, opened: Open) -> None:

@@ -16,16 +16,16 @@ export function parsed(text) {
   return JSON.parse(text.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'));
 }
 
-async function ask(method, path, { body, headers } = {}) {
-  let response, text;
+async function ask(method, path, { body, headers, as = "text" } = {}) {
+  let response, answer;
   try {
     response = await fetch(path, { method, body, headers, credentials: "same-origin" });
-    text = await response.text();
+    answer = await (response.ok ? response[as]() : response.text());
   } catch {
     throw new Refusal(0, { message: "The server cannot be reached.", code: "unreachable", param: null }, null);
   }
-  if (response.ok) return text === "" ? null : parsed(text);
-  throw new Refusal(response.status, errorIn(text, response), Number(response.headers.get("retry-after")) || null);
+  if (response.ok) return as === "blob" ? answer : answer === "" ? null : parsed(answer);
+  throw new Refusal(response.status, errorIn(answer, response), Number(response.headers.get("retry-after")) || null);
 }
 
 function errorIn(text, response) {
@@ -88,6 +88,9 @@ export async function create(values) {
 export function content(id, variant = "video") {
   return variant === "video" ? `v1/videos/${id}/content` : `v1/videos/${id}/content?variant=${variant}`;
 }
+
+/** The file of a video, whole. */
+export const file = (id) => ask("GET", content(id), { as: "blob" });
 
 /** The events of a video; the browser sends the session's cookie with it. */
 export const events = (id) => new EventSource(`v1/videos/${id}/events`);

@@ -109,7 +109,7 @@ export class Viewer {
     const again = (isOtherSeed) => ({ currentTarget }) =>
       once(currentTarget, () => this.actions.again(video, isOtherSeed).catch(this.onRefused));
     const download = words.hasFile(video)
-      ? el("a", { class: "plain button", href: api.content(video.id), download: words.fileName(video) }, "Download")
+      ? el("a", { class: "plain button", href: api.content(video.id), onclick: (event) => this.download(event, video) }, "Download")
       : null;
     return el(
       "div", { class: "actions" },
@@ -121,6 +121,22 @@ export class Viewer {
       button("Delete", () => this.actions.remove(video), "text last"),
       el("p", { class: "copied quiet", hidden: true }),
     );
+  }
+
+  /** Save the file under a name of its own: of a link, browsers take the name that the server sent. */
+  async download(event, video) {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const link = event.currentTarget;
+    await once(link, async () => {
+      try {
+        const url = URL.createObjectURL(await api.file(video.id));
+        el("a", { href: url, download: words.fileName(video) }).click();
+        setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      } catch (error) {
+        this.onRefused(error);
+      }
+    });
   }
 
   async copy(id) {
