@@ -19,9 +19,9 @@ if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("http
 REFUSED = re.compile(r"Failed to load resource: (the server responded with a status of [45]\d\d|net::ERR_)")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's chromium, or playwright's own; a test without either is skipped."""
+    """Debian's chromium, or playwright's own; a test without either is skipped. Its event loop ends with the module."""
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as started:
         try:

@@ -15,6 +15,7 @@ from tests.serve.fakes import Running, fails
 from tests.serve.page.scripts import makes, pauses
 from tests.serve.page.steps import ask, shown, until_done
 
+pytestmark = pytest.mark.slow
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 expect = pytest.importorskip("playwright.sync_api").expect
 Start = Callable[..., Running]

@@ -15,6 +15,7 @@ from tests.serve.fakes import Running
 from tests.serve.page.scripts import SIDE, makes
 from tests.serve.page.steps import PROMPT, ask, shown, until_done, video_width
 
+pytestmark = pytest.mark.slow
 expect = pytest.importorskip("playwright.sync_api").expect
 Open = Callable[..., Any]
 

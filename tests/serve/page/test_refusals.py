@@ -16,6 +16,7 @@ from tests.serve.page.scripts import makes, pauses
 from tests.serve.page.steps import PROMPT, ask, shown, until_done
 from tests.serve.processes import ServerProcess
 
+pytestmark = pytest.mark.slow
 expect = pytest.importorskip("playwright.sync_api").expect
 Start = Callable[..., Running]
 Open = Callable[..., Any]
@@ -127,7 +128,6 @@ def test_a_hostile_prompt_is_text_and_nothing_else(running: Start, opened: Open)
     assert page.locator(foreign).count() == 0
 
 
-@pytest.mark.slow
 def test_a_server_that_goes_and_comes_back_is_told_and_its_job_goes_on(
     opened: Open, tiny: Bundle, tmp_path: Any
 ) -> None:

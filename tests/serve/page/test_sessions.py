@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from ffrt.serve.api.app import build
 from ffrt.serve.keys import Keys, add_key, remove_key
 from ffrt.serve.limits import Limits
 from ffrt.serve.options import ServeOptions
@@ -125,6 +127,20 @@ def test_a_key_that_is_removed_ends_its_sessions(keyed: tuple[Running, str], tmp
         add_key(tmp_path / "keys", "alice")  # of the same name, and another one
         server.keys.reload()
         assert client.get("/v1/videos").status_code == 401
+
+
+def test_with_tls_the_cookie_goes_over_tls_alone(keyed: tuple[Running, str]) -> None:
+    server, token = keyed
+    app = build(server.service, hosts=["studio.example"])
+
+    async def log_in_over_tls() -> str:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://studio.example") as client:
+            answer = await client.post("/session", headers={"authorization": f"Bearer {token}"})
+            return answer.headers["set-cookie"]
+
+    cookie = asyncio.run(log_in_over_tls())
+    assert cookie.startswith("ffrt_session=") and "Secure" in cookie.split("; ")
 
 
 def test_a_server_without_keys_has_no_sessions(running: Start) -> None:

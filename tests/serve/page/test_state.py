@@ -12,6 +12,7 @@ from tests.serve.fakes import Running
 from tests.serve.page.scripts import FRAMES, makes, pauses
 from tests.serve.page.steps import PROMPT, ask, shown, until_done
 
+pytestmark = pytest.mark.slow
 expect = pytest.importorskip("playwright.sync_api").expect
 Start = Callable[..., Running]
 Open = Callable[..., Any]

@@ -14,12 +14,12 @@ from tests.serve.page.scripts import SIDE, makes, pauses
 from tests.serve.page.steps import PROMPT, ask, shown, until_done, video_width
 from tests.serve.processes import serving
 
+pytestmark = pytest.mark.slow
 expect = pytest.importorskip("playwright.sync_api").expect
 Start = Callable[..., Running]
 Open = Callable[..., Any]
 
 
-@pytest.mark.slow
 def test_a_sentence_becomes_a_video_that_plays_on_a_real_server(opened: Open, tiny: Bundle, tmp_path: Path) -> None:
     with serving(tiny.folder, tmp_path / "data") as server:
         page = opened(server.url)
@@ -69,9 +69,8 @@ def test_several_videos_wait_in_their_order_and_each_can_be_cancelled(running: S
     expect(rows.nth(0)).to_contain_text("Making keyframes")
     shown(page).get_by_role("button", name="Cancel").click()
     expect(shown(page)).to_contain_text("Cancelled before it was done.")
-    assert {str(job.state) for job in server.store.wait(lambda store: store.page("", None, 9, True))[0]} == {
-        "cancelled"
-    }
+    with server.client() as client:
+        assert {video["state"] for video in client.get("/v1/videos").json()["data"]} == {"cancelled"}
 
 
 def test_a_page_that_is_loaded_again_finds_what_runs(running: Start, opened: Open) -> None:

@@ -1,4 +1,4 @@
-// Kinds of fields of the form. Each is {root, get, set, error, focus}: values are texts, and "" is the bundle's own.
+// Kinds of fields of the form. Each is {root, own, get, set, error, focus}: values are texts, "" is the bundle's own, which `own` names.
 
 import { el, setText } from "./dom.js";
 
@@ -26,7 +26,7 @@ function single(name, label, input, facts) {
   root.append(input);
   const error = frame(name, input, root, facts);
   const get = () => input.value.trim();
-  return { name, root, input, get, set: (text) => { input.value = text; }, error, focus: () => input.focus() };
+  return { name, root, input, own: "", get, set: (text) => { input.value = text; }, error, focus: () => input.focus() };
 }
 
 /** Some lines of text. */
@@ -60,6 +60,7 @@ export function choice(name, label, values, { first, hint }) {
   const has = (text) => values.some(([value]) => value === text);
   return {
     ...field,
+    own,
     get: () => (input.value === own ? "" : input.value),
     set: (text) => { input.value = has(text) ? text : own; },
   };
@@ -83,7 +84,7 @@ export function buttons(name, label, values, { own, hint }) {
     for (const input of inputs) input.checked = input.value === value;
   };
   const focus = () => inputs.find((input) => input.checked)?.focus();
-  return { name, root, get: () => (chosen() === own ? "" : chosen()), chosen, set, error, focus };
+  return { name, root, own, get: () => (chosen() === own ? "" : chosen()), chosen, set, error, focus };
 }
 
 /** Width and height in pixels; both empty for the bundle's own. */
@@ -104,5 +105,5 @@ export function sides(name, label, own, multiple, { hint }) {
     inputs.forEach((input, i) => { input.value = match?.[i + 1] ?? ""; });
   };
   const wrong = () => (inputs.some((input) => input.validity.badInput) ? "Expected numbers." : null);
-  return { name, root, get, set, error, wrong, focus: () => inputs[0].focus() };
+  return { name, root, own, get, set, error, wrong, focus: () => inputs[0].focus() };
 }

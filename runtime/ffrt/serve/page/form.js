@@ -29,7 +29,7 @@ function fieldsOf(card, schema) {
   const options = [
     lines("negative_prompt", "What should it not show?", schema.negative_prompt, { rows: 2 }),
     sides("size", "Width and height", card.size, card.size_multiple, {
-      hint: `In steps of ${card.size_multiple} pixels, a square of up to ${most}.`,
+      hint: `Multiples of ${card.size_multiple} pixels. A square has sides of up to ${most}.`,
     }),
     digits("seed", "Seed", { placeholder: "drawn anew each time", hint: "The same seed and options give the same video." }),
     number("num_inference_steps", "Steps", { ...schema.num_inference_steps, maximum: card.max_steps }, {
@@ -37,6 +37,9 @@ function fieldsOf(card, schema) {
     }),
     number("guidance_scale", "Guidance", schema.guidance_scale, {
       placeholder: first.guidance_scale, hint: `${GUIDED}; ${card.guidance.split(": ").at(-1)}.`, step: "any",
+    }),
+    number("interpolation_guidance_scale", "Guidance in between keyframes", schema.interpolation_guidance_scale, {
+      placeholder: own, step: "any",
     }),
     choice("sampler", "Sampler", card.samplers.map((name) => [name, name]), { first: `${own}, ${first.sampler}` }),
     card.takes_picture
@@ -84,12 +87,18 @@ export class Form extends EventTarget {
     return new Map(this.fields.map((field) => [field.name, field.get()]).filter(([, value]) => value !== ""));
   }
 
-  /** Show these values, and the bundle's own elsewhere. */
+  /** Show these values, and the bundle's own elsewhere; those that the form has no place for, as words. */
   restore(values) {
     for (const field of this.fields) field.set(values.get(field.name) ?? "");
     this.clear();
-    this.more.open ||= [...values.keys()].some((name) => this.more.contains(this.field(name)?.root ?? null));
+    const has = ([name, value]) => {
+      const field = this.field(name);
+      return field !== undefined && (field.get() || field.own) === value;
+    };
+    const lost = [...values].filter((pair) => !has(pair)).map(([name, value]) => `${name} ${value}`);
+    this.more.open ||= this.fields.some((field) => field.get() !== "" && this.more.contains(field.root));
     this.changed();
+    return lost;
   }
 
   /** Say that the picture of an earlier video has to be chosen again. */

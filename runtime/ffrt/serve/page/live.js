@@ -8,6 +8,7 @@ import * as api from "./api.js";
 const STREAMS = 2;
 const PAGE = 24;
 const REST_MS = { streamed: 10_000, watching: 2_000, idle: 20_000, lost: 3_000 };
+const ENDING_MS = 60_000; // a server that still answers then has come back
 
 export class Live extends EventTarget {
   /** `isFirst(video)` says which is looked at, and should have a stream before others. */
@@ -18,6 +19,7 @@ export class Live extends EventTarget {
     this.streams = new Map();
     this.refusedUntil = new Map();
     this.state = "ok";
+    this.endsBy = 0;
     this.timer = null;
   }
 
@@ -35,7 +37,7 @@ export class Live extends EventTarget {
     this.choose();
     try {
       await this.ask();
-      if (this.state === "lost") this.say("ok");
+      if (this.state === "lost" || (this.state === "ending" && Date.now() > this.endsBy)) this.say("ok");
     } catch (error) {
       if (error.status === 401) return this.dispatchEvent(new Event("unknown"));
       if (error.status === 0 || error.status >= 500) this.say("lost");
@@ -96,6 +98,7 @@ export class Live extends EventTarget {
     });
     stream.addEventListener("shutdown", () => {
       this.refuse(id);
+      this.endsBy = Date.now() + ENDING_MS;
       this.say("ending");
     });
     stream.addEventListener("open", () => this.say("ok"));

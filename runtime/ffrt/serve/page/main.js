@@ -102,7 +102,8 @@ function run(card, schema) {
     queued(await api.create([...values]));
   };
   const edit = (video) => {
-    form.restore(valuesOf(video));
+    const lost = form.restore(valuesOf(video));
+    if (lost.length > 0) form.say(`The form does not offer all that this video asked for: ${lost.join(", ")}.`);
     form.field("prompt").focus();
     if (video.asked.picture) form.wantPicture();
   };
@@ -116,12 +117,12 @@ function run(card, schema) {
     }
     videos.remove(video.id);
     tell("Deleted.");
-    if (shown === video.id) show(null);
+    if (viewer.id === video.id) show(null);
     focus();
   };
 
   const viewer = new Viewer(videos, { again, edit, remove, onRefused: refused });
-  const live = new Live(videos, (video) => video.id === shown);
+  const live = new Live(videos, (video) => video.id === viewer.id);
   const gallery = new Gallery(videos, { show: clicked, remove, more: () => live.more(), onRefused: refused });
   new Jobs(videos, clicked, refused);
   const restore = () => {
@@ -139,7 +140,9 @@ function run(card, schema) {
   live.start().then(() => {
     if (shown !== null) return show(shown, { isStep: false });
     const first = videos.active()[0] ?? videos.all()[0];
-    return first === undefined ? show(null, { isStep: false }) : viewer.show(first.id);
+    if (first === undefined) return show(null, { isStep: false });
+    viewer.show(first.id); // the address names only what somebody chose
+    gallery.mark(first.id);
   });
 }
 

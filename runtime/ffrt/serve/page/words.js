@@ -87,10 +87,13 @@ export function refusal(error) {
   if (error.status === 0) return "The server cannot be reached. Try again in a moment; nothing is made twice.";
   if (error.status === 401) return "Your session has ended. Log in again.";
   if (error.code === "queue_full") return "The queue is full. Try again when a video is done, or cancel one.";
-  if (error.status === 429) return `That were too many requests in a short time. Try again in ${soon}.`;
+  if (error.status === 429) return `There were too many requests in a short time. Try again in ${soon}.`;
   if (error.status === 507) return "The disk of the server is full, so nothing was queued. Delete videos to make room.";
   if (error.code === "draining") return `The server is about to restart. Try again in ${soon}.`;
   if (error.status === 503) return `The server is not ready. Try again in ${soon}.`;
+  if (error.code === "origin_not_allowed") {
+    return "The server takes no requests from this address. Behind a proxy with TLS it needs --forwarded-allow-ips.";
+  }
   if (error.status === 413) return "That is more than the server takes. Choose a smaller picture or a shorter text.";
   return ofField(error.message);
 }
