@@ -47,6 +47,11 @@ def ask(page: Page, prompt: str, preset: str) -> None:
     page.locator("#job-list li", has_text=prompt).wait_for()
 
 
+def seek(page: Page) -> None:
+    """Show the video in its middle."""
+    page.locator("#shown video").evaluate("one => new Promise(done => { one.onseeked = done; one.currentTime = 3; })")
+
+
 def shot(page: Page) -> Image.Image:
     """What the window shows."""
     return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
@@ -91,14 +96,16 @@ def pictures(browser: Browser, url: str) -> None:
     page.close()
     dark = opened(browser, url, WIDE, "dark")
     dark.locator("#gallery-list a", has=dark.get_by_alt_text(DONE[0])).click()
-    dark.locator("#shown video").evaluate("video => { video.currentTime = 3; }")
+    seek(dark)
     dark.mouse.move(0, 0)
-    dark.get_by_role("link", name=DONE[2]).focus()
+    dark.get_by_role("link", name=DONE[-1]).focus()
     for _ in range(8):
         dark.keyboard.press("ArrowRight")
     dark.locator("#gallery-list canvas:visible").wait_for()
+    dark.evaluate("scrollTo(0, 0)")
     save(shot(dark), "serving-page-dark.webp")
     phone_dark = opened(browser, url, PHONE, "dark")
+    seek(phone_dark)
     save(beside(under_way, shot(phone_dark)), "serving-page-phone.webp")
 
 

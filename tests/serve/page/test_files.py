@@ -50,6 +50,12 @@ def test_the_policy_is_strict_and_the_page_has_nothing_that_it_forbids(running: 
         assert set(re.findall(r"https?://[^\s\"'`]+", text)) <= {"http://www.w3.org/2000/svg"}
 
 
+def test_files_are_short_enough_to_be_read() -> None:
+    for path in resources.files("ffrt.serve").joinpath("page").iterdir():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 300 and max(map(len, lines)) <= 120, path.name
+
+
 def test_the_page_needs_no_key_and_the_schema_does_not_name_it(running: Start) -> None:
     with running().client() as client:
         paths = client.get("/openapi.json").json()["paths"]

@@ -84,6 +84,7 @@ def test_a_page_that_is_loaded_again_finds_what_runs(running: Start, opened: Ope
     other = opened(server.url)  # another window, without the address
     expect(other.locator("#job-list li")).to_have_count(1)
     page.close()
+    expect(other.locator("#job-list img")).to_have_js_property("naturalWidth", SIDE)  # while there is a preview
     server.executor.go_on.set()
     until_done(other)
 

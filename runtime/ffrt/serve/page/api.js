@@ -44,7 +44,13 @@ function randomName() {
 }
 
 export const session = () => ask("GET", "session");
-export const logIn = (key) => ask("POST", "session", { headers: { authorization: `Bearer ${key}` } });
+
+/** Log in with a key. A header holds no other signs than those of ASCII, and no key has any. */
+export async function logIn(key) {
+  if (!/^[\x21-\x7e]+$/.test(key)) throw new Refusal(401, { message: "", code: "invalid_api_key", param: null }, null);
+  await ask("POST", "session", { headers: { authorization: `Bearer ${key}` } });
+}
+
 export const logOut = () => ask("DELETE", "session");
 
 /** The card of the bundle that is served. */

@@ -65,7 +65,7 @@ export function sure(heading, text, yes) {
   });
 }
 
-/** Keep the children of a list equal to `items`: `make(item)` gives {root, update}, elements that stay are not touched. */
+/** Keeps the children of a list equal to items, of which `make` gives {root, update}. What stays is not touched. */
 export class Rows {
   constructor(list, make) {
     this.list = list;

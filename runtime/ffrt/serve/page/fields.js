@@ -1,4 +1,5 @@
-// Kinds of fields of the form. Each is {root, own, get, set, error, focus}: values are texts, "" is the bundle's own, which `own` names.
+// Kinds of fields of the form. Each is {name, root, own, get, set, error, focus}, some with `wrong`. Values are texts;
+// "" is the bundle's own, which `own` names.
 
 import { el, setText } from "./dom.js";
 
@@ -91,8 +92,8 @@ export function buttons(name, label, values, { own, hint }) {
 export function sides(name, label, own, multiple, { hint }) {
   const root = el("fieldset", { class: `field field-${name}` }, el("legend", {}, label));
   const [wide, high] = own.split("x");
-  const side = (what, placeholder) =>
-    el("input", { type: "number", inputmode: "numeric", min: multiple, step: multiple, placeholder, "aria-label": what });
+  const facts = { type: "number", inputmode: "numeric", min: multiple, step: multiple };
+  const side = (what, placeholder) => el("input", { ...facts, placeholder, "aria-label": what });
   const inputs = [side("Width in pixels", wide), side("Height in pixels", high)];
   root.append(el("div", { class: "sides" }, inputs[0], el("span", { "aria-hidden": "true" }, "×"), inputs[1]));
   const error = frame(name, root, root, { hint });

@@ -31,7 +31,9 @@ function fieldsOf(card, schema) {
     sides("size", "Width and height", card.size, card.size_multiple, {
       hint: `Multiples of ${card.size_multiple} pixels. A square has sides of up to ${most}.`,
     }),
-    digits("seed", "Seed", { placeholder: "drawn anew each time", hint: "The same seed and options give the same video." }),
+    digits("seed", "Seed", {
+      placeholder: "drawn anew each time", hint: "The same seed and options give the same video.",
+    }),
     number("num_inference_steps", "Steps", { ...schema.num_inference_steps, maximum: card.max_steps }, {
       placeholder: first.num_inference_steps,
     }),
@@ -46,7 +48,9 @@ function fieldsOf(card, schema) {
       ? choice("motion", "Motion", plain(["low", "medium", "high", "extreme"]), { first: own, hint: "How much moves." })
       : null,
     card.takes_picture
-      ? number("image_guidance_scale", "Guidance of the picture", schema.image_guidance_scale, { placeholder: own, step: "any" })
+      ? number("image_guidance_scale", "Guidance of the picture", schema.image_guidance_scale, {
+        placeholder: own, step: "any",
+      })
       : null,
     choice("output_format", "File", card.output_formats.map((name) => [name, name]), {}),
   ];

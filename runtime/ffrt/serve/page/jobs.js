@@ -64,7 +64,8 @@ export class Jobs {
     link.addEventListener("click", (event) => this.show(event, video.id));
     setText(link, video.prompt);
     stop.setAttribute("aria-label", `Cancel: ${video.prompt.slice(0, 80)}`);
-    const root = el("li", { class: "job" }, el("div", { class: "thumb" }, picture), el("div", {}, link, bar.root), stop);
+    const thumb = el("div", { class: "thumb" }, picture);
+    const root = el("li", { class: "job" }, thumb, el("div", {}, link, bar.root), stop);
     const update = (now) => {
       const preview = this.videos.previews.get(now.id);
       if (preview !== undefined && picture.getAttribute("src") !== preview) picture.src = preview;

@@ -78,8 +78,8 @@ export class Live extends EventTarget {
 
   /** Open the streams that are wanted now, and close the others. */
   choose() {
-    const rank = (video) => [!this.isFirst(video), video.state !== "in_progress", video.queue_position ?? 0].map(Number);
-    const before = (a, b) => rank(a).reduce((so, value, i) => (so !== 0 ? so : value - rank(b)[i]), 0);
+    const rank = (one) => [!this.isFirst(one), one.state !== "in_progress", one.queue_position ?? 0].map(Number);
+    const before = (a, b) => rank(a).map((value, i) => value - rank(b)[i]).find((less) => less !== 0) ?? 0;
     const may = this.videos.active().filter(({ id }) => (this.refusedUntil.get(id) ?? 0) < Date.now());
     const wanted = new Set(document.hidden ? [] : may.sort(before).slice(0, STREAMS).map(({ id }) => id));
     for (const id of [...this.streams.keys()]) if (!wanted.has(id)) this.close(id);

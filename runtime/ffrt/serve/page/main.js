@@ -12,7 +12,11 @@ import { Videos } from "./videos.js";
 import { Viewer } from "./viewer.js";
 import * as words from "./words.js";
 
-const CONNECTION = { ok: "", lost: "Connection lost. Trying again…", ending: "The server is restarting. What waits is kept." };
+const CONNECTION = {
+  ok: "",
+  lost: "Connection lost. Trying again…",
+  ending: "The server is restarting. What waits is kept.",
+};
 const RETRY_MS = 3000;
 const ASKED = [
   "num_inference_steps", "guidance_scale", "image_guidance_scale", "interpolation_guidance_scale", "sampler", "motion",
@@ -21,10 +25,9 @@ const ASKED = [
 
 /** What asks for the same video again, as the form's fields. */
 function valuesOf(video) {
-  const values = new Map([["prompt", video.prompt], ["fps", String(video.fps)], ["size", video.size], ["seed", video.seed]]);
-  for (const name of ["negative_prompt", "preset", "output_format"]) if (video[name] !== null) values.set(name, video[name]);
-  for (const name of ASKED) if (video.asked[name] !== null) values.set(name, String(video.asked[name]));
-  return values;
+  const named = ["prompt", "fps", "size", "seed", "negative_prompt", "preset", "output_format"];
+  const pairs = [...named.map((name) => [name, video[name]]), ...ASKED.map((name) => [name, video.asked[name]])];
+  return new Map(pairs.filter(([, value]) => value !== null).map(([name, value]) => [name, String(value)]));
 }
 
 function showConnection(state) {
@@ -79,7 +82,8 @@ function run(card, schema) {
     address.write(form.values(), id, isStep);
     viewer.show(id);
     gallery.mark(id);
-    if (id !== null && videos.get(id) === null && videos.isLoaded) api.show(id).then((video) => videos.put(video), () => {});
+    if (id === null || videos.get(id) !== null || !videos.isLoaded) return;
+    api.show(id).then((video) => videos.put(video), () => viewer.update());
   };
   const clicked = (event, id) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return; // another tab

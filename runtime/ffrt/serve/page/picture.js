@@ -6,12 +6,14 @@ const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
 /** A field as those of fields.js, whose value is a file. */
 export function picture(name, label) {
-  const input = el("input", { type: "file", id: `field-${name}`, accept: KINDS.join(), "aria-describedby": `${name}-error` });
+  const facts = { type: "file", accept: KINDS.join(), "aria-describedby": `${name}-error` };
+  const input = el("input", { ...facts, id: `field-${name}` });
   const shown = el("img", { alt: "The picture to begin with", hidden: true });
   const remove = el("button", { type: "button", class: "plain", hidden: true }, "Remove picture");
   const error = el("p", { class: "error", id: `${name}-error`, hidden: true });
   const words = el("p", { class: "hint" }, "PNG, JPEG or WebP. Choose a file, or drop one here.");
-  const root = el("div", { class: "field picture" }, el("label", { for: input.id }, label), input, shown, remove, words, error);
+  const told = el("label", { for: input.id }, label);
+  const root = el("div", { class: "field picture" }, told, input, shown, remove, words, error);
   let file = null;
 
   const tell = (text) => {

@@ -32,7 +32,8 @@ export class Viewer {
   update() {
     const video = this.id === null ? null : this.videos.get(this.id);
     if (video !== null && words.isActive(video)) this.fresh.add(video.id);
-    const kind = video === null ? (this.id === null ? "empty" : "missing") : words.isActive(video) ? "active" : video.state;
+    const none = this.id === null ? "empty" : "missing";
+    const kind = video === null ? none : words.isActive(video) ? "active" : video.state;
     if (kind === "missing" && !this.videos.isLoaded) return;
     const drawn = `${this.id} ${kind} ${video !== null && words.isExpired(video)}`;
     if (drawn !== this.drawn) {
@@ -47,9 +48,12 @@ export class Viewer {
 
   draw(kind, video) {
     if (kind === "empty") {
-      return [this.frame(null, el("p", {}, "Your video appears here."), el("p", { class: "quiet" }, "Describe one and press “Make video”."))];
+      const how = el("p", { class: "quiet" }, "Describe one and press “Make video”.");
+      return [this.frame(null, el("p", {}, "Your video appears here."), how)];
     }
-    if (kind === "missing") return [this.frame(null, el("p", {}, "There is no video at this address. It may have been deleted."))];
+    if (kind === "missing") {
+      return [this.frame(null, el("p", {}, "There is no video at this address. It may have been deleted."))];
+    }
     const prompt = el("p", { class: "prompt" });
     setText(prompt, video.prompt);
     const not = video.negative_prompt === null ? null : el("p", { class: "quiet" }, `Not: ${video.negative_prompt}`);
@@ -91,11 +95,11 @@ export class Viewer {
     const source = api.content(video.id);
     if (video.output_format === "gif") return this.frame(video, el("img", { src: source, alt: video.prompt }));
     const player = el("video", {
-      src: source, poster: api.content(video.id, "thumbnail"), controls: true, loop: true, muted: true, playsinline: true,
-      "aria-label": video.prompt.slice(0, 200), preload: "metadata",
+      src: source, poster: api.content(video.id, "thumbnail"), preload: "metadata",
+      controls: true, loop: true, muted: true, playsinline: true, "aria-label": video.prompt.slice(0, 200),
     });
     player.muted = true;
-    const broken = el("p", { class: "quiet", hidden: true }, "This browser cannot play the file. It can be downloaded.");
+    const broken = el("p", { class: "quiet", hidden: true }, "This browser cannot play it. It can be downloaded.");
     player.addEventListener("error", () => {
       player.hidden = true;
       broken.hidden = false;
@@ -109,8 +113,9 @@ export class Viewer {
     const again = (isOtherSeed) => ({ currentTarget }) =>
       once(currentTarget, () => this.actions.again(video, isOtherSeed).catch(this.onRefused));
     const download = words.hasFile(video)
-      ? el("a", { class: "plain button", href: api.content(video.id), onclick: (event) => this.download(event, video) }, "Download")
+      ? el("a", { class: "plain button", href: api.content(video.id) }, "Download")
       : null;
+    download?.addEventListener("click", (event) => this.download(event, video));
     return el(
       "div", { class: "actions" },
       button("Again with another seed", again(true), "second"),
