@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ffrt.output.whole_file import whole_file
 from tests.serve.processes import ROOT, serving
@@ -48,8 +48,12 @@ def ask(page: Page, prompt: str, preset: str) -> None:
 
 
 def seek(page: Page) -> None:
-    """Show the video in its middle."""
-    page.locator("#shown video").evaluate("one => new Promise(done => { one.onseeked = done; one.currentTime = 3; })")
+    """Show the video in its middle, when the browser has all of it and shows no sign of loading any more."""
+    player = page.locator("#shown video")
+    player.evaluate("one => { one.preload = 'auto'; one.currentTime = 3; }")
+    expect(player).to_have_js_property("readyState", 4)
+    expect(player).to_have_js_property("seeking", False)
+    page.wait_for_timeout(1000)
 
 
 def shot(page: Page) -> Image.Image:

@@ -158,6 +158,23 @@ def test_a_server_that_goes_and_comes_back_is_told_and_its_job_goes_on(
         server.kill()
 
 
+def test_a_server_that_drains_says_so_until_it_is_back(running: Start, opened: Open) -> None:
+    server = running(pauses)
+    page = opened(server.url, may_be_refused=True)
+    ask(page)
+    expect(shown(page).locator(".stage")).to_contain_text("Making keyframes")
+    with server.client() as client:
+        (video,) = client.get("/v1/videos").json()["data"]
+    server.service.ending.set()
+    server.service.live.tell(video["id"])
+    expect(page.locator("#connection")).to_have_text("The server is restarting. What waits is kept.")
+    server.service.ending.clear()
+    expect(page.locator("#connection")).to_be_hidden()
+    expect(page.locator("#status")).to_have_text("Connected again.")
+    server.executor.go_on.set()
+    until_done(page)
+
+
 def test_a_lost_answer_makes_no_second_video(running: Start, opened: Open) -> None:
     server = running(makes)
     page = opened(server.url, may_be_refused=True)

@@ -1,4 +1,4 @@
-// The picture that a video begins with, for bundles that follow one: chosen, dropped or pasted. No address is fetched.
+// The picture that a video begins with, for bundles that follow one: chosen or dropped. No address is fetched.
 
 import { el, setText } from "./dom.js";
 
