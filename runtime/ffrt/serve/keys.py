@@ -67,6 +67,12 @@ class Keys:
                 found = key
         return found
 
+    def still(self, key: Key) -> Key | None:
+        """A key that was found before, as the file has it now; None if it was removed or made anew."""
+        with self._lock:
+            keys = self._keys
+        return next((one for one in keys if (one.name, one.digest) == (key.name, key.digest)), None)
+
 
 def read_keys(path: Path) -> tuple[Key, ...]:
     """The keys of a file, none if there is no file. Raises ServeError."""

@@ -7,13 +7,14 @@ from fastapi.responses import JSONResponse
 
 from ffrt import __version__
 from ffrt.bundle import Bundle
+from ffrt.generation.plan import sampling_of
 from ffrt.sampling import SOLVERS
 from ffrt.sampling.presets import PRESETS
 from ffrt.serve.api.access import Asker, is_loopback
 from ffrt.serve.api.answers import errors
-from ffrt.serve.api.check import length_of
+from ffrt.serve.api.check import default_fps, length_of
 from ffrt.serve.api.health import report
-from ffrt.serve.api.schema import Model, ModelList
+from ffrt.serve.api.schema import Defaults, Model, ModelList
 from ffrt.serve.api.service import Service
 from ffrt.serve.errors import Refused
 from ffrt.serve.limits import Limits
@@ -34,11 +35,23 @@ def model_of(bundle: Bundle, limits: Limits, created_s: float) -> Model:
         size_multiple=bundle.video.size_multiple,
         max_pixels=limits.pixels * bundle.video.width * bundle.video.height,
         max_steps=limits.steps,
+        default_fps=default_fps(bundle),
         presets=list(PRESETS),
+        defaults={preset: defaults_of(bundle, preset) for preset in PRESETS},
         samplers=list(SOLVERS),
         guidance="as released: 1 is none" if released else "(w + 1) c - w u: 0 is none",
         takes_picture=released,
         output_formats=["mp4", "webm", "gif"],
+    )
+
+
+def defaults_of(bundle: Bundle, preset: str) -> Defaults:
+    """What a preset comes to with the bundle, for the keyframes of a request that names nothing else."""
+    sampling = sampling_of(bundle.keyframes, None, None, None, few=PRESETS[preset].keyframes)
+    return Defaults(
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        sampler=sampling.sampler,
     )
 
 

@@ -16,8 +16,11 @@ from ffrt.serve.api.access import asker
 from ffrt.serve.api.answers import add_handlers
 from ffrt.serve.api.content import content
 from ffrt.serve.api.guard import Guard
+from ffrt.serve.api.page import page
 from ffrt.serve.api.service import Service
+from ffrt.serve.api.session import session
 from ffrt.serve.api.videos import videos
+from ffrt.serve.sessions import Sessions
 
 
 def build(service: Service, *, hosts: Sequence[str], origins: Sequence[str] = ()) -> ASGIApp:
@@ -30,10 +33,13 @@ def build(service: Service, *, hosts: Sequence[str], origins: Sequence[str] = ()
 
     app = FastAPI(title="ffrt", version=__version__, docs_url=None, redoc_url=None, lifespan=alive)
     add_handlers(app)
-    ask = asker(service.keys, service.with_keys)
+    sessions = Sessions(service.keys)
+    ask = asker(service.keys, service.with_keys, sessions)
     app.include_router(content(service, ask))
     app.include_router(videos(service, ask))
     app.include_router(about(service, ask))
+    app.include_router(session(service, sessions))
+    app.include_router(page())
     limits = service.limits
     takes_picture = service.bundle.keyframes.image is not None
     most = limits.body_with_picture if takes_picture else limits.body

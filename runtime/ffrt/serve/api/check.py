@@ -43,6 +43,11 @@ def length_of(bundle: Bundle, fps: int) -> str:
     return str(max(1, round(bundle.num_frames(fps) / fps)))
 
 
+def default_fps(bundle: Bundle) -> int:
+    """The rate of a request that names none."""
+    return 8 if 8 in bundle.rates else bundle.rates[-1]
+
+
 def checked(
     asked: CreateVideo, picture: bytes | None, bundle: Bundle, limits: Limits, room: Room
 ) -> tuple[dict[str, Any], str]:
@@ -117,8 +122,8 @@ def _fields(asked: CreateVideo, bundle: Bundle) -> dict[str, Any]:
         raise refuse("prompt", "a sentence", asked.prompt)
     width, height = (bundle.video.width, bundle.video.height) if asked.size is None else map(int, asked.size.split("x"))
     fields["seed"] = secrets.randbelow(MAX_SEED + 1) if asked.seed is None else asked.seed
-    default = 8 if 8 in bundle.rates else bundle.rates[-1]
-    return {**fields, "width": width, "height": height, "fps": default if asked.fps is None else asked.fps}
+    fps = default_fps(bundle) if asked.fps is None else asked.fps
+    return {**fields, "width": width, "height": height, "fps": fps}
 
 
 def _check_size(fields: Mapping[str, Any], bundle: Bundle, limits: Limits) -> None:

@@ -74,6 +74,19 @@ class ErrorInfo(BaseModel):
     message: str
 
 
+class Asked(BaseModel):
+    """The options that a request named itself, null where the bundle's own hold: what makes the same video again."""
+
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    image_guidance_scale: float | None
+    interpolation_guidance_scale: float | None
+    sampler: str | None
+    motion: int | str | None
+    cache_interval: int | None
+    picture: bool = Field(description="whether it began with a picture, which is not kept")
+
+
 class Video(BaseModel):
     """A job as clients see it: the fields of OpenAI's video, and more. Times are Unix seconds."""
 
@@ -102,6 +115,7 @@ class Video(BaseModel):
     preset: str | None
     negative_prompt: str | None
     output_format: Format
+    asked: Asked
     stage: str | None
     step: int | None
     steps: int | None
@@ -132,6 +146,14 @@ class Deleted(BaseModel):
     deleted: bool
 
 
+class Defaults(BaseModel):
+    """What holds with a preset where a request names nothing: steps, guidance and sampler of the keyframes."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    sampler: str
+
+
 class Model(BaseModel):
     """The bundle that is served, and what may be asked of it."""
 
@@ -148,7 +170,9 @@ class Model(BaseModel):
     size_multiple: int
     max_pixels: int
     max_steps: int
+    default_fps: int
     presets: list[str]
+    defaults: dict[str, Defaults] = Field(description="by preset, the first of which holds without one")
     samplers: list[str]
     guidance: str
     takes_picture: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ffrt.serve.api.schema import ErrorInfo, Video
+from ffrt.serve.api.schema import Asked, ErrorInfo, Video
 from ffrt.serve.jobs.job import Job, State
 from ffrt.serve.jobs.live import Now
 
@@ -45,6 +45,9 @@ def video_of(job: Job, now: Now | None, position: int | None = None, eta_s: floa
         preset=fields["preset"],
         negative_prompt=fields["negative_prompt"],
         output_format=kept["output_format"],
+        asked=Asked(
+            **{name: fields[name] for name in Asked.model_fields if name in fields}, picture=kept["has_picture"]
+        ),
         stage=None if running is None else running.stage,
         step=None if running is None else running.step,
         steps=None if running is None else running.steps,

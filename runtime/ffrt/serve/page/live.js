@@ -1,0 +1,137 @@
+// News of videos: event streams of the next two that are made, and the list for all others.
+//
+// A browser keeps six connections to a server, of all its tabs together, so a stream for every video would leave none
+// for anything else. A page that nobody sees has no stream.
+
+import * as api from "./api.js";
+
+const STREAMS = 2;
+const PAGE = 24;
+const REST_MS = { streamed: 10_000, watching: 2_000, idle: 20_000, lost: 3_000 };
+const ENDING_MS = 60_000; // a server that still answers then has come back
+
+export class Live extends EventTarget {
+  /** `isFirst(video)` says which is looked at, and should have a stream before others. */
+  constructor(videos, isFirst) {
+    super();
+    this.videos = videos;
+    this.isFirst = isFirst;
+    this.streams = new Map();
+    this.refusedUntil = new Map();
+    this.state = "ok";
+    this.endsBy = 0;
+    this.timer = null;
+  }
+
+  /** Begin; it goes on until the page is left. */
+  start() {
+    document.addEventListener("visibilitychange", () => this.look());
+    addEventListener("online", () => this.look());
+    this.videos.addEventListener("change", () => this.choose());
+    return this.look();
+  }
+
+  /** Ask for the list now, and again after a rest. */
+  async look() {
+    clearTimeout(this.timer);
+    this.choose();
+    try {
+      await this.ask();
+      if (this.state === "lost" || (this.state === "ending" && Date.now() > this.endsBy)) this.say("ok");
+    } catch (error) {
+      if (error.status === 401) return this.dispatchEvent(new Event("unknown"));
+      if (error.status === 0 || error.status >= 500) this.say("lost");
+    }
+    this.choose();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.look(), this.rest());
+  }
+
+  /** The page of the list after the last video that is known. */
+  async more() {
+    this.videos.older(await api.page(PAGE, this.videos.order.at(-1)));
+  }
+
+  async ask() {
+    const { made } = this.videos;
+    const page = await api.page(PAGE);
+    if (made !== this.videos.made) return;
+    this.videos.newest(page);
+    const here = new Set(page.data.map((video) => video.id));
+    for (const { id } of this.videos.active()) {
+      if (here.has(id) || this.streams.has(id)) continue;
+      try {
+        this.videos.put(await api.show(id));
+      } catch (error) {
+        if (error.status !== 404) throw error;
+        this.videos.remove(id);
+      }
+    }
+  }
+
+  rest() {
+    if (this.state !== "ok") return REST_MS.lost;
+    const active = this.videos.active();
+    if (active.length === 0) return REST_MS.idle;
+    return document.hidden || active.every(({ id }) => this.streams.has(id)) ? REST_MS.streamed : REST_MS.watching;
+  }
+
+  /** Open the streams that are wanted now, and close the others. */
+  choose() {
+    const rank = (one) => [!this.isFirst(one), one.state !== "in_progress", one.queue_position ?? 0].map(Number);
+    const before = (a, b) => rank(a).map((value, i) => value - rank(b)[i]).find((less) => less !== 0) ?? 0;
+    const may = this.videos.active().filter(({ id }) => (this.refusedUntil.get(id) ?? 0) < Date.now());
+    const wanted = new Set(document.hidden ? [] : may.sort(before).slice(0, STREAMS).map(({ id }) => id));
+    for (const id of [...this.streams.keys()]) if (!wanted.has(id)) this.close(id);
+    for (const id of wanted) if (!this.streams.has(id)) this.open(id);
+  }
+
+  open(id) {
+    const stream = api.events(id);
+    this.streams.set(id, stream);
+    this.videos.streamed.add(id);
+    const told = (event) => this.told(id, api.parsed(event.data));
+    for (const name of ["queued", "progress", "completed", "failed"]) stream.addEventListener(name, told);
+    stream.addEventListener("preview", (event) => {
+      const { url, stage, step } = JSON.parse(event.data);
+      this.videos.preview(id, `${url.replace(/^\//, "")}?${new URLSearchParams({ stage, step })}`);
+    });
+    stream.addEventListener("shutdown", () => {
+      this.refuse(id);
+      this.endsBy = Date.now() + ENDING_MS;
+      this.say("ending");
+    });
+    stream.addEventListener("open", () => this.say("ok"));
+    stream.addEventListener("error", () => this.lost(id, stream));
+  }
+
+  told(id, video) {
+    this.videos.put(video);
+    if (video.state !== "queued" && video.state !== "in_progress") this.close(id);
+  }
+
+  /** A stream broke. The browser opens it again, unless the server refused it: then the list has to do. */
+  lost(id, stream) {
+    if (this.streams.get(id) !== stream) return;
+    if (stream.readyState === EventSource.CLOSED) this.refuse(id);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.look(), 500); // perhaps it only came to its end
+  }
+
+  refuse(id) {
+    this.refusedUntil.set(id, Date.now() + REST_MS.streamed);
+    this.close(id);
+  }
+
+  close(id) {
+    this.streams.get(id)?.close();
+    this.streams.delete(id);
+    this.videos.streamed.delete(id);
+  }
+
+  say(state) {
+    if (state === this.state) return;
+    this.state = state;
+    this.dispatchEvent(new Event("state"));
+  }
+}
