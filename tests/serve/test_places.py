@@ -152,8 +152,8 @@ def test_a_job_that_nobody_listens_to_any_more_is_not_mixed_with_the_next(execut
 
 
 def test_a_process_that_stands_still_is_ended(executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ffrt.serve.engine.local.FIRST_PATIENCE_S", 1.0)
-    monkeypatch.setattr("ffrt.serve.engine.local.PATIENCE_S", 1.0)
+    monkeypatch.setattr("ffrt.serve.engine.patience.FIRST_PATIENCE_S", 1.0)
+    monkeypatch.setattr("ffrt.serve.engine.patience.PATIENCE_S", 1.0)
     with pytest.raises(PlaceLost, match="said nothing"):
         for number, _ in enumerate(executor.run(PLACE, work(), None)):
             if number == 3:
