@@ -1,0 +1,118 @@
+"""A Ray cluster of several machines on this one: each is an address of the loopback network. It asks for a token."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.serve.processes import alive, children, command, environment, until
+
+HEAD = "127.0.0.1"
+MEMORY = "--object-store-memory=100000000"
+RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+
+
+class LoopbackCluster:
+    """A head that makes no videos, and machines that are started and killed one by one."""
+
+    def __init__(self, folder: Path, *, token: bool = True) -> None:
+        # Ray's sockets lie in the folder, and their paths may have 107 characters
+        self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+        self._logs = folder
+        self.port = free_port()
+        self.address = f"{HEAD}:{self.port}"
+        home = folder / "home"
+        home.mkdir()
+        self.environment: dict[str, str] = {
+            **{name: value for name, value in environment().items() if not name.startswith("RAY_")},
+            "HOME": str(home),  # Ray looks for a token there
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token" if token else "disabled",
+        }
+        if token:
+            path = folder / "token"
+            path.touch(0o600)
+            path.write_text(secrets.token_hex(32))
+            self.environment["RAY_AUTH_TOKEN_PATH"] = str(path)
+        self._machines: dict[str, subprocess.Popen[bytes]] = {}
+        flags = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self._folder}"]
+        self._start(HEAD, [*flags, "--num-cpus=0", "--num-gpus=0"], {})
+
+    def add(self, host: str, *, cpus: int = 1, gpus: int = 0, environment: Mapping[str, str] | None = None) -> None:
+        """A machine joins, with its own environment."""
+        flags = [f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
+        self._start(host, flags, {} if environment is None else environment)
+
+    def kill(self, host: str) -> None:
+        """A machine is gone at once, with all its processes."""
+        gone = self._machines.pop(host)
+        everything = [gone.pid, *below(gone.pid)]
+        for pid in everything:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        gone.wait()
+        until(lambda: not any(alive(pid) for pid in everything))
+
+    def places(self, host: str | None = None) -> list[int]:
+        """The processes of actors of ours, on one machine or on all."""
+        machines = self._machines.values() if host is None else [self._machines[host]]
+        pids = [pid for machine in machines for pid in below(machine.pid)]
+        return [pid for pid in pids if b"ray::" in command(pid) and b"PlaceActor" in command(pid)]
+
+    def close(self) -> None:
+        for host in reversed(list(self._machines)):
+            self.kill(host)
+
+    def _start(self, host: str, flags: list[str], own: Mapping[str, str]) -> None:
+        log = self._logs / f"{host}.log"
+        with open(log, "ab") as file:
+            begin = file.tell()
+            machine = subprocess.Popen(
+                [*RAY, "start", "--block", f"--node-ip-address={host}", MEMORY, *flags],
+                env={**self.environment, **own},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        self._machines[host] = machine
+
+        def started() -> bool:
+            text = log.read_bytes()[begin:].decode(errors="replace")
+            assert machine.poll() is None, text
+            return "Ray runtime started" in text
+
+        until(started)
+
+
+def below(pid: int) -> list[int]:
+    """All processes that a process has started, and those that they have."""
+    found = []
+    for child in children(pid):
+        found += [child, *below(child)]
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind((HEAD, 0))
+        return int(listening.getsockname()[1])
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, *hosts: str, token: bool = True) -> Iterator[LoopbackCluster]:
+    """A cluster for a block, with a machine of one processor at each address."""
+    started = LoopbackCluster(folder, token=token)
+    try:
+        for host in hosts:
+            started.add(host)
+        yield started
+    finally:
+        started.close()
