@@ -11,12 +11,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.serve.processes import alive, children, command, environment, until
+import pytest
+
+from ffrt import Bundle
+from ffrt.serve.engine.ray_actors import Asked
+from ffrt.serve.engine.ray_connect import connected
+from ffrt.serve.engine.ray_executor import RayExecutor, wanted
+from tests.serve.processes import ServerProcess, alive, children, command, environment, until
 
 HEAD = "127.0.0.1"
 MEMORY = "--object-store-memory=100000000"
+NONE = {"count": None, "cpus": None}
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
 
@@ -29,13 +37,15 @@ class LoopbackCluster:
         self._logs = folder
         self.port = free_port()
         self.address = f"{HEAD}:{self.port}"
-        home = folder / "home"
+        home, self._temporary = folder / "home", folder / "tmp"
         home.mkdir()
+        self._temporary.mkdir()
         self.environment: dict[str, str] = {
             **{name: value for name, value in environment().items() if not name.startswith("RAY_")},
             "HOME": str(home),  # Ray looks for a token there
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token" if token else "disabled",
+            "TMPDIR": str(self._temporary),
         }
         if token:
             path = folder / "token"
@@ -50,6 +60,11 @@ class LoopbackCluster:
         """A machine joins, with its own environment."""
         flags = [f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
         self._start(host, flags, {} if environment is None else environment)
+
+    def add_all(self, *hosts: str) -> None:
+        """Machines of one processor, which start side by side."""
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(self.add, hosts))
 
     def kill(self, host: str) -> None:
         """A machine is gone at once, with all its processes."""
@@ -66,6 +81,32 @@ class LoopbackCluster:
         machines = self._machines.values() if host is None else [self._machines[host]]
         pids = [pid for machine in machines for pid in below(machine.pid)]
         return [pid for pid in pids if b"ray::" in command(pid) and b"PlaceActor" in command(pid)]
+
+    def scratch(self) -> Path:
+        """The folder in which the one place there is makes its files."""
+        (found,) = [path for path in self._temporary.glob("*/scratch") if path.is_dir()]
+        return found
+
+    def serve(self, bundle: Path, data: Path, *flags: str) -> ServerProcess:
+        """`ffrt serve` on the cluster."""
+        ours = ("--engine", "ray", "--ray-address", self.address, "--provider", "cpu")
+        return ServerProcess(bundle, data, data.with_name("server.log"), *ours, *flags, own=self.environment)
+
+    @contextlib.contextmanager
+    def executor(self, bundle: Bundle, **options: object) -> Iterator[RayExecutor]:
+        """Places on the cluster, of this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("RAY_")]:
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            asked = Asked("", str(bundle.folder), bundle.digest, "cpu", 1, "fast")
+            with connected(self.address) as connection:
+                executor = RayExecutor(connection, wanted(connection, "tests", asked, **{**NONE, **options}))
+                try:
+                    yield executor
+                finally:
+                    executor.close()
 
     def close(self) -> None:
         for host in reversed(list(self._machines)):
@@ -111,8 +152,7 @@ def cluster(folder: Path, *hosts: str, token: bool = True) -> Iterator[LoopbackC
     """A cluster for a block, with a machine of one processor at each address."""
     started = LoopbackCluster(folder, token=token)
     try:
-        for host in hosts:
-            started.add(host)
+        started.add_all(*hosts)
         yield started
     finally:
         started.close()
