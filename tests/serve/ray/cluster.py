@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from tests.serve.processes import ServerProcess, alive, children, command, envir
 
 HEAD = "127.0.0.1"
 MEMORY = "--object-store-memory=100000000"
-NONE = {"count": None, "cpus": None}
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
 
@@ -61,11 +59,6 @@ class LoopbackCluster:
         flags = [f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
         self._start(host, flags, {} if environment is None else environment)
 
-    def add_all(self, *hosts: str) -> None:
-        """Machines of one processor, which start side by side."""
-        with ThreadPoolExecutor() as threads:
-            list(threads.map(self.add, hosts))
-
     def kill(self, host: str) -> None:
         """A machine is gone at once, with all its processes."""
         gone = self._machines.pop(host)
@@ -93,16 +86,16 @@ class LoopbackCluster:
         return ServerProcess(bundle, data, data.with_name("server.log"), *ours, *flags, own=self.environment)
 
     @contextlib.contextmanager
-    def executor(self, bundle: Bundle, **options: object) -> Iterator[RayExecutor]:
+    def executor(self, bundle: Bundle, *, count: int | None = None, digest: str = "") -> Iterator[RayExecutor]:
         """Places on the cluster, of this process."""
         with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("RAY_")]:
                 patch.delenv(name)
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            asked = Asked("", str(bundle.folder), bundle.digest, "cpu", 1, "fast")
+            asked = Asked("", str(bundle.folder), digest if digest else bundle.digest, "cpu", 1, "fast")
             with connected(self.address) as connection:
-                executor = RayExecutor(connection, wanted(connection, "tests", asked, **{**NONE, **options}))
+                executor = RayExecutor(connection, wanted(connection, "tests", asked, count=count, cpus=1))
                 try:
                     yield executor
                 finally:
@@ -113,6 +106,17 @@ class LoopbackCluster:
             self.kill(host)
 
     def _start(self, host: str, flags: list[str], own: Mapping[str, str]) -> None:
+        """Start a machine; again if the computer was so busy that Ray gave up after 30 s."""
+        for last in (False, False, True):
+            text = self._tried(host, flags, own)
+            if "Ray runtime started" in text:
+                return
+            with contextlib.suppress(KeyError):
+                self.kill(host)
+            assert not last and "timed out during startup" in text, text
+
+    def _tried(self, host: str, flags: list[str], own: Mapping[str, str]) -> str:
+        """What a machine says until it has started, or has ended."""
         log = self._logs / f"{host}.log"
         with open(log, "ab") as file:
             begin = file.tell()
@@ -124,13 +128,8 @@ class LoopbackCluster:
                 stderr=subprocess.STDOUT,
             )
         self._machines[host] = machine
-
-        def started() -> bool:
-            text = log.read_bytes()[begin:].decode(errors="replace")
-            assert machine.poll() is None, text
-            return "Ray runtime started" in text
-
-        until(started)
+        until(lambda: machine.poll() is not None or b"Ray runtime started" in log.read_bytes()[begin:])
+        return log.read_bytes()[begin:].decode(errors="replace")
 
 
 def below(pid: int) -> list[int]:
@@ -152,7 +151,8 @@ def cluster(folder: Path, *hosts: str, token: bool = True) -> Iterator[LoopbackC
     """A cluster for a block, with a machine of one processor at each address."""
     started = LoopbackCluster(folder, token=token)
     try:
-        started.add_all(*hosts)
+        for host in hosts:
+            started.add(host)
         yield started
     finally:
         started.close()

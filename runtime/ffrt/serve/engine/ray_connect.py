@@ -60,7 +60,7 @@ def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluste
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(_knocking(at, os.environ))
         others = None if insecure else stack.enter_context(_knocking(at, {**bare, "RAY_AUTH_MODE": "disabled"}))
-        _check_ours(at, ours.word())
+        check_ours(at, ours.word())
         if others is not None:
             _check_others(at, others.word())
     ray = import_module("ray")
@@ -132,7 +132,7 @@ def _reach(host: str, port: int) -> None:
         ) from error
 
 
-def _check_ours(address: str, text: str) -> None:
+def check_ours(address: str, text: str) -> None:
     """Raise ServeError unless the process with our token was let in."""
     if "OPEN" in text.splitlines():
         return
