@@ -40,7 +40,7 @@ class RayPlace:
         self._actor: Actor | None = None
         self._run = ""  # the job that runs, and which attempt: a late word for an earlier one does nothing
         self._stopped = self._was_ready = False
-        self._ours = True
+        self._owner = ""  # the server that the actor belongs to, as it said
         self._node = self._life = ""
         self.place = told.Place(self._asked.place, "gpu" if self._asked.gpu else "cpu", why="it waits for a machine")
         self._thread = threading.Thread(target=self._live, name=f"ffrt-{self.place.id}", daemon=True)
@@ -64,13 +64,17 @@ class RayPlace:
     def close(self) -> None:
         """End the actor for good, so that its GPU is free; not if it is another server's."""
         self._closing.set()
-        if self._actor is not None and self._ours:
+        if self._actor is not None and self._owner == self._server:
             self._actor.kill(again=False)
 
     def join(self) -> None:
-        """Wait for the thread, after `close`."""
+        """Wait for the thread, after `close`; an actor that never said whose it is ends unless it says so now."""
         self._thread.join()
-        self.close()  # an actor that it made meanwhile
+        if self._actor is not None and self._owner == "":
+            with contextlib.suppress(PlaceLost):
+                self._owner = self._actor.hello(self._server).get(LOOK_S)["server"]
+        if self._actor is not None and self._owner in ("", self._server):
+            self._actor.kill(again=False)
 
     def _listened(self, actor: Actor, work: told.Work, saved: bytes | None) -> Iterator[told.Event]:
         """The events of a job on a free actor."""
@@ -144,12 +148,13 @@ class RayPlace:
 
     def _one_life(self) -> None:
         """Make or find the actor, greet it, and look after it until it is another one. Raises PlaceLost."""
+        self._owner = ""
         actor = self._actor = self._cluster.actor(self._number, self._asked, self._cpus)
         greeting = self._greeted(actor)
         if greeting is None:
             return
-        self._ours = greeting["server"] == self._server
-        if not self._ours:
+        self._owner = greeting["server"]
+        if self._owner != self._server:
             raise PlaceLost("another server has it; end that one, or start one Ray cluster for each server")
         if greeting["asked"] != repr(self._asked):  # left by our last life, which had other options
             actor.kill(again=False)
@@ -191,7 +196,7 @@ class RayPlace:
             if health.life != self._life:
                 return
             if health.server != self._server:
-                self._ours = False
+                self._owner = health.server
                 raise PlaceLost("another server has it")
             seen_s = time.monotonic()
             self._change(provider=health.provider, on_gpu=health.on_gpu, free=health.free, seen_s=seen_s)
