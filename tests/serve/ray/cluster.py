@@ -23,7 +23,12 @@ from tests.serve.processes import ServerProcess, alive, children, command, envir
 
 HEAD = "127.0.0.1"
 MEMORY = "--object-store-memory=100000000"
-RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+RAY = [
+    sys.executable,
+    "-c",
+    "import ctypes; ctypes.CDLL(None).prctl(1, 15)\n"  # SIGTERM when its parent dies: killed runs leave nothing
+    "from ray.scripts.scripts import main; main()",
+]
 
 
 class LoopbackCluster:
@@ -42,6 +47,7 @@ class LoopbackCluster:
             **{name: value for name, value in environment().items() if not name.startswith("RAY_")},
             "HOME": str(home),  # Ray looks for a token there
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # Ray's own 15 makes a test slow on a busy computer
             "RAY_AUTH_MODE": "token" if token else "disabled",
             "TMPDIR": str(self._temporary),
         }

@@ -61,11 +61,11 @@ class FakeActor:
         self.coming = iter(self.events)
         return self
 
-    def next(self, patience_s: float) -> told.Event | None:
+    def next(self, patience_s: float) -> list[told.Event]:
         event = next(self.coming)
         if isinstance(event, PlaceLost):
             raise event
-        return event
+        return [] if event is None else [event]
 
     def kill(self, *, again: bool) -> None:
         self.killed.append(again)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 HELD_S = 30.0
 """A place belongs to the server that spoke to it last, until that one was silent for so long."""
 PROBE_S = 60.0
+GATHER_S = 0.05
+"""The least time between two messages of a job: each costs milliseconds in which no step goes on."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -149,20 +151,25 @@ class PlaceActor:
         if self._maker is not None:
             self._maker.cancel(job_id)
 
-    def generate(self, work: told.Work, saved: bytes | None) -> Iterator[told.Event]:
-        """As `Executor.run`; without an end if the place is not ready."""
+    def generate(self, work: told.Work, saved: bytes | None) -> Iterator[list[told.Event]]:
+        """As `Executor.run`; without an end if the place is not ready.
+
+        What happened since the last item comes together, since steps of a small network are faster than messages.
+        """
         if not self._ready:
             return
         self._taken = work.id
         try:
             events: queue.SimpleQueue[told.Event] = queue.SimpleQueue()
             self._jobs.put((work, saved, events))
-            event: told.Event | None = None
-            while not isinstance(event, told.ENDS):
-                event = events.get()
-                if isinstance(event, told.ENDS):
+            some: list[told.Event] = []
+            sent_s = 0.0
+            while not some or not isinstance(some[-1], told.ENDS):
+                some = gathered(events, sent_s + GATHER_S)
+                if isinstance(some[-1], told.ENDS):
                     self._taken = None
-                yield event
+                yield some
+                sent_s = time.monotonic()
         finally:
             self._taken = None
 
@@ -223,3 +230,14 @@ class PlaceActor:
             return hashlib.sha256((find_bundle(self._asked.bundle) / MANIFEST).read_bytes()).hexdigest()
         except (FfrtError, OSError) as error:
             return f"none ({error})"
+
+
+def gathered(events: queue.SimpleQueue[told.Event], until_s: float) -> list[told.Event]:
+    """The next event, and those that follow until a time or the end of the job."""
+    some = [events.get()]
+    while not isinstance(some[-1], told.ENDS):
+        try:
+            some.append(events.get(timeout=max(0.0, until_s - time.monotonic())))
+        except queue.Empty:
+            break
+    return some

@@ -44,14 +44,14 @@ class Stream:
     def __init__(self, ray: Any, generator: Any) -> None:
         self._ray, self._generator = ray, generator
 
-    def next(self, patience_s: float) -> told.Event | None:
-        """The next event; None if nothing came in time. Raises PlaceLost, also after the last one."""
+    def next(self, patience_s: float) -> list[told.Event]:
+        """The next events; none if nothing came in time. Raises PlaceLost, also after the last one."""
         with _lost(self._ray):
             came, _ = self._ray.wait([self._generator], timeout=patience_s)
             if not came:
-                return None
+                return []
             try:
-                return cast(told.Event, self._ray.get(next(self._generator)))
+                return cast("list[told.Event]", self._ray.get(next(self._generator)))
             except StopIteration:
                 raise PlaceLost("it ended the job without a word") from None
 

@@ -79,23 +79,23 @@ class RayPlace:
     def _listened(self, actor: Actor, work: told.Work, saved: bytes | None) -> Iterator[told.Event]:
         """The events of a job on a free actor."""
         left = False  # whether nothing of this job can come any more
-        event: told.Event | None = None
+        last: told.Event | None = None
         try:
             stream = actor.generate(work, saved)
-            while True:
-                longest_s = patience_s(event)
-                event = stream.next(longest_s)
-                if event is None:
+            while not left:
+                longest_s = patience_s(last)
+                events = stream.next(longest_s)
+                if not events:
                     self._again(actor, f"it said nothing for {longest_s:.0f} s")
-                    raise PlaceLost(f"{self.place.id} said nothing for {longest_s:.0f} s")
-                if isinstance(event, told.Stopped) and not self._stopped:
-                    raise PlaceLost("another server stopped its job")
-                if isinstance(event, told.Failed) and event.retryable:
-                    self._change(ready=False, why="it is replaced")
-                left = isinstance(event, told.ENDS)
-                yield event
-                if left:
-                    return
+                    raise PlaceLost(f"it said nothing for {longest_s:.0f} s")
+                for event in events:
+                    if isinstance(event, told.Stopped) and not self._stopped:
+                        raise PlaceLost("another server stopped its job")
+                    if isinstance(event, told.Failed) and event.retryable:
+                        self._change(ready=False, why="it is replaced")
+                    left = isinstance(event, told.ENDS)
+                    yield event
+                last = events[-1]
         except PlaceLost as error:
             self._change(ready=False, why=str(error))
             raise PlaceLost(f"{self.place.id}: {error}") from error
