@@ -194,6 +194,7 @@ class RayPlace:
                 self._again(actor, f"it is silent for {SILENT_S:.0f} s")
                 raise PlaceLost("it is silent") from error
             if health.life != self._life:
+                self._change(ready=False, why="it was started again")
                 return
             if health.server != self._server:
                 self._owner = health.server
