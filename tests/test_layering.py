@@ -22,7 +22,7 @@ PACKAGE = ROOT / "runtime" / "ffrt"
 FLOORS = {
     "runtime/ffrt": {
         *{"ffrt", "onnxruntime", "openvino", "tokenizers", "av", "PIL", "tqdm", "PyInstaller"},
-        *{"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "opentelemetry", "pynvml"},
+        *{"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "opentelemetry", "pynvml", "ray"},
     },
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
@@ -46,6 +46,7 @@ ONLY = {
     },
     "PIL": {"image", "writers", "metadata", "pictures"},
     "tqdm": {"progress"},
+    "ray": {"ray_actors", "ray_cluster", "ray_connect"},
     "PyInstaller": {"hook-ffrt"},
     "opentelemetry": {"traces"},
     "pynvml": {"gpus"},

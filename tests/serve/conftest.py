@@ -1,4 +1,4 @@
-"""A server over a fake executor, for tests that need no worker."""
+"""A server over a fake executor, for tests that need no worker; and a Ray cluster on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ffrt import Bundle
 
 if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("httpx") is None:
-    collect_ignore_glob = ["test_*.py"]
+    collect_ignore_glob = ["test_*.py", "ray/test_*.py"]
 
 
 @pytest.fixture
@@ -33,3 +33,12 @@ def running(tiny: Bundle, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield start
     for one in started:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two machines of one processor each at 127.0.0.2 and 127.0.0.3; whoever kills one adds it again."""
+    from tests.serve.ray.cluster import cluster
+
+    with cluster(tmp_path_factory.mktemp("ray"), "127.0.0.2", "127.0.0.3") as started:
+        yield started

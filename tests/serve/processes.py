@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'ffrt[ray]'")
 
 
 def environment() -> dict[str, str]:
@@ -24,16 +27,16 @@ def environment() -> dict[str, str]:
 
 
 class ServerProcess:
-    """`ffrt serve` over a bundle and a data folder, on a free port. Its log goes to `log`."""
+    """`ffrt serve` over a bundle and a data folder, on a free port. Its log goes to `log`; `own` is its environment."""
 
-    def __init__(self, bundle: Path, data: Path, log: Path, *flags: str) -> None:
+    def __init__(self, bundle: Path, data: Path, log: Path, *flags: str, own: Mapping[str, str] | None = None) -> None:
         line = [sys.executable, "-m", "ffrt", "serve", "--bundle", str(bundle), "--data", str(data), "--port", "0"]
         self._log = open(log, "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             [*line, "--threads", "1", "--disk-floor", "0", "--rate", "100000", *flags],
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment(),
+            env=environment() if own is None else {**own},
         )
         assert self.process.stdout is not None
         told = self.process.stdout.readline().decode()

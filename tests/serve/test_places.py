@@ -1,4 +1,4 @@
-"""A real child process as a place: stages that are resumed, cancels at every point, and what ends the process."""
+"""A real process as a place, a child or an actor of Ray: resumed stages, cancels at every point, and what ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,31 +23,49 @@ from ffrt.serve.engine.local import LocalExecutor, gpus
 from ffrt.serve.engine.pictures import Pictures, webp
 from ffrt.serve.engine.settings import EngineSettings
 from ffrt.serve.errors import PlaceLost
-from tests.serve.processes import children, command, until
+from tests.serve.processes import children, command, needs_ray, until
 
 PLACE = "place-0"
 FIELDS = {"prompt": "a red circle", "seed": 7, "fps": 30, "height": 32, "width": 32}
+WITH_RAY = pytest.param("ray", marks=[pytest.mark.slow, needs_ray])
 
 
 def settings(bundle: Bundle, scratch: Path) -> EngineSettings:
     return EngineSettings(PLACE, bundle.folder, bundle.digest, scratch, provider="cpu", threads=1)
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("places") / "scratch"
+@dataclass(frozen=True)
+class Engine:
+    """An executor of one place, the process of that place, and the folder that it works in."""
+
+    executor: told.Executor
+    workers: Callable[[], list[int]]
+    scratch: Callable[[], Path]
+
+    @property
+    def worker(self) -> int:
+        (pid,) = self.workers()
+        return pid
 
 
-@pytest.fixture(scope="module")
-def executor(tiny: Bundle, scratch: Path) -> Iterator[LocalExecutor]:
-    made = LocalExecutor([settings(tiny, scratch)])
-    yield made
-    made.close()
+@pytest.fixture(scope="module", params=["local", WITH_RAY])
+def engine(request: pytest.FixtureRequest, tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    if request.param == "ray":
+        loopback = request.getfixturevalue("loopback")
+        with loopback.executor(tiny, count=1) as executor:
+            yield Engine(executor, loopback.places, loopback.scratch)
+        return
+    scratch = tmp_path_factory.mktemp("places") / "scratch"
+    local = LocalExecutor([settings(tiny, scratch)])
+    own = os.getpid()
+    yield Engine(local, lambda: [pid for pid in children(own) if b"spawn_main" in command(pid)], lambda: scratch)
+    local.close()
 
 
-@pytest.fixture(autouse=True)
-def ready(executor: LocalExecutor) -> None:
-    until(lambda: executor.places()[0].ready)
+@pytest.fixture
+def executor(engine: Engine) -> told.Executor:
+    until(lambda: engine.executor.places()[0].ready)
+    return engine.executor
 
 
 # a gif of the same frames is the same file; x264 now and then chooses otherwise for frames this small
@@ -59,13 +78,8 @@ def own(pipe: Pipeline, path: Path, **fields: object) -> bytes:
     return path.read_bytes()
 
 
-def worker() -> int:
-    (pid,) = [pid for pid in children(os.getpid()) if b"spawn_main" in command(pid)]
-    return pid
-
-
 def test_a_job_goes_on_from_the_end_of_every_stage_to_the_same_file(
-    executor: LocalExecutor, pipe: Pipeline, tmp_path: Path
+    executor: told.Executor, pipe: Pipeline, tmp_path: Path
 ) -> None:
     whole = list(executor.run(PLACE, work(), None))
     assert isinstance(whole[0], told.Started) and isinstance(whole[-1], told.Finished)
@@ -83,37 +97,38 @@ def test_a_job_goes_on_from_the_end_of_every_stage_to_the_same_file(
 
 @pytest.mark.parametrize("saved", [b"", b"no checkpoint"])
 def test_a_damaged_checkpoint_is_left_aside(
-    executor: LocalExecutor, pipe: Pipeline, tmp_path: Path, saved: bytes
+    executor: told.Executor, pipe: Pipeline, tmp_path: Path, saved: bytes
 ) -> None:
     *_, last = executor.run(PLACE, work(), saved)
     assert isinstance(last, told.Finished) and last.video == own(pipe, tmp_path / "own.gif")
 
 
 def test_the_checkpoint_of_another_request_is_left_aside(
-    executor: LocalExecutor, pipe: Pipeline, tmp_path: Path
+    executor: told.Executor, pipe: Pipeline, tmp_path: Path
 ) -> None:
     ends = [event for event in executor.run(PLACE, work(), None) if isinstance(event, told.Checkpoint)]
     *_, last = executor.run(PLACE, work(seed=8), ends[-1].saved)
     assert isinstance(last, told.Finished) and last.video == own(pipe, tmp_path / "own.gif", seed=8)
 
 
-def test_a_cancel_at_every_point_ends_its_job_and_not_the_next(executor: LocalExecutor, scratch: Path) -> None:
-    count = len(list(executor.run(PLACE, work(), None)))
-    for at in range(0, count - 1, 5):
+def test_a_cancel_at_every_point_ends_its_job_and_not_the_next(executor: told.Executor, engine: Engine) -> None:
+    slow = {"num_inference_steps": 100}  # words of a place may be some steps old
+    count = len(list(executor.run(PLACE, work(**slow), None)))
+    for at in range(0, count - 1, count // 12):
         last: told.Event | None = None
-        for number, event in enumerate(executor.run(PLACE, work(at), None)):
+        for number, event in enumerate(executor.run(PLACE, work(at, **slow), None)):
             if number == at:
                 executor.cancel(PLACE, f"video_{at:032x}")
             last = event
         assert isinstance(last, told.Stopped | told.Finished), at
         assert isinstance(last, told.Stopped) or at > count // 2, "the file was finished when the word came"
         executor.cancel(PLACE, f"video_{at:032x}")  # too late
-        assert list(scratch.iterdir()) == []
+        assert list(engine.scratch().iterdir()) == []
     *_, last = executor.run(PLACE, work(count), None)
     assert isinstance(last, told.Finished)
 
 
-def test_a_cancel_that_names_another_job_does_nothing(executor: LocalExecutor) -> None:
+def test_a_cancel_that_names_another_job_does_nothing(executor: told.Executor) -> None:
     events = executor.run(PLACE, work(1), None)
     next(events)
     executor.cancel(PLACE, f"video_{2:032x}")
@@ -121,34 +136,36 @@ def test_a_cancel_that_names_another_job_does_nothing(executor: LocalExecutor) -
     assert isinstance(last, told.Finished)
 
 
-def test_a_request_that_cannot_be_is_told_and_the_process_stays(executor: LocalExecutor) -> None:
-    pid = worker()
+def test_a_request_that_cannot_be_is_told_and_the_process_stays(executor: told.Executor, engine: Engine) -> None:
+    pid = engine.worker
     *_, last = executor.run(PLACE, work(fps=7), None)
     assert isinstance(last, told.Failed) and (last.code, last.retryable) == ("invalid_value", False)
-    assert worker() == pid
+    assert engine.worker == pid
 
 
-def test_a_process_that_is_killed_is_replaced(executor: LocalExecutor) -> None:
-    before = worker()
+def test_a_process_that_is_killed_is_replaced(executor: told.Executor, engine: Engine) -> None:
+    before = engine.worker
     with pytest.raises(PlaceLost):
         for number, _ in enumerate(executor.run(PLACE, work(), None)):
             if number == 3:
                 os.kill(before, signal.SIGKILL)
     until(lambda: executor.places()[0].ready)
-    assert worker() != before
+    assert engine.worker != before
     *_, last = executor.run(PLACE, work(), None)
     assert isinstance(last, told.Finished)
 
 
-def test_a_process_that_was_killed_between_two_jobs_has_not_begun_the_next(executor: LocalExecutor) -> None:
-    os.kill(worker(), signal.SIGKILL)
+def test_a_process_that_was_killed_between_two_jobs_has_not_begun_the_next(
+    executor: told.Executor, engine: Engine
+) -> None:
+    os.kill(engine.worker, signal.SIGKILL)
     until(lambda: not executor.places()[0].ready)
     with pytest.raises(PlaceLost) as lost:
         list(executor.run(PLACE, work(), None))
     assert not lost.value.began
 
 
-def test_a_job_that_nobody_listens_to_any_more_is_not_mixed_with_the_next(executor: LocalExecutor) -> None:
+def test_a_job_that_nobody_listens_to_any_more_is_not_mixed_with_the_next(executor: told.Executor) -> None:
     events = executor.run(PLACE, work(1), None)
     next(events)
     events.close()  # type: ignore[attr-defined]
@@ -157,28 +174,31 @@ def test_a_job_that_nobody_listens_to_any_more_is_not_mixed_with_the_next(execut
     assert sum(isinstance(event, told.Started) for event in whole) == 1 and isinstance(whole[-1], told.Finished)
 
 
-def test_a_process_that_stands_still_is_ended(executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ffrt.serve.engine.local.FIRST_PATIENCE_S", 1.0)
-    monkeypatch.setattr("ffrt.serve.engine.local.PATIENCE_S", 1.0)
+def test_a_process_that_stands_still_is_ended(
+    executor: told.Executor, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ffrt.serve.engine.patience.FIRST_PATIENCE_S", 1.0)
+    monkeypatch.setattr("ffrt.serve.engine.patience.PATIENCE_S", 1.0)
     with pytest.raises(PlaceLost, match="said nothing"):
         for number, _ in enumerate(executor.run(PLACE, work(), None)):
             if number == 3:
-                os.kill(worker(), signal.SIGSTOP)
+                os.kill(engine.worker, signal.SIGSTOP)
 
 
-def test_an_error_that_nobody_foresaw_replaces_the_process(executor: LocalExecutor, scratch: Path) -> None:
-    before = worker()
-    shutil.rmtree(scratch)
+def test_an_error_that_nobody_foresaw_replaces_the_process(executor: told.Executor, engine: Engine) -> None:
+    before = engine.worker
+    shutil.rmtree(engine.scratch())
     *_, last = executor.run(PLACE, work(), None)
     assert isinstance(last, told.Failed) and last.retryable
     assert not executor.places()[0].ready
     until(lambda: executor.places()[0].ready)
-    assert worker() != before
+    assert engine.worker != before
 
 
-def test_signals_for_the_server_do_not_end_the_process(executor: LocalExecutor) -> None:
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
+def test_signals_for_the_server_do_not_end_the_process(executor: told.Executor, engine: Engine) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(worker(), number)
+        os.kill(engine.worker, number)
     *_, last = executor.run(PLACE, work(), None)
     assert isinstance(last, told.Finished)
 

@@ -28,6 +28,11 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, metavar="N", help="CPU threads (default: one for each core that may be used)")
     add("--memory", default="fast", choices=("fast", "low"), help="low for networks larger than memory (default: fast)")
     add("--devices", type=_numbers, metavar="N,N", help="numbers of the GPUs to use (default: all)")
+    add("--engine", default="local", choices=("local", "ray"), help="this machine, or a Ray cluster (default: local)")
+    add("--ray-address", metavar="HOST:PORT", help="the cluster's head (default: RAY_ADDRESS)")
+    add("--ray-places", type=_count, metavar="N", help="jobs at once (default: one for each GPU of the cluster)")
+    add("--ray-cpus", type=_count, metavar="N", help="processors of a place without a GPU (default: all of a machine)")
+    add("--insecure-ray", action="store_true", help="use a cluster that asks for no token")
     add("--queue", type=_count, default=64, metavar="N", help="jobs that may wait (default: 64, 16 of one key)")
     add("--rate", type=_count, default=60, metavar="N", help="new videos a minute of one key (default: 60)")
     add("--max-steps", type=_count, default=100, metavar="N", help="denoising steps of a request (default: 100)")
@@ -58,7 +63,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
 
 def flags() -> dict[str, str]:
     """Arguments that errors of the server name, and how they were typed."""
-    return {name: f"--{name}" for name in ("data", "host", "keys", "port")}
+    names = ("data", "host", "keys", "port", "ray_address", "ray_places", "insecure_ray")
+    return {name: f"--{name.replace('_', '-')}" for name in names}
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -113,6 +119,11 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         threads=args.threads,
         memory=args.memory,
         devices=args.devices,
+        engine=args.engine,
+        ray_address=args.ray_address,
+        ray_places=args.ray_places,
+        ray_cpus=args.ray_cpus,
+        insecure_ray=args.insecure_ray,
         limits=limits,
         hosts=tuple(args.allow_host),
         origins=tuple(args.cors_origin),

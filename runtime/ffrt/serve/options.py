@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ffrt.backend.runner import Memory
 from ffrt.serve.limits import Limits
@@ -24,6 +25,11 @@ class ServeOptions:
     threads: int | None = None
     memory: Memory = "fast"
     devices: tuple[int, ...] | None = None
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    ray_places: int | None = None
+    ray_cpus: int | None = None
+    insecure_ray: bool = False
     limits: Limits = field(default_factory=Limits)
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()

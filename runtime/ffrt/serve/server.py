@@ -14,8 +14,6 @@ from types import FrameType
 import uvicorn
 
 from ffrt import __version__
-from ffrt.backend.graph import optimised_for
-from ffrt.backend.providers import choose_provider
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.serve import notify
@@ -25,8 +23,7 @@ from ffrt.serve.api.guard import MAX_HEADER_BYTES
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.api.service import Service
 from ffrt.serve.engine.executor import Executor
-from ffrt.serve.engine.local import LocalExecutor, gpus
-from ffrt.serve.engine.settings import EngineSettings
+from ffrt.serve.engines import opened_engine
 from ffrt.serve.errors import ServeError
 from ffrt.serve.jobs.data import Data
 from ffrt.serve.jobs.dispatcher import Dispatcher
@@ -62,8 +59,7 @@ def serve(options: ServeOptions) -> int:
         stack.callback(store.close)
         listening = bound(options.host, options.port)
         stack.callback(listening.close)
-        executor = LocalExecutor(places(options, bundle, data))
-        stack.callback(executor.close)
+        executor = stack.enter_context(opened_engine(options, bundle, data))
         service = assembled(options, keys, bundle, store, data, executor)
         service.metrics.watch_gpus(own_gpus(executor.places()), Nvml().read)
         keeper = Keeper(store, data, options.limits)
@@ -113,28 +109,6 @@ def bound(host: str, port: int) -> socket.socket:
         return listening
     except (OSError, OverflowError) as error:
         raise ServeError(f"host: {host}:{port} cannot be listened on ({error}); choose another --port") from error
-
-
-def places(options: ServeOptions, bundle: Bundle, data: Data) -> list[EngineSettings]:
-    """One place for each GPU, or one without. Raises ProviderError."""
-    on_gpu = choose_provider(options.provider, optimised_for(bundle)).on_gpu
-    devices: list[int | None] = [None]
-    if on_gpu:
-        found = gpus() if options.devices is None else options.devices
-        devices = [*found] if found else [0]
-    return [
-        EngineSettings(
-            place=f"place-{number}",
-            bundle=bundle.folder,
-            digest=bundle.digest,
-            scratch=data.scratch / f"place-{number}",
-            provider=options.provider,
-            threads=options.threads,
-            memory=options.memory,
-            gpu=gpu,
-        )
-        for number, gpu in enumerate(devices)
-    ]
 
 
 def assembled(

@@ -38,6 +38,7 @@ def report(service: Service) -> dict[str, object]:
             "device": one.device,
             "provider": one.provider,
             "ready": one.ready,
+            "why": one.why,
             "busy": one.current is not None,
         }
         for one in service.executor.places()

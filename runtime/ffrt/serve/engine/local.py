@@ -15,17 +15,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ffrt.serve.engine import executor as told
+from ffrt.serve.engine.maker import Opened
+from ffrt.serve.engine.patience import patience_s
 from ffrt.serve.engine.settings import EngineSettings
-from ffrt.serve.engine.worker import Beat, Broken, Message, Opened, Ready, main
+from ffrt.serve.engine.worker import Beat, Broken, Message, Ready, main
 from ffrt.serve.errors import PlaceLost
 
 logger = logging.getLogger("ffrt.serve")
 
-PATIENCE_S = 120.0
-USUAL_STEPS = 20
-"""A step may take so many times as long as those before it, and at least `PATIENCE_S`."""
-FIRST_PATIENCE_S = 1800.0
-"""For the first step of a stage, which may open a graph or build an engine."""
 LONGEST_PAUSE_S = 30.0
 PROBE_S = 60.0
 
@@ -56,18 +53,16 @@ class Child:
                 left = True
                 self._change(ready=False)
                 raise PlaceLost(f"{self.place.id} is not ready ({self.place.why})", began=False)
-            patience_s = FIRST_PATIENCE_S
+            event: told.Event | None = None
             while True:
+                longest_s = patience_s(event)
                 try:
-                    event = self._events.get(timeout=patience_s)
+                    event = self._events.get(timeout=longest_s)
                 except queue.Empty:
-                    self.kill(f"it said nothing for {patience_s:.0f} s")
-                    raise PlaceLost(f"{self.place.id} said nothing for {patience_s:.0f} s") from None
+                    self.kill(f"it said nothing for {longest_s:.0f} s")
+                    raise PlaceLost(f"{self.place.id} said nothing for {longest_s:.0f} s") from None
                 if event is None:
                     raise PlaceLost(f"{self.place.id} ended while it ran the job")
-                patience_s = FIRST_PATIENCE_S
-                if isinstance(event, told.Progress) and event.index + 1 < event.total and event.index > 0:
-                    patience_s = max(PATIENCE_S, USUAL_STEPS * event.step_s)
                 if isinstance(event, told.Failed) and event.retryable:
                     self._change(ready=False, why="it is replaced")
                 left = isinstance(event, told.ENDS)

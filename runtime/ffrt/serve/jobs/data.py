@@ -2,6 +2,7 @@
 
 ```
 DATA/lock             held by the server that is alive
+     server           its name for others, the same in all its lives
      jobs.sqlite
      files/ID.mp4     and .webm, .gif, .webp (thumbnail), .sprite.webp
      checkpoints/ID.npz
@@ -19,6 +20,7 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -65,6 +67,17 @@ class Data:
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         return path
+
+    @property
+    def server(self) -> str:
+        """A name of this folder's server that no other has, drawn when it is asked for first. Raises ServeError."""
+        path = self.folder / "server"
+        try:
+            if not path.exists():
+                self.publish({path: secrets.token_hex(16).encode()})
+            return path.read_text("ascii")
+        except (OSError, ValueError) as error:
+            raise ServeError(f"data: {shown(path)!r} cannot be used ({error}); remove it") from error
 
     @property
     def scratch(self) -> Path:

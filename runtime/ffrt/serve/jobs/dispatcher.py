@@ -57,15 +57,12 @@ class Dispatcher:
         self._running: dict[str, str] = {}  # job -> place
         self._errors: dict[str, int] = {}
         self._passed: set[int] = set()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(place.id,), name=f"ffrt-run-{place.id}", daemon=True)
-            for place in executor.places()
-        ]
+        self._threads: dict[str, threading.Thread] = {}  # place -> its thread
+        self._looking = threading.Thread(target=self._look, name="ffrt-places", daemon=True)
 
     def start(self) -> None:
         """Begin to run jobs."""
-        for thread in self._threads:
-            thread.start()
+        self._looking.start()
 
     def wake(self) -> None:
         """There is a new job."""
@@ -90,12 +87,27 @@ class Dispatcher:
             self._stopping = True
             self._news.notify_all()
         self._executor.close()
-        for thread in self._threads:
+        if self._looking.is_alive():
+            self._looking.join(timeout=10)  # after it there are no new threads
+        for thread in self._threads.values():
             thread.join(timeout=10)
 
     def hurry(self) -> None:
         """Give running jobs no more time; safe in a signal handler."""
         self._hurried = True
+
+    def _look(self) -> None:
+        """Give every place a thread, also those that come later."""
+        while not self._stopping:
+            for place in self._executor.places():
+                if place.id not in self._threads:
+                    name = f"ffrt-run-{place.id}"
+                    thread = threading.Thread(target=self._serve, args=(place.id,), name=name, daemon=True)
+                    self._threads[place.id] = thread
+                    thread.start()
+            with self._news:
+                if not self._stopping:
+                    self._news.wait(LOOK_S)
 
     def _serve(self, place: str) -> None:
         """The life of one place's thread."""
