@@ -24,6 +24,11 @@ def asker(keys: Keys, with_keys: bool, sessions: Sessions) -> Asker:
     def ask(request: Request) -> Key:
         if not with_keys:
             return NOBODY
+        key = known(request)
+        request.state.key = key.name  # for the log
+        return key
+
+    def known(request: Request) -> Key:
         if "authorization" in request.headers:
             return bearer(request, keys)
         token = session_token(request)

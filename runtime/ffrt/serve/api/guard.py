@@ -86,6 +86,8 @@ class Guard:
             id = str(scope.get("path_params", {}).get("id", ""))
             if ID.fullmatch(id) is not None:
                 facts["video_id"] = id
+            if "key" in scope.get("state", {}):
+                facts["key"] = scope["state"]["key"]
             logger.info("request", extra={**facts, "seconds": round(seconds, 4)})
 
     def _check(self, scope: Scope) -> None:

@@ -64,6 +64,7 @@ def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluste
         if others is not None:
             _check_others(at, others.word())
     ray = import_module("ray")
+    import_module("pydantic.v1")  # Ray imports it when it is first used, and not from two threads at once
     ray.init(address=at, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     cluster = Cluster(ray)
     try:
