@@ -22,12 +22,13 @@ with loading("python -m export.training.between" if __name__ == "__main__" else 
     from torch import Tensor
 
     from export.checkpoints.weights import WEIGHTS, load_half
+    from export.datasets.grammar import split
     from export.datasets.scenes import Scene, held_out_scenes, render_scene, training_scenes
-    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_clip, sample_held_out
+    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_held_out
     from export.errors import CheckpointError
     from export.models.configs import PRESETS
     from export.models.movq import MoVQEncoder
-    from export.training.latents import encoded
+    from export.training.latents import dealt_clips, encoded
     from ffrt.files import typed_path
     from ffrt.output.whole_file import whole_file
 
@@ -67,9 +68,12 @@ class Clips:
 
 
 def demo_clips(count: int) -> list[Clip]:
-    """The first ``count`` clips of the demo's sentences to train interpolation on; none of a kept combination."""
-    rng = np.random.default_rng(CLIP_SEED)
-    return [sample_clip(rng) for _ in range(count)]
+    """The first ``count`` clips of the demo's sentences to train interpolation on; none of a kept combination.
+
+    A quarter spins, as in `export.training.latents`: what turns by a quarter between keyframes looks still, so only
+    many of them teach a network that reads no words what to make of one.
+    """
+    return dealt_clips(split()[0], count, CLIP_SEED)
 
 
 def held_out_clips(count: int = HELD_OUT_DEMO) -> list[Clip]:

@@ -44,7 +44,7 @@ PICTURE_SPINS_EVERY = 3
 
 def keyframe_clips(count: int) -> list[Clip]:
     """The first ``count`` clips to train keyframes on; none of a combination that is kept for tests."""
-    return _clips(split()[0], count, KEYFRAME_SEED)
+    return dealt_clips(split()[0], count, KEYFRAME_SEED)
 
 
 def pictures(count: int) -> tuple[list[Clip], list[NDArray[np.float64]]]:
@@ -52,15 +52,15 @@ def pictures(count: int) -> tuple[list[Clip], list[NDArray[np.float64]]]:
     moments = [
         np.random.default_rng([PICTURE_SEED, 3, index]).uniform(0.0, MOTION_SECONDS, 1) for index in range(count)
     ]
-    return _clips(split()[0], count, PICTURE_SEED, PICTURE_SPINS_EVERY), moments
+    return dealt_clips(split()[0], count, PICTURE_SEED, PICTURE_SPINS_EVERY), moments
 
 
 def held_out_clips(count: int = 200) -> list[Clip]:
     """The first ``count`` clips to measure with: of kept combinations only, spinning as often as in training."""
-    return _clips(split()[1], count, HELD_OUT_SEED)
+    return dealt_clips(split()[1], count, HELD_OUT_SEED)
 
 
-def _clips(cells: Sequence[Combination], count: int, seed: int, spin_every: int = SPIN_EVERY) -> list[Clip]:
+def dealt_clips(cells: Sequence[Combination], count: int, seed: int, spin_every: int = SPIN_EVERY) -> list[Clip]:
     """Every ``spin_every``-th spins; both kinds go through all their cells in turn, each turn in a new order."""
     spinning = _deck([cell for cell in cells if cell.action == "spinning"], np.random.default_rng([seed, 0]))
     others = _deck([cell for cell in cells if cell.action != "spinning"], np.random.default_rng([seed, 1]))
