@@ -20,6 +20,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "export/checkpoints/file.py": {"KeyError": "what a Mapping raises", "OSError": CAUGHT},
     "export/checkpoints/pickled.py": {"ValueError": CAUGHT, "TypeError": CAUGHT},
     "export/training/__main__.py": {"SystemExit": ENDS},
+    "export/training/arms.py": {"SystemExit": ENDS, "ArgumentTypeError": "argparse shows it with the flag"},
     "export/training/loop.py": {"SystemExit": ENDS},
     "export/training/recipe.py": {"SystemExit": ENDS},
     "runtime/ffrt/__init__.py": {"AttributeError": "what a module raises for a name that it has not"},

@@ -126,18 +126,18 @@ class Client:
         body = None
         if fields is not None:
             body, sent["content-type"] = json.dumps(fields), "application/json"
-        for again in (self._connection.sock is not None, False):
-            try:
-                self._connection.request(method, path, body, sent)
-                return Answer(self._connection.getresponse())
-            except (ConnectionResetError, BrokenPipeError):  # RemoteDisconnected is one of them
-                self._connection.close()
-                if not again:
-                    raise
-            except (OSError, http.client.HTTPException):
-                self._connection.close()
-                raise
-        raise AssertionError("the second try returns or raises")
+        if self._connection.sock is not None:
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # RemoteDisconnected is one of them
+                return self._try(method, path, body, sent)
+        return self._try(method, path, body, sent)
+
+    def _try(self, method: str, path: str, body: str | None, sent: Mapping[str, str]) -> Answer:
+        try:
+            self._connection.request(method, path, body, dict(sent))
+            return Answer(self._connection.getresponse())
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            raise
 
     def stream(self, path: str) -> http.client.HTTPResponse:
         """An answer that is read while it comes; the connection is then for nothing else."""
