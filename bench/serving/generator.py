@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import sys
 import time
@@ -40,7 +39,7 @@ class Load:
     wait: bool = False
     route: str = "status"
     spread_s: float = 5.0
-    """Over which pollers that wait come in: the longest pause that they are told."""
+    """Over which pollers that wait come in, the first one at once: the longest pause that they are told."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def next_video(load: Load, seen: Seen, start: int, key: str | None = None) -> in
 async def poll(load: Load, seen: Seen, number: int, stop: asyncio.Event) -> None:
     """One connection that asks for one video again and again, and for the next one when it has ended."""
     if load.wait:  # clients do not come at the same moment, and those that obey would stay together
-        await paused(stop, load.spread_s * random.random())
+        await paused(stop, load.spread_s * number / load.pollers)
     reader, writer = await asyncio.open_connection("127.0.0.1", load.port)
     number %= len(load.videos)
     try:
