@@ -22,6 +22,15 @@ PARTS_OF_A_START = {
 }
 
 
+ABOUT: Mapping[str, str] = {
+    "cancel": "from a cancel to a ",
+    "load": "while videos are made, ",
+    "overhead": "time over the pipeline alone: ",
+    "recovery": "from ",
+}
+"""What stands before the name of a target, by part."""
+
+
 def targets(record: Mapping[str, Any]) -> list[str]:
     """What was asked for."""
     rows = []
@@ -29,7 +38,7 @@ def targets(record: Mapping[str, Any]) -> list[str]:
         unit = item.get("unit", "times")
         bound = "at least" if item["least"] else "at most"
         measured, limit = number(item["measured"], unit), number(item["target"], unit)
-        rows.append([item["name"], measured, f"{bound} {limit}", verdict(item)])
+        rows.append([ABOUT.get(record["part"], "") + item["name"], measured, f"{bound} {limit}", verdict(item)])
     return markdown(["", "measured", "target", "met"], rows)
 
 

@@ -63,7 +63,10 @@ def test_the_targets_of_all_parts_are_one_table(records: dict[str, dict[str, Any
     for name in ("load", "cancel"):
         (tmp_path / f"serving_{name}.json").write_text(json.dumps({**records[name], "whole": True}))
     lines = with_tables(page.read_text(), page, tmp_path).splitlines()
-    assert [line.split(" | ")[0] for line in lines[3:-1]] == ["| place free", "| 99 of 100 status polls"]
+    assert [line.split(" | ")[0] for line in lines[3:-1]] == [
+        "| from a cancel to a place free",
+        "| while videos are made, 99 of 100 status polls",
+    ]
 
 
 @pytest.mark.slow
