@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DTYPES, DeviceArray, Feed, OrtValue, Tensor, on_host
 from ffrt.backend.cancel import Cancellation, token
-from ffrt.backend.inherited import keep_for_ever
+from ffrt.backend.inherited import OPENING, keep_for_ever
 from ffrt.backend.processors import processors
 from ffrt.backend.runner import Provider, SessionOptions
 from ffrt.backend.wheels import advice
@@ -206,7 +206,7 @@ def open_session(
         if provider.on_gpu and options.memory == "fast" and not options.cuda_graph and shared_arena():
             settings.add_session_config_entry("session.use_env_allocators", "1")
     abort = functools.partial(settings.set_load_cancellation_flag, True)
-    with cancellation.aborts(abort, f"opening graph {name}"):
+    with OPENING.closed(), cancellation.aborts(abort, f"opening graph {name}"):
         session = ort.InferenceSession(
             str(path), settings, providers=providers, disabled_optimizers=unused, enable_fallback=False
         )
