@@ -251,3 +251,12 @@ def test_flags_out_of_range_are_refused(flags: list[str], capsys: pytest.Capture
     with pytest.raises(SystemExit) as ended:
         main(["serve", *flags])
     assert ended.value.code == 2 and flags[0] in capsys.readouterr().err
+
+
+def test_methods_that_a_client_makes_up_are_counted_as_one(keyed: tuple[Running, str, str]) -> None:
+    server, _, _ = keyed
+    with server.client() as client:
+        for number in range(20):
+            assert client.request(f"MADEUP{number}", "/health").status_code == 405
+        text = client.get("/metrics").text
+    assert "MADEUP" not in text and 'method="other"' in text

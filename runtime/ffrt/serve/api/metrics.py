@@ -15,6 +15,8 @@ from ffrt.serve.jobs.job import Job, State
 
 LONG = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 SHORT = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 3600)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""Any other is counted as "other": a client may make up as many as it likes, and each would be kept for ever."""
 
 
 ENDS = {
@@ -92,7 +94,7 @@ class Metrics:
 
     def answered(self, route: str, method: str, code: int, seconds: float) -> None:
         """An answer was given."""
-        self._requests.labels(route, method, str(code)).inc()
+        self._requests.labels(route, method if method in METHODS else "other", str(code)).inc()
         self._request_s.labels(route).observe(seconds)
 
     def submitted(self, job: Job) -> None:
