@@ -150,7 +150,7 @@ def test_a_process_that_is_killed_is_replaced(executor: told.Executor, engine: E
             if number == 3:
                 os.kill(before, signal.SIGKILL)
     until(lambda: executor.places()[0].ready)
-    assert engine.worker != before
+    assert engine.worker != before and told.Replaced.ENDED in executor.places()[0].restarts
     *_, last = executor.run(PLACE, work(), None)
     assert isinstance(last, told.Finished)
 
@@ -183,6 +183,7 @@ def test_a_process_that_stands_still_is_ended(
         for number, _ in enumerate(executor.run(PLACE, work(), None)):
             if number == 3:
                 os.kill(engine.worker, signal.SIGSTOP)
+    until(lambda: told.Replaced.SILENT in executor.places()[0].restarts)
 
 
 def test_an_error_that_nobody_foresaw_replaces_the_process(executor: told.Executor, engine: Engine) -> None:
@@ -192,7 +193,7 @@ def test_an_error_that_nobody_foresaw_replaces_the_process(executor: told.Execut
     assert isinstance(last, told.Failed) and last.retryable
     assert not executor.places()[0].ready
     until(lambda: executor.places()[0].ready)
-    assert engine.worker != before
+    assert engine.worker != before and told.Replaced.ERROR in executor.places()[0].restarts
 
 
 @pytest.mark.parametrize("engine", ["local"], indirect=True)
@@ -207,7 +208,7 @@ def test_a_place_that_cannot_start_says_why(own_bundle: Bundle, tmp_path: Path) 
     changed = dataclasses.replace(settings(own_bundle, tmp_path / "scratch"), digest="0" * 64)
     executor = LocalExecutor([changed])
     try:
-        until(lambda: executor.places()[0].restarts > 0)
+        until(lambda: executor.places()[0].restarts.get(told.Replaced.BROKEN, 0) > 0)
         place = executor.places()[0]
         assert not place.ready and "expected the bundle 000000000000" in str(place.why)
         with pytest.raises(PlaceLost, match="not ready"):

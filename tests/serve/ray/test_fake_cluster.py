@@ -202,6 +202,8 @@ def test_a_place_that_says_nothing_is_started_again(started: Start) -> None:
     with pytest.raises(PlaceLost, match="said nothing"):
         list(executor.run("place-0", WORK, None))
     assert one(cluster).killed == [True]
+    one(cluster).life = "life-2"
+    until(lambda: executor.places()[0].restarts == {told.Replaced.SILENT: 1})
 
 
 def test_a_place_that_is_silent_before_a_job_has_not_begun_it(started: Start) -> None:
@@ -258,7 +260,7 @@ def test_a_machine_that_is_lost_and_one_that_joins(started: Start) -> None:
     cluster.alive, one(cluster).fault, one(cluster).life = True, None, "life-2"
     cluster.resources.append({"CPU": 1})
     until(lambda: len(executor.places()) == 2 and all(place.ready for place in executor.places()))
-    assert executor.places()[0].restarts == 1
+    assert executor.places()[0].restarts == {told.Replaced.ENDED: 1}
 
 
 def test_places_that_an_earlier_life_had_more_of_are_ended(started: Start) -> None:

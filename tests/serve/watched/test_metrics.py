@@ -11,7 +11,7 @@ import pytest
 
 from ffrt.serve.api.gpus import Nvml, Reading, own_gpus
 from ffrt.serve.api.metrics import Metrics
-from ffrt.serve.engine.executor import Place
+from ffrt.serve.engine.executor import Place, Replaced
 from tests.serve.fakes import Running
 from tests.serve.watched.exported import CONTRACT, exported
 
@@ -164,3 +164,29 @@ def test_a_gauge_that_cannot_be_read_is_nan_and_the_others_are_told(
     with server.client() as client:
         text = client.get("/metrics").text
     assert "ffrt_disk_free_bytes NaN" in text and "ffrt_jobs_queued 0.0" in text
+
+
+def place_lines(metrics: Metrics, *places: Place) -> list[str]:
+    text = metrics.text(places, "0.1", "tiny", "abc").decode()
+    return [line for line in text.splitlines() if line.startswith(("ffrt_place", "ffrt_build"))]
+
+
+def test_a_place_that_moved_is_told_where_it_is_and_nowhere_else() -> None:
+    metrics = Metrics()
+    place_lines(metrics, Place("place-0", "gpu"))
+    place_lines(metrics, Place("place-0", "gpu of 10.0.0.1", "cuda", ready=True))
+    lost = place_lines(metrics, Place("place-0", "gpu of 10.0.0.2", "cuda"))
+    assert [line for line in lost if line.startswith("ffrt_place_up")] == [
+        'ffrt_place_up{device="gpu of 10.0.0.2",place="place-0"} 0.0'
+    ]
+
+
+def test_what_replaced_a_process_is_told_and_a_second_reader_counts_nothing_twice() -> None:
+    metrics, place = Metrics(), Place("place-0", "cpu", restarts={Replaced.SILENT: 2})
+    before = 'ffrt_place_restarts_total{place="place-0",reason="silent"} 0.0'
+    assert before in place_lines(metrics, Place("place-0", "cpu")), "from nothing, so that the first is an increase"
+    for _ in range(2):
+        found = [line for line in place_lines(metrics, place) if line.startswith("ffrt_place_restarts_total")]
+        assert len(found) == len(Replaced)
+        assert 'ffrt_place_restarts_total{place="place-0",reason="silent"} 2.0' in found
+        assert 'ffrt_place_restarts_total{place="place-0",reason="ended"} 0.0' in found

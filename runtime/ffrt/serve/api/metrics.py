@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from ffrt.errors import FfrtError
 from ffrt.serve.api.gpus import Gpus, Reading
+from ffrt.serve.api.place_metrics import Places
 from ffrt.serve.engine.executor import Place, Progress
 from ffrt.serve.jobs.job import Job, State
 
@@ -52,13 +53,6 @@ class Metrics:
         self._requeued = Counter("ffrt_jobs_requeued", "attempts that were lost", ["reason"], registry=registry)
         self._cancel_s = Histogram("ffrt_cancel_seconds", "until a job was stopped", buckets=SHORT, registry=registry)
         self._frames = Counter("ffrt_frames", "frames of finished videos", registry=registry)
-        self._restarts = Counter("ffrt_place_restarts", "processes replaced", ["place", "reason"], registry=registry)
-        self._up = Gauge("ffrt_place_up", "warmed up and alive", ["place", "device"], registry=registry)
-        self._busy = Gauge("ffrt_place_busy", "runs a job", ["place"], registry=registry)
-        self._info = Gauge(
-            "ffrt_build_info", "what is served", ["version", "bundle", "digest", "provider"], registry=registry
-        )
-        self._seen_restarts: dict[str, int] = {}
         for state, codes in ENDS.items():
             for code in codes:
                 self._finished.labels(str(state), code)
@@ -82,15 +76,7 @@ class Metrics:
 
     def text(self, places: Iterable[Place], version: str, bundle: str, digest: str) -> bytes:
         """Everything, as Prometheus reads it."""
-        for place in places:
-            self._up.labels(place.id, place.device).set(place.ready)
-            self._busy.labels(place.id).set(place.current is not None)
-            new = place.restarts - self._seen_restarts.get(place.id, 0)
-            self._restarts.labels(place.id, "ended").inc(new)
-            self._seen_restarts[place.id] = place.restarts
-            if place.provider is not None:
-                self._info.labels(version, bundle, digest, place.provider).set(1)
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + Places(places, (version, bundle, digest)).text()
 
     def answered(self, route: str, method: str, code: int, seconds: float) -> None:
         """An answer was given."""

@@ -8,16 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from ffrt.backend.free_memory import FreeMemory
+
+
+class Replaced(StrEnum):
+    """Why the process of a place was replaced by another one."""
+
+    ENDED = "ended"
+    """It ended, and nobody here had it end: a crash, or a system without memory."""
+    BROKEN = "broken"
+    """It said that it cannot work."""
+    ERROR = "error"
+    """Its job failed in a way that nobody foresaw."""
+    SILENT = "silent"
+    """It said nothing for too long."""
+    LEFT = "left"
+    """Its job was given up, and it would have gone on with it."""
 
 
 @dataclass(frozen=True)
 class Place:
     """Where jobs can run. `ready` after warm-up; `why` says what is wrong; `current` is the job that runs.
 
-    `free` is the memory before any graph was open. `seen_s` is when it last spoke, of a monotonic clock.
+    `free` is the memory before any graph was open. `seen_s` is when it last spoke, of a monotonic clock. `restarts`
+    counts the processes that were replaced, by why.
     """
 
     id: str
@@ -29,12 +46,16 @@ class Place:
     ready: bool = False
     why: str | None = "it starts"
     seen_s: float = 0.0
-    restarts: int = 0
+    restarts: Mapping[Replaced, int] = field(default_factory=dict)
 
     @property
     def free_bytes(self) -> int | None:
         """Free memory before any graph was open, None if it is not known."""
         return None if self.free is None else self.free.bytes
+
+    def restarted(self, why: Replaced) -> Mapping[Replaced, int]:
+        """`restarts` after one more."""
+        return {**self.restarts, why: self.restarts.get(why, 0) + 1}
 
 
 @dataclass(frozen=True)

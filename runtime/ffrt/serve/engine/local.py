@@ -35,6 +35,7 @@ class Child:
         self._events: queue.SimpleQueue[told.Event | None] = queue.SimpleQueue()
         self._sending, self._changing = threading.Lock(), threading.Lock()
         self._process: BaseProcess | None = None
+        self._replaced = told.Replaced.ENDED  # why the process of now will have been replaced
         self._pipe: Connection | None = None
         self._closing = threading.Event()
         self._spoke_s = time.monotonic()
@@ -59,9 +60,11 @@ class Child:
                 try:
                     event = self._events.get(timeout=longest_s)
                 except queue.Empty:
-                    self.kill(f"it said nothing for {longest_s:.0f} s")
+                    left = True
+                    self.kill(f"it said nothing for {longest_s:.0f} s", told.Replaced.SILENT)
                     raise PlaceLost(f"{self.place.id} said nothing for {longest_s:.0f} s") from None
                 if event is None:
+                    left = True
                     raise PlaceLost(f"{self.place.id} ended while it ran the job")
                 if isinstance(event, told.Failed) and event.retryable:
                     self._change(ready=False, why="it is replaced")
@@ -71,16 +74,16 @@ class Child:
                     return
         finally:
             if not left:
-                self.kill("its job was left before its end")
+                self.kill("its job was left before its end", told.Replaced.LEFT)
             self._change(current=None)
 
     def cancel(self, job_id: str) -> None:
         """As `Executor.cancel`."""
         self._send(("cancel", job_id))
 
-    def kill(self, why: str) -> None:
+    def kill(self, why: str, replaced: told.Replaced) -> None:
         """End the process, whatever it does; another one is started."""
-        process = self._process
+        process, self._replaced = self._process, replaced
         self._change(ready=False, why=why)
         if process is not None:
             logger.warning("%s: its process is ended: %s", self.place.id, why)
@@ -98,10 +101,11 @@ class Child:
         pause_s = 1.0
         while not self._closing.is_set():
             was_ready = self._one_life()
+            if not self._closing.is_set():
+                self._change(ready=False, restarts=self.place.restarted(self._replaced))
             self._events.put(None)
             if self._closing.is_set():
                 return
-            self._change(ready=False, restarts=self.place.restarts + 1)
             pause_s = 1.0 if was_ready else min(2 * pause_s, LONGEST_PAUSE_S)
             self._closing.wait(0.1 if was_ready else pause_s)
 
@@ -113,7 +117,7 @@ class Child:
         process = context.Process(target=main, args=(theirs, self._settings), name=name, daemon=True)
         process.start()
         theirs.close()
-        self._process = process
+        self._process, self._replaced = process, told.Replaced.ENDED
         with self._sending:
             self._pipe = ours
         self._change(why="it starts", seen_s=time.monotonic())
@@ -123,7 +127,7 @@ class Child:
         try:
             while True:
                 if not ours.poll(PROBE_S):
-                    self.kill("it is silent")
+                    self.kill("it is silent", told.Replaced.SILENT)
                 message: Message = ours.recv()
                 was_ready = was_ready or isinstance(message, Ready)
                 why = message.why if isinstance(message, Broken) else why
@@ -155,7 +159,11 @@ class Child:
             if idle and now_s - self._spoke_s > PROBE_S:
                 self._spoke_s = now_s
                 self._send(("probe", None))
-        elif not isinstance(message, Broken):
+        elif isinstance(message, Broken):
+            self._replaced = told.Replaced.BROKEN
+        else:
+            if isinstance(message, told.Failed) and message.retryable:
+                self._replaced = told.Replaced.ERROR
             self._change(seen_s=now_s)
             self._spoke_s = now_s
             self._events.put(message)

@@ -42,6 +42,7 @@ class RayPlace:
         self._stopped = self._was_ready = False
         self._owner = ""  # the server that the actor belongs to, as it said
         self._node = self._life = ""
+        self._replaced = told.Replaced.ENDED  # why the process of now will have been replaced
         self.place = told.Place(self._asked.place, "gpu" if self._asked.gpu else "cpu", why="it waits for a machine")
         self._thread = threading.Thread(target=self._live, name=f"ffrt-{self.place.id}", daemon=True)
         self._thread.start()
@@ -86,12 +87,13 @@ class RayPlace:
                 longest_s = patience_s(last)
                 events = stream.next(longest_s)
                 if not events:
-                    self._again(actor, f"it said nothing for {longest_s:.0f} s")
+                    self._again(actor, f"it said nothing for {longest_s:.0f} s", told.Replaced.SILENT)
                     raise PlaceLost(f"it said nothing for {longest_s:.0f} s")
                 for event in events:
                     if isinstance(event, told.Stopped) and not self._stopped:
                         raise PlaceLost("another server stopped its job")
                     if isinstance(event, told.Failed) and event.retryable:
+                        self._replaced = told.Replaced.ERROR
                         self._change(ready=False, why="it is replaced")
                     left = isinstance(event, told.ENDS)
                     yield event
@@ -123,7 +125,7 @@ class RayPlace:
         until_s = time.monotonic() + FREE_S
         while health.current is not None:
             if time.monotonic() > until_s:
-                self._again(actor, "it did not stop a job that nobody waits for")
+                self._again(actor, "it did not stop a job that nobody waits for", told.Replaced.LEFT)
                 raise PlaceLost("it did not stop a job that nobody waits for")
             actor.cancel(health.current)
             time.sleep(0.01)
@@ -161,7 +163,8 @@ class RayPlace:
             self._was_ready = True
             return
         if self._life not in ("", greeting["life"]):
-            self._change(restarts=self.place.restarts + 1)
+            self._change(restarts=self.place.restarted(self._replaced))
+            self._replaced = told.Replaced.ENDED
         self._life, self._node = greeting["life"], greeting["node"]
         machine = self._address(self._node)
         self._change(device=f"{'gpu' if self._asked.gpu else 'cpu'} of {machine}")
@@ -191,7 +194,7 @@ class RayPlace:
             try:
                 health = actor.health(self._server, SILENT_S)
             except Silent as error:
-                self._again(actor, f"it is silent for {SILENT_S:.0f} s")
+                self._again(actor, f"it is silent for {SILENT_S:.0f} s", told.Replaced.SILENT)
                 raise PlaceLost("it is silent") from error
             if health.life != self._life:
                 self._change(ready=False, why="it was started again")
@@ -203,7 +206,8 @@ class RayPlace:
             self._change(provider=health.provider, on_gpu=health.on_gpu, free=health.free, seen_s=seen_s)
             if health.broken:
                 self._change(ready=False, why=health.why)
-                self._again(actor, str(health.why))
+                failed = self._replaced is told.Replaced.ERROR or self.place.current is not None
+                self._again(actor, str(health.why), told.Replaced.ERROR if failed else told.Replaced.BROKEN)
                 return
             self._was_ready = self._was_ready or health.ready
             self._change(ready=health.ready, why=health.why)
@@ -217,7 +221,8 @@ class RayPlace:
         if not self._closing.is_set():
             actor.kill(again=False)
 
-    def _again(self, actor: Actor, why: str) -> None:
+    def _again(self, actor: Actor, why: str, replaced: told.Replaced) -> None:
+        self._replaced = replaced
         self._change(ready=False, why=why)
         if not self._closing.is_set():
             logger.warning("%s: its process is ended: %s", self.place.id, why)
