@@ -38,13 +38,15 @@ class Keeper:
         """One round. Raises StoreError or OSError."""
         self._store.wait(Store.probe)
         expired, removed = self._store.wait(Store.expire, self._limits.keep_rows_s)
-        for id in expired:
-            self._data.forget_files(id)
+        taken = self._data.bytes_of_files()
+        for id in expired:  # of days, and most had their files removed long ago
+            if taken.pop(id, None) is not None:
+                self._data.forget_files(id)
         for id in removed:
+            taken.pop(id, None)
             self._data.forget(id)
         if self._limits.max_disk is None:
             return
-        taken = self._data.bytes_of_files()
         total = sum(taken.values())
         for id in self._store.wait(Store.ids, State.COMPLETED):
             if total <= self._limits.max_disk:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,9 @@ def test_files_expire_and_rows_stay_a_while(running: Start) -> None:
         Keeper(server.store, server.data, server.options.limits).once()
         assert names_of(server.data.folder / "files") == set()
         assert client.get(f"/v1/videos/{id}").json()["state"] == "completed"
+        with pytest.MonkeyPatch.context() as patch:  # a search of the folder for each job of days would take for ever
+            patch.setattr(Data, "forget_files", lambda data, id: pytest.fail("looked for files that are gone"))
+            Keeper(server.store, server.data, server.options.limits).once()
         Keeper(server.store, server.data, Limits(keep_rows_s=0)).once()
         assert client.get(f"/v1/videos/{id}").status_code == 404
 
@@ -267,3 +271,15 @@ def test_jobs_of_a_server_that_was_killed_are_taken_up_first(tiny: Bundle, tmp_p
         assert job is not None and job.attempt == 2 and job.state is State.COMPLETED
     finally:
         again.close()
+
+
+def test_a_job_that_failed_once_and_was_cancelled_in_the_queue_is_forgotten(running: Start) -> None:
+    server = running()
+    dispatcher, place = server.service.dispatcher, server.executor
+    with server.client() as client:
+        place.place = replace(place.place, ready=False)
+        id = client.post("/v1/videos", json=ASK).json()["id"]
+        dispatcher._errors[id] = 1
+        assert client.post(f"/v1/videos/{id}/cancel").json()["state"] == "cancelled"
+        place.place = replace(place.place, ready=True)
+        server.until(lambda: id not in dispatcher._errors)

@@ -54,6 +54,14 @@ def test_a_job_of_the_same_shape_goes_first_and_nobody_is_passed_over_twice(plai
     assert order(two, last=shape(two[1])) == [2, 1, 3], "the first lets one go before it, and no second one"
 
 
+def test_a_job_that_was_passed_over_and_waits_no_more_is_forgotten(plain: Job) -> None:
+    passed: set[int] = set()
+    queued = [job(plain, 1, fps=30), job(plain, 2), job(plain, 3)]
+    assert choose(queued, [], shape(queued[1]), passed) == queued[1] and passed == {1}
+    assert choose(queued[2:], [], None, passed) == queued[2]
+    assert passed == set(), "the first was cancelled"
+
+
 def test_shares_of_time_follow_what_steps_took(plain: Job) -> None:
     request, estimates = plain.request, Estimates()
     assert estimates.remaining_s(request, "cpu") is None

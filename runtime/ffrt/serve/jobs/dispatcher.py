@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from ffrt.serve.engine import executor as told
@@ -146,7 +146,9 @@ class Dispatcher:
             ready = any(one.id == place and one.ready for one in self._executor.places())
             if not self._draining and ready:
                 try:
-                    chosen = choose(self._store.wait(Store.queued), self._store.wait(Store.running), last, self._passed)
+                    running, queued = self._store.wait(Store.running), self._store.wait(Store.queued)
+                    self._forget_errors({one.id for one in (*running, *queued)})
+                    chosen = choose(queued, running, last, self._passed)
                     job = None if chosen is None else self._store.wait(Store.begin, chosen.seq, self._digest)
                 except StoreError as error:
                     logger.error("%s", error)
@@ -157,6 +159,12 @@ class Dispatcher:
                     return job
             self._news.wait(LOOK_S if ready else LOOK_S / 10)
         return None
+
+    def _forget_errors(self, kept: Collection[str]) -> None:
+        """Of jobs that were cancelled or deleted before their next attempt, which nobody here is told."""
+        for id in list(self._errors):
+            if id not in kept:
+                self._errors.pop(id, None)
 
     def _run(self, place: str, job: Job) -> None:
         self._live.begin(job.id)

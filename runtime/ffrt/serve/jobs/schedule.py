@@ -20,8 +20,9 @@ def choose(queued: Sequence[Job], running: Sequence[Job], last: Hashable, passed
     """The job to begin: by priority, then of the key that has the fewest running, then by arrival.
 
     Among the first few of one priority a job of the place's `last` shape may go first; `passed` holds the numbers of
-    jobs that had to let one go first, once each.
+    jobs that had to let one go first, once each; those of jobs that wait no more are taken out.
     """
+    passed.intersection_update(job.seq for job in queued)
     busy = Counter(job.owner for job in running)
     order = sorted(queued, key=lambda job: (-job.priority, busy[job.owner], job.seq))
     if not order:
