@@ -74,6 +74,8 @@ def test_a_session_that_has_ended_is_told_and_the_form_is_kept(
 ) -> None:
     server, token = keyed
     page = opened(server.url, may_be_refused=True)
+    tried: list[str] = []
+    page.on("request", lambda one: tried.append(one.url) if one.method == "POST" and "session" in one.url else None)
     log_in(page, token)
     page.get_by_label("What should the video show?").fill("circle 2")
     remove_key(tmp_path / "keys", "alice")
@@ -85,5 +87,6 @@ def test_a_session_that_has_ended_is_told_and_the_form_is_kept(
     expect(page.locator("#key-error")).to_be_visible()
     log_in(page, new)
     expect(page.get_by_label("What should the video show?")).to_have_value("circle 2")
+    assert len(tried) == 3, "each key is sent once"
     page.get_by_role("button", name="Make video").click()
     until_done(page)

@@ -263,6 +263,28 @@ def test_a_machine_that_is_lost_and_one_that_joins(started: Start) -> None:
     assert executor.places()[0].restarts == {told.Replaced.ENDED: 1}
 
 
+def test_a_cluster_that_is_lost_while_it_is_asked_where_a_machine_is_does_not_end_the_place(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, asked = FakeCluster(cpu=1), 0
+    executor = started(cluster)
+    until_ready(executor)
+    nodes = cluster.nodes
+
+    def every_second_time() -> list[dict[str, Any]]:
+        nonlocal asked
+        asked += 1
+        if asked % 2 == 0:
+            raise PlaceLost("unreachable")
+        return nodes()
+
+    monkeypatch.setattr(cluster, "nodes", every_second_time)
+    cluster.alive, one(cluster).fault = False, PlaceLost("unreachable")
+    until(lambda: executor.places()[0].why == "the cluster cannot be reached")
+    cluster.alive, one(cluster).fault = True, None
+    until_ready(executor)
+
+
 def test_places_that_an_earlier_life_had_more_of_are_ended(started: Start) -> None:
     cluster = FakeCluster(cpu=1)
     cluster.left = [0, 1, 2]

@@ -113,9 +113,22 @@ def test_a_lost_driver_costs_its_own_numbers_and_may_come_back(broken: str, capl
     nvml.broken = {broken}
     assert gpu_lines(metrics) == gpu_lines(metrics) == []
     assert "ffrt_jobs_finished" in metrics.text([], "0.1", "tiny", "abc").decode()
-    assert caplog.text.count("nothing of it can be measured") == 1, "it is said once"
+    for gpu in (0, 3):
+        assert caplog.text.count(f"GPU {gpu}: nothing of it can be measured") == 1, "it is said once"
     nvml.broken = set()
     assert len(gpu_lines(metrics)) == 8
+
+
+def test_a_lost_gpu_beside_one_that_is_well_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    def read(gpu: int) -> Reading:
+        if gpu == 0:
+            raise NvmlFault("GPU is lost")
+        return Reading(used=1)
+
+    metrics = Metrics()
+    metrics.watch_gpus({"place-0": 0, "place-1": 1}, read)
+    assert gpu_lines(metrics) == gpu_lines(metrics) == ['ffrt_gpu_memory_bytes{kind="used",place="place-1"} 1.0']
+    assert caplog.text.count("nothing of it can be measured") == 1
 
 
 def test_a_number_that_a_card_does_not_have_is_left_out() -> None:

@@ -87,7 +87,7 @@ class Gpus(Collector):
         """`gpus` are the numbers of the places' GPUs, by the place."""
         self._gpus, self._read = gpus, read
         self._reading = threading.Lock()
-        self._failed = False
+        self._failed: set[int] = set()
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """The names, without a reading."""
@@ -115,11 +115,11 @@ class Gpus(Collector):
         try:
             reading = self._read(gpu)
         except Exception as error:  # of a driver anything may come
-            if not self._failed:
+            if gpu not in self._failed:
                 logger.warning("GPU %s: nothing of it can be measured: %s", gpu, error)
-            self._failed = True
+            self._failed.add(gpu)
             return Reading()
-        self._failed = False
+        self._failed.discard(gpu)
         return reading
 
 

@@ -231,14 +231,13 @@ class RayPlace:
     def _where(self, why: str) -> str:
         """`why`, or that the node is lost."""
         try:
-            alive = {node["NodeID"] for node in self._cluster.nodes() if node["Alive"]}
+            lost = self._node not in ("", *(node["NodeID"] for node in self._cluster.nodes() if node["Alive"]))
+            return f"its machine {self._address(self._node)} is lost; it waits for another" if lost else why
         except PlaceLost:
             return "the cluster cannot be reached"
-        if self._node == "" or self._node in alive:
-            return why
-        return f"its machine {self._address(self._node)} is lost; it waits for another"
 
     def _address(self, node_id: str) -> str:
+        """Where a node is. Raises PlaceLost."""
         found = (str(node["NodeManagerAddress"]) for node in self._cluster.nodes() if node["NodeID"] == node_id)
         return next(found, node_id)
 

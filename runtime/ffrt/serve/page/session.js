@@ -20,7 +20,7 @@ export function logIn(why = null) {
   view.hidden = false;
   key.focus();
   return new Promise((resolve) => {
-    form.addEventListener("submit", async (event) => {
+    form.onsubmit = async (event) => { // and no listener beside that of an earlier log-in
       event.preventDefault();
       say(null);
       try {
@@ -32,7 +32,7 @@ export function logIn(why = null) {
         say(error.status === 401 ? "The server does not know this key." : refusal(error));
         key.focus();
       }
-    });
+    };
   });
 }
 
