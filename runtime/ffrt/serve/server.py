@@ -122,6 +122,7 @@ def assembled(
     metrics.gauge("ffrt_jobs_queued", "jobs that wait", lambda: len(store.wait(Store.queued)))
     metrics.gauge("ffrt_jobs_running", "jobs that run", lambda: len(store.wait(Store.running)))
     metrics.gauge("ffrt_disk_free_bytes", "free bytes of the data folder", lambda: data.free()[0])
+    metrics.gauge("ffrt_disk_floor_bytes", "below it nothing is queued", lambda: limits.floor(data.free()[1]))
     metrics.gauge("ffrt_event_streams", "open event streams", lambda: streams.taken)
     return Service(
         bundle=bundle,

@@ -32,6 +32,7 @@ CONTRACT: Mapping[str, frozenset[str]] = {
         "ffrt_gpu_utilisation": "place",
         "ffrt_gpu_temperature_celsius": "place",
         "ffrt_disk_free_bytes": "",
+        "ffrt_disk_floor_bytes": "",
         "ffrt_event_streams": "",
         "ffrt_build_info": "version bundle digest provider",
     }.items()
