@@ -57,6 +57,13 @@ def test_a_job_is_begun_once(store: Store) -> None:
     assert store.begin(job.seq, "2" * 64) is None
 
 
+def test_a_poll_reads_those_that_wait_in_their_order_and_not_all_of_their_rows(store: Store) -> None:
+    late, begun, first = queue(store, priority=-1), queue(store), queue(store, priority=1)
+    store.begin(begun.seq, "2" * 64)
+    assert store.waiting() == [(job.id, job.request) for job in store.queued()]
+    assert [id for id, _ in store.waiting()] == [first.id, late.id]
+
+
 def test_one_idempotency_key_is_one_job(store: Store) -> None:
     asked = new(idempotency_key="k")
     job, replayed = store.create(asked, 9, 9)

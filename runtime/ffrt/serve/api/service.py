@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ffrt.backend.providers import CPU
 from ffrt.backend.runner import Memory
@@ -109,10 +109,10 @@ class Service:
 
     async def show(self, *jobs: Job) -> list[Video]:
         """Jobs as clients see them; of those that wait, with their place in the queue and the time to their end."""
-        queue: list[Job] = []
+        queue: list[tuple[str, Mapping[str, Any]]] = []
         running_s = 0.0
         if any(job.state is State.QUEUED for job in jobs):
-            queue = await self.store.ask(Store.queued)
+            queue = await self.store.ask(Store.waiting)
             running = [self.live.of(job.id) for job in await self.store.ask(Store.running)]
             running_s = sum(now.eta_s for now in running if now is not None and now.eta_s is not None)
         places = self.executor.places()
@@ -122,9 +122,10 @@ class Service:
             if job.state is State.IN_PROGRESS and now is not None:
                 eta_s = now.eta_s
             elif job.state is State.QUEUED:
-                ids = [one.id for one in queue]
+                ids = [id for id, _ in queue]
                 position = ids.index(job.id) + 1 if job.id in ids else 1
-                times = [self.estimates.remaining_s(one.request, provider) for one in [*queue[: position - 1], job]]
+                requests = [*(request for _, request in queue[: position - 1]), job.request]
+                times = [self.estimates.remaining_s(request, provider) for request in requests]
                 known = [time for time in times if time is not None]
                 eta_s = (running_s + sum(known[:-1])) / max(1, len(places)) + known[-1] if known else None
             shown.append(video_of(job, now, position, eta_s))

@@ -142,6 +142,12 @@ class Store:
         """The jobs that wait, in order of priority and arrival."""
         return self._jobs("state='queued' ORDER BY priority DESC, seq")
 
+    def waiting(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Ids and requests of the jobs that wait, in their order: what a poll needs, without the rest of their rows."""
+        query = "SELECT id, request FROM jobs WHERE state='queued' ORDER BY priority DESC, seq"
+        with faults(self._path):
+            return [(row["id"], json.loads(row["request"])) for row in self._table.execute(query)]
+
     def running(self) -> list[Job]:
         """The jobs that were begun."""
         return self._jobs("state='in_progress' ORDER BY seq")
