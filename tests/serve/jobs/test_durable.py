@@ -89,6 +89,16 @@ def test_a_start_sweeps_half_files_and_files_of_no_job(tiny: Bundle, tmp_path: P
         server.close()
 
 
+def test_a_folder_that_is_not_ours_stops_no_start(tiny: Bundle, tmp_path: Path) -> None:
+    found = tmp_path / "data" / "files" / "lost+found"
+    found.mkdir(parents=True)
+    server = Running(tmp_path / "data", tiny, FakeExecutor(), FREE)
+    try:
+        assert found.is_dir() and server.data.bytes_of_files() == {}
+    finally:
+        server.close()
+
+
 class FullDisk:
     """`os.fsync` and `open` as on a disk that is full for files whose name has a word in it."""
 

@@ -151,7 +151,7 @@ class Data:
         """
         gone = []
         for folder, kept in (("files", with_files), ("checkpoints", with_work), ("references", with_work)):
-            for path in self._entries(folder):
+            for path in self._files(folder):
                 if path.name.endswith(PART) or path.name.split(".")[0] not in kept:
                     path.unlink(missing_ok=True)
                     gone.append(path.name)
@@ -162,7 +162,7 @@ class Data:
     def bytes_of_files(self) -> dict[str, int]:
         """What the files of each job take, by its id."""
         taken: dict[str, int] = {}
-        for path in self._entries("files"):
+        for path in self._files("files"):
             with contextlib.suppress(OSError):
                 id = path.name.split(".")[0]
                 taken[id] = taken.get(id, 0) + path.stat().st_size
@@ -172,6 +172,10 @@ class Data:
         """Free and all bytes of the disk. Raises OSError."""
         disk = shutil.disk_usage(self.folder)
         return disk.free, disk.total
+
+    def _files(self, folder: str) -> Iterator[Path]:
+        """Without folders, which are not ours: a disk that is mounted here has a `lost+found`."""
+        return (path for path in self._entries(folder) if path.is_symlink() or not path.is_dir())
 
     def _entries(self, folder: str) -> Iterator[Path]:
         yield from list((self.folder / folder).iterdir())
