@@ -17,7 +17,7 @@ from ffrt.serve.errors import ServeError
 from ffrt.serve.keys import Keys, add_key, read_keys, remove_key
 from ffrt.serve.limits import Limits
 from ffrt.serve.options import ServeOptions
-from ffrt.serve.server import check_address
+from ffrt.serve.server import Server, check_address, configured
 from tests.serve.fakes import Running
 
 Start = Callable[..., Running]
@@ -132,6 +132,19 @@ def test_keys_that_are_read_again_hold_at_once(keyed: tuple[Running, str, str], 
     server.keys.reload()
     with server.client() as client:
         assert client.get("/v1/videos", headers=bearer(one)).status_code == 401
+
+
+def test_keys_that_come_after_a_start_without_keys_are_told_to_hold_not_yet(
+    running: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = running()
+    reloading = Server(configured(server.options, None), server.service, "")
+    with caplog.at_level(logging.INFO, "ffrt.serve"):
+        reloading._reload()
+        assert "no key is asked for" not in caplog.text
+        add_key(server.options.keys_file, "late")
+        reloading._reload()
+    assert "no key is asked for" in caplog.text and "start it again" in caplog.text
 
 
 @pytest.mark.parametrize(

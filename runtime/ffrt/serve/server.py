@@ -212,6 +212,8 @@ class Server(uvicorn.Server):
         try:
             self._service.keys.reload()
             logger.info("the keys were read again")
+            if len(self._service.keys) and not self._service.with_keys:
+                logger.warning("no key is asked for: it began without keys or with --no-auth; start it again")
         except ServeError as error:
             logger.error("%s", error)
 
