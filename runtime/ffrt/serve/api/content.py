@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from ffrt.serve.jobs.job import Job, State
 from ffrt.serve.keys import Key
 
 TYPES = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
+ONE_RANGE = r"(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})"
+RANGES = re.compile(rf"(?i:bytes)={ONE_RANGE}(?:[ \t]*,[ \t]*{ONE_RANGE})*")
 BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 FILES: dict[int | str, dict[str, Any]] = {
     200: {"content": {kind: {"schema": BINARY} for kind in (*TYPES.values(), "image/webp")}},
@@ -142,4 +145,13 @@ def _file(service: Service, job: Job, request: Request, variant: str) -> Respons
     headers["cache-control"] = "private, max-age=3600"
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
+    _forget_bad_ranges(request)
     return FileResponse(path, media_type=TYPES[output] if variant == "video" else "image/webp", headers=headers)
+
+
+def _forget_bad_ranges(request: Request) -> None:
+    """Ranges of another unit or form are as none (RFC 9110, 14.2): the whole file is the answer."""
+    asked = request.headers.get("range", "")
+    backwards = any(int(first) > int(last) for first, last in re.findall(r"([0-9]{1,18})-([0-9]{1,18})", asked))
+    if RANGES.fullmatch(asked) is None or backwards:
+        request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
