@@ -205,7 +205,7 @@ class Service:
 def full_disk() -> Refused:
     """507: a client need not try again soon."""
     return Refused(
-        507, "disk_full", "the disk of the server is full; nothing was queued", headers={"x-should-retry": "false"}
+        507, "disk_full", "the disk of the server is full; nothing was changed", headers={"x-should-retry": "false"}
     )
 
 
