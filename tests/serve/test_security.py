@@ -17,7 +17,7 @@ from ffrt.serve.errors import ServeError
 from ffrt.serve.keys import Keys, add_key, read_keys, remove_key
 from ffrt.serve.limits import Limits
 from ffrt.serve.options import ServeOptions
-from ffrt.serve.server import Server, check_address, configured
+from ffrt.serve.server import Server, check_address, check_certificate, configured
 from tests.serve.fakes import Running
 
 Start = Callable[..., Running]
@@ -211,6 +211,12 @@ def test_prompts_are_logged_if_asked_for(
         server.until(lambda: server.state(id) == "completed")
     told = " ".join(str(vars(record)) for record in caplog.records if record.name.startswith("ffrt"))
     assert id in told and ("secret circle" in told) == shown
+
+
+def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "server.pem")
+    with pytest.raises(ServeError, match="ssl_certfile: .*server.pem.* cannot be used"):
+        check_certificate(ServeOptions(ssl_certfile=missing, ssl_keyfile=missing))
 
 
 def test_an_open_address_wants_keys(tmp_path: Path) -> None:

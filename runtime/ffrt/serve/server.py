@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import ssl
 import threading
 from types import FrameType
 
@@ -52,6 +53,7 @@ def serve(options: ServeOptions) -> int:
         stack.enter_context(log_to())
         keys = Keys(options.keys_file)
         check_address(options, keys)
+        check_certificate(options)
         bundle = open_bundle(find_bundle(options.bundle))
         data = Data(options.data_folder)
         stack.callback(data.close)
@@ -85,6 +87,17 @@ def check_address(options: ServeOptions, keys: Keys) -> None:
             f"host: expected 127.0.0.1, since there are no API keys, got {options.host!r}; make one with "
             "'ffrt serve keys add NAME', or type --no-auth if a proxy asks for keys"
         )
+
+
+def check_certificate(options: ServeOptions) -> None:
+    """Raise ServeError for a certificate or key that cannot be used, before a model is loaded."""
+    if options.ssl_certfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.ssl_certfile, options.ssl_keyfile)
+    except OSError as error:
+        named = f"{str(options.ssl_certfile)!r} with the key {str(options.ssl_keyfile)!r}"
+        raise ServeError(f"ssl_certfile: {named} cannot be used ({error}); give a certificate and its key") from error
 
 
 def opened_store(data: Data) -> StoreThread:
