@@ -214,7 +214,7 @@ def test_prompts_are_logged_if_asked_for(
 
 
 def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
-    missing = str(tmp_path / "server.pem")
+    missing = tmp_path / "server.pem"
     with pytest.raises(ServeError, match="ssl_certfile: .*server.pem.* cannot be used"):
         check_certificate(ServeOptions(ssl_certfile=missing, ssl_keyfile=missing))
 
