@@ -63,7 +63,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
 
 def flags() -> dict[str, str]:
     """Arguments that errors of the server name, and how they were typed."""
-    names = ("data", "host", "keys", "port", "ray_address", "ray_places", "insecure_ray")
+    names = ("data", "host", "keys", "port", "ray_address", "ray_places", "insecure_ray", "ssl_certfile")
     return {name: f"--{name.replace('_', '-')}" for name in names}
 
 
