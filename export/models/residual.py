@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export.models.interpolation import InterpolationUNet, UntextedInterpolationUNet
-from export.models.layers import row_per_image
 
 KEY, MIDDLE = 4, 3
 """Channels of a keyframe, and frames between two of them."""
@@ -35,16 +34,18 @@ def alpha_bar(time: Tensor) -> Tensor:
 
 
 def residual_size(difference: Tensor, given: Tensor, skip_frames: Tensor) -> Tensor:
-    """How large a residual can be, ``[N, 1, 1, 1]``: of the right keyframe minus the left, what is given, and s."""
-    rms = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
-    blank = given.square().mean((1, 2, 3), keepdim=True) == 0
+    """How large a residual can be, ``[B, G, 1, 1, 1]``: of right keyframes minus left, what is given, and s ``[G]``."""
+    rms = difference.square().mean((2, 3, 4), keepdim=True).sqrt()
+    blank = given.square().mean((2, 3, 4), keepdim=True) == 0
     size = torch.where(blank, torch.full_like(rms, BLANK), 0.5 * rms + LEAST)
-    return size * skip_frames.to(rms.dtype).reshape(-1, 1, 1, 1) / SLOWEST
+    return size * skip_frames.to(rms.dtype).reshape(1, -1, 1, 1, 1) / SLOWEST
 
 
-def velocity_of(clean: Tensor, noised: Tensor, level: Tensor) -> Tensor:
-    """V of clean frames at a noise level ``[N, 1, 1, 1]``."""
-    return (level.sqrt() * noised - clean) / (1 - level).sqrt()
+def velocity_of(clean: Tensor, noised: Tensor, time: Tensor) -> Tensor:
+    """V of clean and noised frames ``[B*G, C, h, w]`` at times ``[B]``."""
+    level = alpha_bar(time).reshape(-1, 1, 1, 1, 1)
+    velocity = (level.sqrt() * by_row(noised, time) - by_row(clean, time)) / (1 - level).sqrt()
+    return velocity.reshape(clean.shape)
 
 
 class ResidualInterpolation(UntextedInterpolationUNet):
@@ -52,16 +53,16 @@ class ResidualInterpolation(UntextedInterpolationUNet):
 
     def clean(self, x: Tensor, time: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
         """The clean estimate of the three frames of each group, ``[B*G, 12, h, w]``."""
-        left, right = x[:, :KEY], x[:, -KEY:]
-        linear = torch.cat([left + (right - left) * share for share in SHARES], dim=1)
-        size = residual_size(right - left, x[:, [*range(KEY), *range(-KEY, 0)]], per_item(skip_frames, x))
+        groups = by_row(x, time)
+        left, right = groups[:, :, :KEY], groups[:, :, -KEY:]
+        linear = torch.cat([left + (right - left) * share for share in SHARES], dim=2)
+        size = residual_size(right - left, groups[:, :, [*range(KEY), *range(-KEY, 0)]], skip_frames)
         residual = super().forward(x, time, skip_frames, perturbation)
-        return linear + size * residual.to(linear.dtype)
+        return (linear + size * residual.to(linear.dtype).reshape(linear.shape)).reshape(residual.shape)
 
     def forward(self, x: Tensor, time: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
         """V of the three frames of each group, ``[B*G, 12, h, w]``."""
-        level = row_per_image(alpha_bar(time)[:, None, None, None], x.shape[0])
-        return velocity_of(self.clean(x, time, skip_frames, perturbation), x[:, KEY:-KEY], level)
+        return velocity_of(self.clean(x, time, skip_frames, perturbation), x[:, KEY:-KEY], time)
 
 
 class ResidualMasked(UntextedInterpolationUNet):
@@ -74,17 +75,24 @@ class ResidualMasked(UntextedInterpolationUNet):
 
     def clean(self, x: Tensor, time: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
         """The clean estimate of every frame, ``[B*F, 4, h, w]``."""
-        given, frames = x[:, KEY : 2 * KEY], skip_frames.shape[0]
-        linear = along_time(given, self.get_buffer("blending"), frames)
-        difference = along_time(given, self.get_buffer("difference"), frames)
-        size = residual_size(difference, linear, per_item(skip_frames, x))
+        given = by_row(x[:, KEY : 2 * KEY], time)
+        linear = along_time(given, self.get_buffer("blending"))
+        size = residual_size(along_time(given, self.get_buffer("difference")), linear, skip_frames)
         residual = super().forward(x, time, skip_frames, perturbation)
-        return linear + size * residual.to(linear.dtype)
+        return (linear + size * residual.to(linear.dtype).reshape(linear.shape)).reshape(residual.shape)
 
     def forward(self, x: Tensor, time: Tensor, skip_frames: Tensor, perturbation: Tensor) -> Tensor:
         """V of every frame, ``[B*F, 4, h, w]``."""
-        level = row_per_image(alpha_bar(time)[:, None, None, None], x.shape[0])
-        return velocity_of(self.clean(x, time, skip_frames, perturbation), x[:, :KEY], level)
+        return velocity_of(self.clean(x, time, skip_frames, perturbation), x[:, :KEY], time)
+
+
+def by_row(x: Tensor, time: Tensor) -> Tensor:
+    """``[B*G, ...]`` as ``[B, G, ...]``.
+
+    What groups or rows share is multiplied as ``[B, 1, ...]`` or ``[1, G, ...]``: a part of the graph that runs once
+    per request is given one skip value for all groups (`graphs.optimise`).
+    """
+    return x.reshape(time.shape[0], -1, *x.shape[1:])
 
 
 def kernel(weights: list[float]) -> Tensor:
@@ -92,14 +100,7 @@ def kernel(weights: list[float]) -> Tensor:
     return torch.tensor(weights).reshape(1, 1, -1, 1)
 
 
-def along_time(given: Tensor, weights: Tensor, frames: int) -> Tensor:
-    """Weighted sums over neighbouring frames of ``[B*F, 4, h, w]``: of what is given, zero elsewhere."""
-    windows, (channels, height, width) = given.shape[0] // frames, given.shape[1:]
-    flat = given.reshape(windows, 1, frames, channels * height * width)
+def along_time(given: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums over neighbouring frames of ``[B, F, 4, h, w]``: of what is given, zero elsewhere."""
+    flat = given.flatten(2).unsqueeze(1)
     return F.conv2d(flat, weights.to(flat.dtype), padding=(3, 0)).reshape(given.shape)
-
-
-def per_item(skip_frames: Tensor, x: Tensor) -> Tensor:
-    """Skip values ``[G]`` for all items of ``[B*G, ...]``."""
-    item, groups = torch.arange(x.shape[0], device=x.device), skip_frames.shape[0]
-    return skip_frames[item - item // groups * groups]

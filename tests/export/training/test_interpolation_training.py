@@ -106,7 +106,7 @@ def test_the_residual_grows_with_the_way_and_the_skip_value(method: str) -> None
 
 
 def test_a_blank_keyframe_has_a_size_of_its_own() -> None:
-    nothing = torch.zeros(2, 4, 3, 3)
+    nothing = torch.zeros(1, 2, 4, 3, 3)
     assert residual_size(nothing, nothing, torch.tensor([6, 12])).flatten().tolist() == pytest.approx([0.25, 0.5])
 
 
