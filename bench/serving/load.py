@@ -30,7 +30,7 @@ from bench.serving.sizes import Sizes
 MOST_VIDEOS = 60
 """In the queue, which takes 64."""
 KEYS = 8
-"""Of 16 jobs and 8 streams each; a server bears 64 of either, and 256 connections."""
+"""Of 16 jobs and 8 streams each; a server bears 64 of either, and 256 requests at a time."""
 MOST_MS = 50.0
 QUIET = "nobody asks"
 TOLD = "pollers, as told, and streams"

@@ -25,6 +25,7 @@ class Limits:
     picture: int = 20 << 20
     body: int = 64 << 10
     body_with_picture: int = 28 << 20
+    requests: int = 256
     sync: int = 4
     streams: int = 64
     streams_per_key: int = 8

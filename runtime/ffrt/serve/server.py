@@ -23,6 +23,7 @@ from ffrt.serve.api.gpus import Nvml, own_gpus
 from ffrt.serve.api.guard import MAX_HEADER_BYTES
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.api.service import Service
+from ffrt.serve.connections import MAX_CONNECTIONS, Connection
 from ffrt.serve.engine.executor import Executor
 from ffrt.serve.engines import opened_engine
 from ffrt.serve.errors import ServeError
@@ -42,7 +43,6 @@ from ffrt.serve.options import ServeOptions
 
 logger = logging.getLogger("ffrt.serve")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAX_CONNECTIONS = 256
 KEEP_ALIVE_S = 10
 """Twice the longest pause that a poller is told: one that obeys finds its connection open."""
 
@@ -167,11 +167,11 @@ def configured(options: ServeOptions, app: object) -> uvicorn.Config:
     """Settings of uvicorn."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http="h11",  # the one with a limit for headers
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_graceful_shutdown=3,

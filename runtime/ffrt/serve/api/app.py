@@ -52,4 +52,4 @@ def build(service: Service, *, hosts: Sequence[str], origins: Sequence[str] = ()
             allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id"],
             expose_headers=["x-request-id", "x-spritesheet", "openai-poll-after-ms", "retry-after"],
         )
-    return Guard(inner, hosts=hosts, origins=origins, most=most, metrics=service.metrics)
+    return Guard(inner, hosts=hosts, origins=origins, most=most, requests=limits.requests, metrics=service.metrics)

@@ -23,6 +23,8 @@ from ffrt.serve.jobs.data import ID
 logger = logging.getLogger("ffrt.serve")
 MAX_HEADER_BYTES = 16 << 10
 SAFE = ("GET", "HEAD", "OPTIONS")
+ALWAYS = ("/health", "/health/ready", "/metrics")
+"""What is answered whatever the load: a supervisor that hears nothing would end a server that is only busy."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -45,10 +47,15 @@ class Guard:
         hosts: Collection[str],
         origins: Collection[str],
         most: int,
+        requests: int,
         metrics: Metrics,
     ) -> None:
-        """`hosts` without ports, `*` for any; `origins` that may post beside our own; `most` bytes of a body."""
+        """`hosts` without ports, `*` for any; `origins` that may post beside our own; `most` bytes of a body.
+
+        `requests` are answered at a time.
+        """
         self._app, self._hosts, self._origins, self._most, self._metrics = app, hosts, origins, most, metrics
+        self._requests, self._open = requests, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -68,6 +75,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
+        self._open += 1
         try:
             self._check(scope)
             await self._app(scope, self._counted(scope, receive), told)
@@ -79,6 +87,7 @@ class Guard:
             if status == 0:
                 await _answer(told, 500, error_body(500, "internal_error", f"a fault of the server, {request_id}"), {})
         finally:
+            self._open -= 1
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.monotonic() - began_s
             self._metrics.answered(route, scope["method"], status, seconds)
@@ -91,6 +100,13 @@ class Guard:
             logger.info("request", extra={**facts, "seconds": round(seconds, 4)})
 
     def _check(self, scope: Scope) -> None:
+        if self._open > self._requests and scope["path"] not in ALWAYS:
+            raise Refused(
+                503,
+                "overloaded",
+                f"expected at most {self._requests} requests at a time, got more; ask again",
+                headers={"retry-after": "5"},
+            )
         headers = Headers(scope=scope)
         if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
             raise Refused(431, "headers_too_large", f"expected headers of at most {MAX_HEADER_BYTES} bytes, got more")

@@ -1,0 +1,64 @@
+"""Connections that ask for nothing are closed, so that whoever holds many of them keeps nobody else out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_CONNECTIONS = 768
+"""Well above the requests that are answered at a time, and below the 1024 files that a process may often open."""
+HEAD_S = 10.0
+"""The longest time from the first sign of a request, or from the connection, to the end of its headers."""
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, with a time for the head of every request and a limit to how many there are.
+
+    Pauses between two requests are uvicorn's `timeout_keep_alive`, and answers may take as long as they want.
+    """
+
+    idle_since_s = 0.0
+    """When it began to wait for a request, of a monotonic clock."""
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request; where there are too many connections, one that waits longest is closed."""
+        super().connection_made(transport)
+        self._wait_for_head()
+        if len(self.connections) > MAX_CONNECTIONS:
+            idle = [one for one in self.connections if isinstance(one, Connection) and one.waits]
+            min(idle, key=lambda one: one.idle_since_s).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Its end."""
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Read what came; the time runs on while that is a part of a head."""
+        super().handle_events()
+        if not self.waits:
+            self._forget_head()
+        elif self._head is None and self.timeout_keep_alive_task is None:
+            self._wait_for_head()
+
+    def on_response_complete(self) -> None:
+        """An answer is whole, and the pause before the next request begins."""
+        self.idle_since_s = time.monotonic()
+        super().on_response_complete()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is open and nothing that came on it is being answered."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
+
+    def _wait_for_head(self) -> None:
+        self.idle_since_s = time.monotonic()
+        self._head = self.loop.call_later(HEAD_S, self.transport.abort)
+
+    def _forget_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
