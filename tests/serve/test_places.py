@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from ffrt.serve.engine.local import LocalExecutor, gpus
 from ffrt.serve.engine.pictures import Pictures, webp
 from ffrt.serve.engine.settings import EngineSettings
 from ffrt.serve.errors import PlaceLost
+from ffrt.serve.jobs.data import Data
+from ffrt.serve.options import ServeOptions
 from tests.serve.processes import children, command, needs_ray, until
 
 PLACE = "place-0"
@@ -219,12 +222,51 @@ def test_a_place_that_cannot_start_says_why(own_bundle: Bundle, tmp_path: Path) 
 
 def test_gpus_are_those_of_the_driver_or_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpus(tmp_path) == []
+    assert gpus(tmp_path) is None
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / "proc/driver/nvidia/gpus" / name).mkdir(parents=True)
-    assert gpus(tmp_path) == [0, 1]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
-    assert gpus(tmp_path) == [1, 3]
+    assert gpus(tmp_path) == ["0", "1"]
+    ids = ["GPU-8932f937-d72c-4106", "MIG-0cf9b8b9-2f2e-5c1c", "MIG-GPU-8932f937/1/0"]
+    for visible, left in (
+        ("1,3", ["1", "3"]),
+        (" 1 , 3 ", ["1", "3"]),
+        *((id, [id]) for id in ids),
+        (",".join(ids), ids),
+        ("1,-1,3", ["1"]),
+        *((word, []) for word in ("", " ", "-1", "none", "NoDevFiles")),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert gpus(tmp_path) == left, visible
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices", "given"),
+    [
+        ("GPU-8932f937,MIG-0cf9b8b9", None, ["GPU-8932f937", "MIG-0cf9b8b9"]),
+        ("2", None, ["2"]),
+        ("", None, [None]),
+        ("-1", None, [None]),
+        (None, None, ["0"]),
+        (None, (1, 3), ["1", "3"]),
+    ],
+)
+def test_a_place_gets_a_gpu_that_was_given_and_no_other(
+    tiny: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    devices: tuple[int, ...] | None,
+    given: list[str | None],
+) -> None:
+    from ffrt.serve import engines
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(engines, "choose_provider", lambda *_: SimpleNamespace(on_gpu=True))
+    monkeypatch.setattr(engines, "gpus", lambda: gpus(tmp_path))
+    data = cast(Data, SimpleNamespace(scratch=tmp_path))
+    assert [one.gpu for one in engines.places(ServeOptions(devices=devices), tiny, data)] == given
 
 
 class Clock:

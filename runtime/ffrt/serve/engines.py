@@ -28,12 +28,15 @@ def opened_engine(options: ServeOptions, bundle: Bundle, data: Data) -> Iterator
 
 
 def places(options: ServeOptions, bundle: Bundle, data: Data) -> list[EngineSettings]:
-    """One place for each GPU, or one without. Raises ProviderError."""
+    """One place for each GPU, or one without. Raises ProviderError.
+
+    Where every GPU is hidden, the place has none: "auto" is then the processors, and another provider says why not.
+    """
     on_gpu = choose_provider(options.provider, optimised_for(bundle)).on_gpu
-    devices: list[int | None] = [None]
+    devices: list[str | None] = [None]
     if on_gpu:
-        found = gpus() if options.devices is None else options.devices
-        devices = [*found] if found else [0]
+        found = gpus() if options.devices is None else [str(number) for number in options.devices]
+        devices = ["0"] if found is None else [*found] if found else [None]
     return [
         EngineSettings(
             place=f"place-{number}",

@@ -47,6 +47,10 @@ class FakeNvml:
         self._call("handle")
         return gpu
 
+    def nvmlDeviceGetHandleByUUID(self, id: str) -> int:
+        self._call("handle")
+        return {"GPU-0": 0, "MIG-3": 3}[id]
+
     def nvmlDeviceGetMemoryInfo(self, gpu: int) -> SimpleNamespace:
         self._call("memory")
         return SimpleNamespace(used=(gpu + 1) * 10**9, total=80 * 10**9)
@@ -67,7 +71,7 @@ def gpu_lines(metrics: Metrics) -> list[str]:
 
 def watched(nvml: FakeNvml) -> Metrics:
     metrics = Metrics()
-    metrics.watch_gpus({"place-0": 0, "place-1": 3}, Nvml(nvml).read)
+    metrics.watch_gpus({"place-0": "0", "place-1": "3"}, Nvml(nvml).read)
     return metrics
 
 
@@ -96,8 +100,14 @@ def test_the_gpu_of_each_place_is_measured() -> None:
 
 
 def test_only_gpus_of_this_machine_are_measured() -> None:
-    devices = ["cpu", "gpu 0", "gpu 12", "gpu of 10.0.0.7", "cpu of 10.0.0.7"]
-    assert own_gpus(Place(device, device) for device in devices) == {"gpu 0": 0, "gpu 12": 12}
+    devices = ["cpu", "gpu 0", "gpu 12", "gpu GPU-5a", "gpu MIG-7b", "gpu of 10.0.0.7", "cpu of 10.0.0.7"]
+    own = own_gpus(Place(device, device) for device in devices)
+    assert own == {"gpu 0": "0", "gpu 12": "12", "gpu GPU-5a": "GPU-5a", "gpu MIG-7b": "MIG-7b"}
+
+
+def test_a_gpu_is_measured_by_its_id_too() -> None:
+    read = Nvml(FakeNvml()).read
+    assert (read("GPU-0"), read("MIG-3")) == (read("0"), read("3"))
 
 
 def test_nothing_is_asked_before_somebody_wants_to_know() -> None:
@@ -120,13 +130,13 @@ def test_a_lost_driver_costs_its_own_numbers_and_may_come_back(broken: str, capl
 
 
 def test_a_lost_gpu_beside_one_that_is_well_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    def read(gpu: int) -> Reading:
-        if gpu == 0:
+    def read(gpu: str) -> Reading:
+        if gpu == "0":
             raise NvmlFault("GPU is lost")
         return Reading(used=1)
 
     metrics = Metrics()
-    metrics.watch_gpus({"place-0": 0, "place-1": 1}, read)
+    metrics.watch_gpus({"place-0": "0", "place-1": "1"}, read)
     assert gpu_lines(metrics) == gpu_lines(metrics) == ['ffrt_gpu_memory_bytes{kind="used",place="place-1"} 1.0']
     assert caplog.text.count("nothing of it can be measured") == 1
 
@@ -148,13 +158,13 @@ def test_the_library_is_opened_once_while_all_is_well() -> None:
 def test_a_driver_that_hangs_holds_one_reader_and_not_the_next() -> None:
     hanging, go_on = threading.Event(), threading.Event()
 
-    def read(gpu: int) -> Reading:
+    def read(gpu: str) -> Reading:
         hanging.set()
         assert go_on.wait(60)
         return Reading(used=1)
 
     metrics = Metrics()
-    metrics.watch_gpus({"place-0": 0}, read)
+    metrics.watch_gpus({"place-0": "0"}, read)
     first: list[str] = []
     thread = threading.Thread(target=lambda: first.extend(gpu_lines(metrics)))
     thread.start()

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from ffrt.serve.engine.executor import Place
 
 logger = logging.getLogger("ffrt.serve")
-OWN = re.compile(r"gpu ([0-9]+)")
+OWN = re.compile(r"gpu ([0-9]+|(?:GPU|MIG)-\S+)")
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Nvml:
         """`library` stands in for the module `pynvml`."""
         self._library, self._open = library, False
 
-    def read(self, gpu: int) -> Reading:
-        """The GPU of that number, as nvidia-smi counts. Raises what the library raises where there is no driver."""
+    def read(self, gpu: str) -> Reading:
+        """The GPU of that number, as nvidia-smi counts, or of that id.
+
+        Raises what the library raises where there is no driver.
+        """
         nvml = self._opened()
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(gpu)
+            by_number = gpu.isdecimal()
+            handle = nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if by_number else nvml.nvmlDeviceGetHandleByUUID(gpu)
         except nvml.NVMLError:  # a driver that was reset: the next reading begins anew
             self._open = False
             with contextlib.suppress(nvml.NVMLError):
@@ -74,20 +78,20 @@ class Nvml:
             return None
 
 
-def own_gpus(places: Iterable[Place]) -> dict[str, int]:
-    """The numbers of the GPUs of places on this machine, by the place; other machines' GPUs cannot be read here."""
+def own_gpus(places: Iterable[Place]) -> dict[str, str]:
+    """The GPUs of places on this machine, by the place; other machines' GPUs cannot be read here."""
     found = [(place.id, OWN.fullmatch(place.device)) for place in places]
-    return {id: int(match[1]) for id, match in found if match is not None}
+    return {id: match[1] for id, match in found if match is not None}
 
 
 class Gpus(Collector):
     """Gauges that are read when they are asked for. A driver that fails or hangs costs these and no other number."""
 
-    def __init__(self, gpus: Mapping[str, int], read: Callable[[int], Reading]) -> None:
-        """`gpus` are the numbers of the places' GPUs, by the place."""
+    def __init__(self, gpus: Mapping[str, str], read: Callable[[str], Reading]) -> None:
+        """`gpus` are the numbers or ids of the places' GPUs, by the place."""
         self._gpus, self._read = gpus, read
         self._reading = threading.Lock()
-        self._failed: set[int] = set()
+        self._failed: set[str] = set()
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """The names, without a reading."""
@@ -111,7 +115,7 @@ class Gpus(Collector):
                 self._reading.release()
         yield from (memory, utilisation, temperature)
 
-    def _now(self, gpu: int) -> Reading:
+    def _now(self, gpu: str) -> Reading:
         try:
             reading = self._read(gpu)
         except Exception as error:  # of a driver anything may come

@@ -70,7 +70,7 @@ class Metrics:
 
         Gauge(name, help, registry=self.registry).set_function(read)
 
-    def watch_gpus(self, gpus: Mapping[str, int], read: Callable[[int], Reading]) -> None:
+    def watch_gpus(self, gpus: Mapping[str, str], read: Callable[[str], Reading]) -> None:
         """Tell of the GPUs of places, by the place."""
         self.registry.register(Gpus(gpus, read))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,8 @@ logger = logging.getLogger("ffrt.serve")
 
 LONGEST_PAUSE_S = 30.0
 PROBE_S = 60.0
+GPU = re.compile(r"[0-9]+|(?:GPU|MIG)-\S+")
+"""How CUDA_VISIBLE_DEVICES names one: by its number, or by the id of a card or of a part of one."""
 
 
 class Child:
@@ -207,10 +211,14 @@ class LocalExecutor:
             child.close()
 
 
-def gpus(root: Path = Path("/")) -> list[int]:
-    """The numbers of the NVIDIA GPUs here, or those that CUDA_VISIBLE_DEVICES leaves."""
+def gpus(root: Path = Path("/")) -> list[str] | None:
+    """The NVIDIA GPUs here by their numbers, or those that CUDA_VISIBLE_DEVICES leaves, as it names them.
+
+    None where nothing says whether there are any. CUDA takes what stands before the first word that names no GPU.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [int(word) for word in visible.split(",") if word.strip().isdecimal()]
+        words = [word.strip() for word in visible.split(",")]
+        return list(itertools.takewhile(GPU.fullmatch, words))
     folder = root / "proc/driver/nvidia/gpus"
-    return list(range(len(list(folder.iterdir())))) if folder.is_dir() else []
+    return [str(number) for number in range(len(list(folder.iterdir())))] if folder.is_dir() else None

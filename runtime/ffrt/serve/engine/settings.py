@@ -12,8 +12,8 @@ from ffrt.backend.runner import Memory
 class EngineSettings:
     """The bundle's folder and digest, and the arguments of `Pipeline`. `scratch` is the place's own folder.
 
-    `gpu` is the number of the GPU that alone is visible, None for a place without one. `mend` is what an operator does
-    when the folder holds another bundle.
+    `gpu` is the number or the id of the GPU that alone is visible, None for a place without one. `mend` is what an
+    operator does when the folder holds another bundle.
     """
 
     place: str
@@ -23,6 +23,6 @@ class EngineSettings:
     provider: str = "auto"
     threads: int | None = None
     memory: Memory = "fast"
-    gpu: int | None = None
+    gpu: str | None = None
     previews: bool = True
     mend: str = "start the server again"

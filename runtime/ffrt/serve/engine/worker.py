@@ -49,7 +49,7 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
         signal.signal(number, signal.SIG_IGN)
     if settings.gpu is not None:
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi and the metrics count
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(settings.gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu
     with log_to():
         Worker(pipe, settings).run()
 
