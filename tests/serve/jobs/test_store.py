@@ -238,7 +238,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id=jobs)
     def cancel(self, id: str) -> None:
-        job = self.store.cancel(id)
+        job, _ = self.store.cancel(id)
         assert job is None or job.state is not State.QUEUED
 
     @rule(id=jobs)

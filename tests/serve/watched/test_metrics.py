@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ffrt.serve.api.gpus import Nvml, Reading, own_gpus
 from ffrt.serve.api.metrics import Metrics
 from ffrt.serve.engine.executor import Place, Replaced
-from tests.serve.fakes import Running
+from ffrt.serve.jobs.store import Store
+from tests.serve.fakes import Running, waits
 from tests.serve.watched.exported import CONTRACT, exported
 
 Start = Callable[..., Running]
@@ -187,6 +190,40 @@ def test_a_gauge_that_cannot_be_read_is_nan_and_the_others_are_told(
     with server.client() as client:
         text = client.get("/metrics").text
     assert "ffrt_disk_free_bytes NaN" in text and "ffrt_jobs_queued 0.0" in text
+
+
+def ended(server: Running) -> float:
+    """How many jobs came to their end, as the numbers say."""
+    text = server.service.metrics.text([], "0.1", "tiny", "abc").decode()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("ffrt_jobs_finished_t"))
+
+
+def test_every_end_is_counted_once(running: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = running(waits)
+    ask = {"prompt": "a"}
+    with server.client() as client:
+        first, second, third = (client.post("/v1/videos", json=ask).json()["id"] for _ in range(3))
+        server.until(lambda: server.executor.place.current == first)
+        seen, find = threading.Barrier(2, timeout=30), server.store.ask
+
+        async def both_see_it_queued(method: Any, *args: Any, **kwargs: Any) -> Any:
+            job = await find(method, *args, **kwargs)
+            if method is Store.find:
+                await asyncio.to_thread(seen.wait)
+            return job
+
+        monkeypatch.setattr(server.store, "ask", both_see_it_queued)
+        cancels = [threading.Thread(target=client.post, args=(f"/v1/videos/{second}/cancel",)) for _ in range(2)]
+        for thread in cancels:
+            thread.start()
+        for thread in cancels:
+            thread.join()
+        monkeypatch.undo()
+        assert ended(server) == 1
+        assert client.delete(f"/v1/videos/{second}").status_code == 200 and ended(server) == 1
+        assert client.delete(f"/v1/videos/{third}").status_code == 200 and ended(server) == 2, "in the queue"
+        assert client.delete(f"/v1/videos/{first}").status_code == 200
+        server.until(lambda: ended(server) == 3)
 
 
 def place_lines(metrics: Metrics, *places: Place) -> list[str]:

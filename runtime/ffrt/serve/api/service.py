@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ffrt.backend.providers import CPU
@@ -134,14 +134,14 @@ class Service:
     async def cancel(self, job: Job) -> Job:
         """Cancel a job and wait for the worker's word, for some seconds."""
         began_s = time.monotonic()
-        asked = await _or_full(self.store.ask(Store.cancel, job.id))
+        asked, ended = await _or_full(self.store.ask(Store.cancel, job.id))
         if asked is None:
             raise Refused(404, "not_found", "there is no video of that id")
         if asked.state is State.IN_PROGRESS:
             await asyncio.to_thread(self.dispatcher.cancel, job.id)
             asked = await self.ended(job.id, self.limits.cancel_s) or asked
             self.metrics.cancel_s(time.monotonic() - began_s)
-        elif asked.state is State.CANCELLED and not job.state.terminal:
+        elif ended:
             await asyncio.to_thread(self.data.forget, job.id)
             self.metrics.ended(asked)
         self.live.tell(job.id)
@@ -150,11 +150,13 @@ class Service:
     async def delete(self, job: Job) -> bool:
         """Remove a job and its files; False if it runs and its worker has not yet said that it stopped."""
         gone = await _or_full(self.store.ask(Store.delete, job.id))
-        if not gone:
+        if gone is None:
             await asyncio.to_thread(self.dispatcher.cancel, job.id)
             await self._until(job.id, lambda now: now is None, self.limits.cancel_s)
             return await self.store.ask(Store.any_state, job.id) is None
         await asyncio.to_thread(self.data.forget, job.id)
+        if gone.state is State.QUEUED:
+            self.metrics.ended(replace(gone, state=State.CANCELLED, error_code="cancelled"))
         self.live.tell(job.id)
         return True
 

@@ -118,23 +118,27 @@ class Store:
             rows = self._table.execute(query, [*values, limit + 1]).fetchall()
         return [Job.of(row) for row in rows[:limit]], len(rows) > limit
 
-    def cancel(self, id: str) -> Job | None:
-        """Cancel a queued job, mark a running one, leave a finished one; None if there is no such job."""
+    def cancel(self, id: str) -> tuple[Job | None, bool]:
+        """Cancel a queued job, mark a running one, leave a finished one; None if there is no such job.
+
+        Beside it, whether this call was the job's end: of two at the same time one is.
+        """
         with self._change() as table:
-            table.execute(
+            ended = table.execute(
                 "UPDATE jobs SET state='cancelled', cancel_requested=1, completed_at=?, error_code='cancelled',"
                 " error_message='cancelled before it began' WHERE id=? AND state='queued' AND deleted=0",
                 (self._clock(), id),
-            )
+            ).rowcount
             table.execute("UPDATE jobs SET cancel_requested=1 WHERE id=? AND state='in_progress' AND deleted=0", (id,))
-            return self._found("id=? AND deleted=0", id)
+            return self._found("id=? AND deleted=0", id), ended == 1
 
-    def delete(self, id: str) -> bool:
-        """Remove the row of a job that does not run, and mark one that does; whether it is gone now."""
+    def delete(self, id: str) -> Job | None:
+        """Remove the row of a job that does not run, and mark one that does; the job if it is gone now."""
         with self._change() as table:
-            gone = table.execute("DELETE FROM jobs WHERE id=? AND state!='in_progress'", (id,)).rowcount
+            gone = self._found("id=? AND state!='in_progress'", id)
+            table.execute("DELETE FROM jobs WHERE id=? AND state!='in_progress'", (id,))
             table.execute("UPDATE jobs SET deleted=1, cancel_requested=1 WHERE id=? AND state='in_progress'", (id,))
-            return gone == 1
+            return gone
 
     # what the dispatcher asks
 
