@@ -47,6 +47,33 @@ def test_a_full_disk_loses_no_job_and_is_told(tiny: Bundle, tmp_path: Path) -> N
             assert len(client.get(f"/v1/videos/{id}/content").content) == one["bytes"]
 
 
+def test_a_delete_on_a_full_disk_makes_room(tiny: Bundle, tmp_path: Path) -> None:
+    with serving(tiny.folder, tmp_path / "data") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        id = client.post("/v1/videos", json=ASK).json()["id"]
+        until(lambda: state(client, id) == "completed")
+        files = tmp_path / "data" / "files"
+        assert len(list(files.iterdir())) == 3
+        full(server, True)
+        answer = client.delete(f"/v1/videos/{id}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
+        assert "files of the video are gone" in answer.json()["error"]["message"] and list(files.iterdir()) == []
+        assert client.get(f"/v1/videos/{id}/content").json()["error"]["code"] == "expired"
+        full(server, False)
+        assert client.delete(f"/v1/videos/{id}").json()["deleted"] and client.get("/v1/videos").json()["data"] == []
+
+
+def test_a_job_that_runs_is_stopped_on_a_full_disk(tiny: Bundle, tmp_path: Path) -> None:
+    with serving(tiny.folder, tmp_path / "data") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        id, later = (client.post("/v1/videos", json=ASK).json()["id"] for _ in range(2))
+        until(lambda: state(client, id) == "in_progress")
+        full(server, True)
+        answer = client.post(f"/v1/videos/{id}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (200, "in_progress"), "it is not on the disk yet"
+        full(server, False)
+        until(lambda: state(client, later) == "completed")
+        assert state(client, id) == "cancelled"
+
+
 def test_a_server_that_is_killed_on_a_full_disk_has_every_job_afterwards(tiny: Bundle, tmp_path: Path) -> None:
     with serving(tiny.folder, tmp_path / "data") as server, httpx.Client(base_url=server.url, timeout=60) as client:
         ids = [client.post("/v1/videos", json=ASK).json()["id"] for _ in range(2)]

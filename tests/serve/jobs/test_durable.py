@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,82 @@ def test_an_end_that_cannot_be_written_is_written_when_it_can(
         assert len(server.executor.ran) == 1, "the work was not done again"
 
 
+@contextlib.contextmanager
+def full_until(monkeypatch: pytest.MonkeyPatch, has_room: Callable[[], bool]) -> Iterator[None]:
+    """In the block the table takes none of the writes that end a job, unless there is room."""
+    full = [True]
+
+    def until_room(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if full and not has_room():
+                raise StoreError("the disk is full")
+            return whole(*args, **kwargs)
+
+        return call
+
+    for name in ("cancel", "delete", "stopped", "complete"):
+        monkeypatch.setattr(Store, name, until_room(getattr(Store, name)))
+    yield
+    full.clear()
+
+
+def test_the_files_of_a_deleted_video_make_the_room_for_its_row(
+    running: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = running()
+    with server.client() as client:
+        id = client.post("/v1/videos", json=ASK).json()["id"]
+        server.until(lambda: server.state(id) == "completed")
+        files = server.data.folder / "files"
+        with full_until(monkeypatch, lambda: names_of(files) == set()):
+            answer = client.delete(f"/v1/videos/{id}")
+            assert (answer.status_code, answer.json()["deleted"]) == (200, True)
+        assert server.state(id) is None
+
+
+@pytest.mark.parametrize("verb", ["cancel", "delete"])
+def test_what_runs_stops_at_once_on_a_full_disk_and_what_waits_is_as_it_was(
+    running: Start, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    server = running(waits, cancel_s=0.2)
+    with server.client() as client:
+
+        def end(id: str) -> Any:
+            path = f"/v1/videos/{id}"
+            return client.post(f"{path}/cancel") if verb == "cancel" else client.delete(path)
+
+        first, second = (client.post("/v1/videos", json=ASK).json()["id"] for _ in range(2))
+        server.until(lambda: server.executor.place.current == first)
+        with full_until(monkeypatch, lambda: False):
+            assert end(first).status_code == (200 if verb == "cancel" else 507)
+            server.until(lambda: first in server.executor.cancelled)
+            assert server.state(first) == "in_progress"
+            waiting = end(second)
+            assert waiting.status_code == 507 and "nothing was changed" in waiting.json()["error"]["message"]
+        server.until(lambda: server.state(first) == "cancelled")
+        server.executor.go_on.set()
+        server.until(lambda: server.state(second) == "completed")
+        assert [id for id, _ in server.executor.ran] == [first, second]
+
+
+def test_a_cancel_that_is_not_on_the_disk_is_none_after_a_kill(
+    running: Start, monkeypatch: pytest.MonkeyPatch, tiny: Bundle, tmp_path: Path
+) -> None:
+    server = running(waits, cancel_s=0.1)
+    with server.client() as client:
+        id = client.post("/v1/videos", json=ASK).json()["id"]
+        server.until(lambda: server.executor.place.current == id)
+        with full_until(monkeypatch, lambda: False):
+            assert client.post(f"/v1/videos/{id}/cancel").json()["state"] == "in_progress"
+            shutil.copytree(server.data.folder, tmp_path / "killed")
+        server.until(lambda: server.state(id) == "cancelled")
+    again = Running(tmp_path / "killed", tiny, FakeExecutor(at_once), FREE)
+    try:
+        again.until(lambda: again.state(id) == "completed")
+    finally:
+        again.close()
+
+
 def test_below_its_floor_the_disk_takes_no_job(running: Start) -> None:
     server = running(disk_floor=1 << 60)
     with server.client() as client:
@@ -269,8 +346,6 @@ def test_jobs_of_a_server_that_was_killed_are_taken_up_first(tiny: Bundle, tmp_p
         server.until(lambda: server.state(ids[0]) == "in_progress")
     server.store.wait(lambda store: None)
     # the row says in_progress, as after kill -9; the place is told to stop only when nobody looks any more
-    import shutil
-
     shutil.copytree(tmp_path / "data", tmp_path / "killed")
     server.close()
     again = Running(tmp_path / "killed", tiny, FakeExecutor(at_once), FREE)

@@ -32,6 +32,7 @@ from ffrt.serve.limits import Limits, Rate, Slots
 
 logger = logging.getLogger("ffrt.serve")
 T = TypeVar("T")
+UNCHANGED = "nothing was changed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +133,19 @@ class Service:
         return shown
 
     async def cancel(self, job: Job) -> Job:
-        """Cancel a job and wait for the worker's word, for some seconds."""
-        began_s = time.monotonic()
-        asked, ended = await _or_full(self.store.ask(Store.cancel, job.id))
+        """Cancel a job and wait for the worker's word, for some seconds.
+
+        Where the table takes no write, a job that runs stops too, and its row says so when there is room. If the server
+        is killed before that, the job is made after all.
+        """
+        began_s, ended = time.monotonic(), False
+        try:
+            asked, ended = await self.store.ask(Store.cancel, job.id)
+        except StoreError as error:
+            logger.error("%s", error)
+            if not await asyncio.to_thread(self.dispatcher.cancel, job.id):
+                raise full_disk() from error
+            asked = job
         if asked is None:
             raise Refused(404, "not_found", "there is no video of that id")
         if asked.state is State.IN_PROGRESS:
@@ -149,7 +160,12 @@ class Service:
 
     async def delete(self, job: Job) -> bool:
         """Remove a job and its files; False if it runs and its worker has not yet said that it stopped."""
-        gone = await _or_full(self.store.ask(Store.delete, job.id))
+        try:
+            gone = await self.store.ask(Store.delete, job.id)
+        except StoreError as error:
+            logger.error("%s", error)
+            freed = await self._free(job)
+            gone = await _or_full(self.store.ask(Store.delete, job.id), freed)
         if gone is None:
             await asyncio.to_thread(self.dispatcher.cancel, job.id)
             await self._until(job.id, lambda now: now is None, self.limits.cancel_s)
@@ -159,6 +175,16 @@ class Service:
             self.metrics.ended(replace(gone, state=State.CANCELLED, error_code="cancelled"))
         self.live.tell(job.id)
         return True
+
+    async def _free(self, job: Job) -> str:
+        """Make room with a job whose row cannot be removed; what was done. One that waits keeps its picture."""
+        if job.state.terminal:
+            await asyncio.to_thread(self.data.forget, job.id)
+            return "the files of the video are gone; ask again when there is room"
+        if await asyncio.to_thread(self.dispatcher.cancel, job.id):
+            await self.ended(job.id, self.limits.cancel_s)
+            return "the video is not made any more; ask again when there is room"
+        return UNCHANGED
 
     async def ended(self, id: str, patience_s: float) -> Job | None:
         """The job when it is in its last state, or as it is when the time is over; None if it is gone."""
@@ -204,17 +230,16 @@ class Service:
             self.live.unwatch(id, event)
 
 
-def full_disk() -> Refused:
+def full_disk(done: str = UNCHANGED) -> Refused:
     """507: a client need not try again soon."""
-    return Refused(
-        507, "disk_full", "the disk of the server is full; nothing was changed", headers={"x-should-retry": "false"}
-    )
+    message = f"the disk of the server is full; {done}"
+    return Refused(507, "disk_full", message, headers={"x-should-retry": "false"})
 
 
-async def _or_full(work: Awaitable[T]) -> T:
-    """What `work` gives; a disk that takes no write is answered with 507."""
+async def _or_full(work: Awaitable[T], done: str = UNCHANGED) -> T:
+    """What `work` gives; a disk that takes no write is answered with 507, which says what was done all the same."""
     try:
         return await work
     except (OSError, StoreError) as error:
         logger.error("%s", error)
-        raise full_disk() from error
+        raise full_disk(done) from error

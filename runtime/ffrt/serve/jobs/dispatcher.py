@@ -55,6 +55,7 @@ class Dispatcher:
         self._news = threading.Condition()
         self._draining = self._stopping = self._hurried = False
         self._running: dict[str, str] = {}  # job -> place
+        self._cancelled: set[str] = set()  # of those that run, though a full disk may not have let a row say so
         self._errors: dict[str, int] = {}
         self._passed: set[int] = set()
         self._threads: dict[str, threading.Thread] = {}  # place -> its thread
@@ -69,12 +70,15 @@ class Dispatcher:
         with self._news:
             self._news.notify_all()
 
-    def cancel(self, id: str) -> None:
-        """Stop a job that runs; its row says already that it was asked for."""
+    def cancel(self, id: str) -> bool:
+        """Stop a job that runs; whether it does. Its row says already that it was asked for, if the disk took that."""
         with self._news:
             place = self._running.get(id)
+            if place is not None:
+                self._cancelled.add(id)
         if place is not None:
             self._executor.cancel(place, id)
+        return place is not None
 
     def drain(self, patience_s: float) -> None:
         """Begin no more jobs, give running ones some time, and put those that did not end back into the queue."""
@@ -147,7 +151,7 @@ class Dispatcher:
             if not self._draining and ready:
                 try:
                     running, queued = self._store.wait(Store.running), self._store.wait(Store.queued)
-                    self._forget_errors({one.id for one in (*running, *queued)})
+                    self._forget_ended({one.id for one in (*running, *queued)})
                     chosen = choose(queued, running, last, self._passed)
                     job = None if chosen is None else self._store.wait(Store.begin, chosen.seq, self._digest)
                 except StoreError as error:
@@ -160,11 +164,12 @@ class Dispatcher:
             self._news.wait(LOOK_S if ready else LOOK_S / 10)
         return None
 
-    def _forget_errors(self, kept: Collection[str]) -> None:
-        """Of jobs that were cancelled or deleted before their next attempt, which nobody here is told."""
+    def _forget_ended(self, kept: Collection[str]) -> None:
+        """What is known of jobs that ended: some were cancelled or deleted in the queue, which nobody here is told."""
         for id in list(self._errors):
             if id not in kept:
                 self._errors.pop(id, None)
+        self._cancelled.intersection_update(kept)
 
     def _run(self, place: str, job: Job) -> None:
         self._live.begin(job.id)
@@ -274,7 +279,7 @@ class Dispatcher:
 
     def _asked_to_stop(self, job: Job) -> bool:
         now = self._settle(Store.any_state, job.id)
-        return now is None or now.cancel_requested
+        return now is None or now.cancel_requested or job.id in self._cancelled
 
     def _settle(self, method: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Use the store, again and again while the disk is full. Raises StoreError if the server ends first."""
