@@ -43,7 +43,13 @@ def test_a_video_is_queued_made_and_fetched(running: Start) -> None:
         assert whole.headers["content-disposition"] == f'inline; filename="{video["id"]}.mp4"'
         part = client.get(path, headers={"range": "bytes=10-19"})
         assert (part.status_code, part.content) == (206, VIDEO[10:20])
-        assert client.get(path, headers={"range": "bytes=99999-"}).status_code == 416
+        for beyond in ("bytes=99999-", f"bytes={len(VIDEO)}-", "bytes=0-1,99999-"):
+            refused = client.get(path, headers={"range": beyond})
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"], error["param"]) == (416, "invalid_range", "Range"), beyond
+            assert refused.headers["content-range"] == f"bytes */{len(VIDEO)}" and str(len(VIDEO)) in error["message"]
+        stale = {"range": "bytes=99999-", "if-range": '"another"'}
+        assert client.get(path, headers=stale).content == VIDEO
         for bad in ("items=0-1", "bytes=a-b", "bytes=5-2", "bytes=", "bytes=0-1,9-3", f"bytes={'9' * 5000}-"):
             all_of_it = client.get(path, headers={"range": bad})
             assert (all_of_it.status_code, all_of_it.content) == (200, VIDEO), bad

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from ffrt.serve.api.access import Asker
 from ffrt.serve.api.answers import errors
@@ -28,7 +30,7 @@ FILES: dict[int | str, dict[str, Any]] = {
     200: {"content": {kind: {"schema": BINARY} for kind in (*TYPES.values(), "image/webp")}},
     206: {"description": "a range"},
     304: {"description": "as the client has it"},
-    416: {"description": "no such range"},
+    416: errors(416)[416],
 }
 PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {"schema": BINARY}}}, 304: FILES[304]}
 STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
@@ -100,6 +102,26 @@ class _Stream(StreamingResponse):
             self._service.streams.give(self._key.name)
 
 
+class _File(FileResponse):
+    """A file whose refusal of a range has the form of every error."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 416:
+                asked, has = Headers(scope=scope).get("range", ""), Headers(raw=message["headers"])["content-range"]
+                size = has.rpartition("/")[2]
+                raise Refused(
+                    416,
+                    "invalid_range",
+                    f"Range: expected bytes of a file of {size}, got {asked!r:.100}",
+                    param="Range",
+                    headers={"content-range": has},
+                )
+            await send(message)
+
+        await super().__call__(scope, receive, told)
+
+
 async def _made(service: Service, job: Job, key: Key, request: Request) -> Response:
     """Wait for the end of a job while its client waits. Raises Refused."""
     while True:
@@ -146,7 +168,7 @@ def _file(service: Service, job: Job, request: Request, variant: str) -> Respons
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     _forget_bad_ranges(request)
-    return FileResponse(path, media_type=TYPES[output] if variant == "video" else "image/webp", headers=headers)
+    return _File(path, media_type=TYPES[output] if variant == "video" else "image/webp", headers=headers)
 
 
 def _forget_bad_ranges(request: Request) -> None:
