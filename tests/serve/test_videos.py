@@ -53,10 +53,16 @@ def test_a_video_is_queued_made_and_fetched(running: Start) -> None:
         for bad in ("items=0-1", "bytes=a-b", "bytes=5-2", "bytes=", "bytes=0-1,9-3", f"bytes={'9' * 5000}-"):
             all_of_it = client.get(path, headers={"range": bad})
             assert (all_of_it.status_code, all_of_it.content) == (200, VIDEO), bad
-        assert client.get(path, headers={"if-none-match": whole.headers["etag"]}).status_code == 304
+        known = {"if-none-match": whole.headers["etag"]}
+        again = client.get(path, headers=known)
+        assert again.status_code == 304 and {again.headers["cache-control"], whole.headers["cache-control"]} == {
+            "private, no-cache"
+        }
         assert client.get(path, params={"variant": "thumbnail"}).headers["content-type"] == "image/webp"
         sheet = client.get(path, params={"variant": "spritesheet"})
-        assert sheet.headers["x-spritesheet"] == "3x3"
+        assert sheet.headers["x-spritesheet"] == "3x3" and sheet.headers["cache-control"] == "private, no-cache"
+        client.delete(path.removesuffix("/content"))
+        assert client.get(path, headers=known).status_code == 404, "what is deleted is not shown from a cache"
 
 
 def test_the_order_is_of_arrival_and_the_place_is_told(running: Start) -> None:

@@ -164,7 +164,7 @@ def _file(service: Service, job: Job, request: Request, variant: str) -> Respons
     if variant == "spritesheet":
         columns, rows = job.result["grid"]
         headers["x-spritesheet"] = f"{columns}x{rows}"
-    headers["cache-control"] = "private, max-age=3600"
+    headers["cache-control"] = "private, no-cache"  # a browser asks each time: it may be deleted, or logged out
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     _forget_bad_ranges(request)
