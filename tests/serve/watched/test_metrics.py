@@ -25,20 +25,29 @@ class NvmlFault(Exception):
     """What the library raises."""
 
 
-class FakeNvml:
-    """NVIDIA's library with two cards of 80 GB; `broken` is what raises."""
+class NotSupported(NvmlFault):
+    """A number that a card does not have."""
 
-    NVMLError = NvmlFault
+
+class NoPermission(NvmlFault):
+    """A number that is for the administrator."""
+
+
+class FakeNvml:
+    """NVIDIA's library with two cards of 80 GB; `broken` is what raises, and `fault` what it raises."""
+
+    NVMLError, NVMLError_NotSupported, NVMLError_NoPermission = NvmlFault, NotSupported, NoPermission
     NVML_TEMPERATURE_GPU = 0
 
     def __init__(self) -> None:
         self.broken: set[str] = set()
         self.calls: list[str] = []
+        self.fault: type[NvmlFault] = NvmlFault
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
         if name in self.broken:
-            raise NvmlFault(f"{name}: driver not loaded")
+            raise self.fault(f"{name}: driver not loaded")
 
     def nvmlInit(self) -> None:
         self._call("init")
@@ -119,7 +128,7 @@ def test_nothing_is_asked_before_somebody_wants_to_know() -> None:
     assert nvml.calls == []
 
 
-@pytest.mark.parametrize("broken", ["init", "handle"])
+@pytest.mark.parametrize("broken", ["init", "handle", "memory", "rates", "temperature"])
 def test_a_lost_driver_costs_its_own_numbers_and_may_come_back(broken: str, caplog: pytest.LogCaptureFixture) -> None:
     nvml = FakeNvml()
     metrics = watched(nvml)
@@ -128,8 +137,8 @@ def test_a_lost_driver_costs_its_own_numbers_and_may_come_back(broken: str, capl
     assert "ffrt_jobs_finished" in metrics.text([], "0.1", "tiny", "abc").decode()
     for gpu in (0, 3):
         assert caplog.text.count(f"GPU {gpu}: nothing of it can be measured") == 1, "it is said once"
-    nvml.broken = set()
-    assert len(gpu_lines(metrics)) == 8
+    nvml.broken, nvml.calls = set(), []
+    assert len(gpu_lines(metrics)) == 8 and nvml.calls.count("init") == 1, "it is opened again"
 
 
 def test_a_lost_gpu_beside_one_that_is_well_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -144,10 +153,13 @@ def test_a_lost_gpu_beside_one_that_is_well_is_said_once(caplog: pytest.LogCaptu
     assert caplog.text.count("nothing of it can be measured") == 1
 
 
-def test_a_number_that_a_card_does_not_have_is_left_out() -> None:
+@pytest.mark.parametrize("fault", [NotSupported, NoPermission])
+def test_a_number_that_a_card_does_not_have_or_tell_is_left_out(fault: type[NvmlFault]) -> None:
     nvml = FakeNvml()
-    nvml.broken = {"rates"}
-    assert len(gpu_lines(watched(nvml))) == 6
+    nvml.broken, nvml.fault = {"rates"}, fault
+    metrics = watched(nvml)
+    assert len(gpu_lines(metrics)) == len(gpu_lines(metrics)) == 6
+    assert nvml.calls.count("init") == 1 and "shutdown" not in nvml.calls
 
 
 def test_the_library_is_opened_once_while_all_is_well() -> None:

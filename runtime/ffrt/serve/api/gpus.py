@@ -45,14 +45,14 @@ class Nvml:
         try:
             by_number = gpu.isdecimal()
             handle = nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if by_number else nvml.nvmlDeviceGetHandleByUUID(gpu)
-        except nvml.NVMLError:  # a driver that was reset: the next reading begins anew
+            memory = self._asked(nvml.nvmlDeviceGetMemoryInfo, handle)
+            rates = self._asked(nvml.nvmlDeviceGetUtilizationRates, handle)
+            celsius = self._asked(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+        except nvml.NVMLError:  # a GPU that was lost, or a driver that was reset: the next reading begins anew
             self._open = False
             with contextlib.suppress(nvml.NVMLError):
                 nvml.nvmlShutdown()
             raise
-        memory = self._asked(nvml.nvmlDeviceGetMemoryInfo, handle)
-        rates = self._asked(nvml.nvmlDeviceGetUtilizationRates, handle)
-        celsius = self._asked(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
         return Reading(
             used=None if memory is None else memory.used,
             total=None if memory is None else memory.total,
@@ -71,10 +71,13 @@ class Nvml:
         return self._library
 
     def _asked(self, function: Callable[..., Any], *args: object) -> Any:
-        """None where a card has no such number, as parts of a card (MIG) have no use of their own."""
+        """None for a number that a card does not have or tell, as parts of a card (MIG) have no use of their own.
+
+        Raises every other error of the library.
+        """
         try:
             return function(*args)
-        except self._library.NVMLError:
+        except (self._library.NVMLError_NotSupported, self._library.NVMLError_NoPermission):
             return None
 
 
