@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from ffrt.errors import ProviderError
 from ffrt.serve.engine import executor as told
 from ffrt.serve.engine import ray_actors, ray_places
+from ffrt.serve.engine.maker import Maker
 from ffrt.serve.engine.ray_actors import Asked, Facts, Health
 from ffrt.serve.engine.ray_cluster import Cluster, Gone, Silent
 from ffrt.serve.engine.ray_executor import RayExecutor, wanted
@@ -283,6 +286,60 @@ def test_a_cluster_that_is_lost_while_it_is_asked_where_a_machine_is_does_not_en
     until(lambda: executor.places()[0].why == "the cluster cannot be reached")
     cluster.alive, one(cluster).fault = True, None
     until_ready(executor)
+
+
+def test_the_last_word_of_a_job_is_heard_before_its_broken_place_is_ended(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster(cpu=1)
+    executor = started(cluster)
+    until_ready(executor)
+    actor, failed = one(cluster), told.Failed("internal_error", "CUDA fell over", retryable=True)
+    looks, asked = 0, threading.Event()
+
+    def health(server: str, patience_s: float) -> Health:
+        nonlocal looks
+        looks += actor.broken
+        if looks > 0:
+            asked.set()
+        return Health(actor.life, "us", None, not actor.broken, actor.broken, "CUDA fell over", "cpu", False, None)
+
+    def late(patience_s: float) -> list[told.Event]:
+        actor.broken = True
+        assert asked.wait(30)
+        if until_killed.wait(0.3):
+            raise Gone("dead")
+        return [failed]
+
+    until_killed = threading.Event()
+
+    def kill(*, again: bool) -> None:
+        actor.killed.append(again)
+        until_killed.set()
+        actor.broken, actor.life = False, "life-2"
+
+    for name, method in (("health", health), ("next", late), ("kill", kill)):
+        monkeypatch.setattr(actor, name, method)
+    assert list(executor.run("place-0", WORK, None)) == [failed]
+    until(lambda: executor.places()[0].restarts == {told.Replaced.ERROR: 1})
+
+
+def test_an_actor_says_that_it_is_broken_after_the_end_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_actors.PlaceActor, "_live", lambda actor: None)
+    actor = ray_actors.PlaceActor(ASKED)
+    actor._ready = True
+    seen: list[tuple[told.Event, bool, bool]] = []
+
+    class Heard(queue.SimpleQueue[told.Event]):
+        def put(self, event: told.Event, *_: object) -> None:  # type: ignore[override]
+            health = actor.health("us")
+            seen.append((event, health.ready, health.broken))
+
+    failed = told.Failed("internal_error", "CUDA fell over", retryable=True)
+    actor._jobs.put((WORK, None, Heard()))
+    actor._once(cast(Maker, SimpleNamespace(make=lambda *_: failed)))
+    assert seen == [(failed, False, False)], "no job comes after it, and nobody ends it yet"
+    assert actor.health("us").broken
 
 
 def test_places_that_an_earlier_life_had_more_of_are_ended(started: Start) -> None:

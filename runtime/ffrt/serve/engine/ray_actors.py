@@ -196,9 +196,12 @@ class PlaceActor:
                 maker.probe()
             return
         end = maker.make(work, saved, events.put)
-        if isinstance(end, told.Failed) and end.retryable:
-            self._break(end.message)
-        events.put(end)
+        fault = end.message if isinstance(end, told.Failed) and end.retryable else None
+        if fault is not None:
+            self._ready = False  # no job comes after this one
+        events.put(end)  # before it is told as broken, since the server ends a process that is
+        if fault is not None:
+            self._break(fault)
 
     def _open(self, opened: Opened) -> None:
         if self._asked.gpu and not opened.on_gpu:

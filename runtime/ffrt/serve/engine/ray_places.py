@@ -26,6 +26,8 @@ SILENT_S = 60.0
 """A place that answers nothing for so long is started again."""
 FREE_S = 30.0
 """What a place has to stop the job of a server that is no more."""
+END_S = 5.0
+"""What a job has to come to its end in a place that is broken: why it is may be the job's last word, on its way."""
 LONGEST_PAUSE_S = 30.0
 
 
@@ -206,12 +208,20 @@ class RayPlace:
             self._change(provider=health.provider, on_gpu=health.on_gpu, free=health.free, seen_s=seen_s)
             if health.broken:
                 self._change(ready=False, why=health.why)
+                self._hear_out()
                 failed = self._replaced is told.Replaced.ERROR or self.place.current is not None
                 self._again(actor, str(health.why), told.Replaced.ERROR if failed else told.Replaced.BROKEN)
                 return
             self._was_ready = self._was_ready or health.ready
             self._change(ready=health.ready, why=health.why)
             self._closing.wait(LOOK_S)
+
+    def _hear_out(self) -> None:
+        """Wait for the end of a job that runs, until it was heard or its time is over."""
+        until_s = time.monotonic() + END_S
+        while self.place.current is not None and self._replaced is not told.Replaced.ERROR:
+            if time.monotonic() > until_s or self._closing.wait(LOOK_S / 10):
+                return
 
     def _refuse(self, actor: Actor, why: str) -> None:
         """A place that must not work: told, and looked at again after a while."""
