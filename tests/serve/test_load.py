@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ffrt.serve import connections
+from ffrt.serve.api import guard
 from tests.serve.fakes import Running, waits
 
 Start = Callable[..., Running]
@@ -65,6 +66,23 @@ def test_a_head_that_comes_a_byte_at_a_time_has_the_same_time_as_any(
                 raw.sendall(b"G")
                 time.sleep(0.02)
         assert is_closed(raw)
+
+
+@pytest.mark.parametrize("begin", [b"", b'{"prompt":'])
+def test_a_body_that_does_not_come_gives_its_place_back(
+    running: Start, monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
+    monkeypatch.setattr(guard, "BODY_S", 0.5)
+    server = running(requests=1)
+    head = (
+        b"POST /v1/videos HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    )
+    with opened(server, 1, head + begin) as (raw,):
+        answer = raw.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408") and b'"body_too_slow"' in answer
+        assert is_closed(raw)
+        with server.client() as client:
+            assert client.get("/v1/videos").json()["data"] == []
 
 
 def test_streams_and_pauses_between_requests_are_not_cut(running: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from ffrt.serve.api.schema import Video
+from ffrt.serve.api.service import Service
+from ffrt.serve.jobs.job import Job, State
+from ffrt.serve.jobs.store import Store
 from tests.serve.fakes import VIDEO, Running, fails, loses, waits
 
 Start = Callable[..., Running]
@@ -226,6 +231,26 @@ def test_progress_never_goes_back(running: Start) -> None:
             if video["stage"] == "keyframes":
                 server.executor.go_on.set()
         assert seen == sorted(seen) and seen[-1] <= 100
+
+
+def test_a_job_that_ends_while_it_is_asked_for_is_shown_as_it_ended(
+    running: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = running(waits)
+    with server.client() as client:
+        id = client.post("/v1/videos", json=ASK).json()["id"]
+        server.until(lambda: client.get(f"/v1/videos/{id}").json()["stage"] == "keyframes")
+        show = Service.show
+
+        async def late(self: Service, *jobs: Job) -> list[Video]:
+            server.executor.go_on.set()
+            while (await self.store.ask(Store.any_state, id)).state is not State.COMPLETED:  # type: ignore[union-attr]
+                await asyncio.sleep(0.01)
+            return await show(self, *jobs)
+
+        monkeypatch.setattr(Service, "show", late)
+        video = client.get(f"/v1/videos/{id}").json()
+        assert (video["status"], video["progress"]) == ("completed", 100)
 
 
 def test_sync_answers_with_the_file(running: Start) -> None:

@@ -43,7 +43,7 @@ def content(service: Service, ask: Asker) -> APIRouter:
     @router.post(
         "/sync",
         response_class=Response,
-        responses={**FILES, **errors(401, 403, 404, 413, 415, 422, 429, 503, 507)},
+        responses={**FILES, **errors(401, 403, 404, 408, 413, 415, 422, 429, 503, 507)},
         openapi_extra=body_schema(service.bundle, service.limits),
     )
     async def sync(request: Request) -> Response:

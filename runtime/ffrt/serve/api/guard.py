@@ -5,6 +5,7 @@ And what every answer carries. Plain ASGI around everything else, so that no rou
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import logging
@@ -22,6 +23,8 @@ from ffrt.serve.jobs.data import ID
 
 logger = logging.getLogger("ffrt.serve")
 MAX_HEADER_BYTES = 16 << 10
+BODY_S = 20.0
+"""The longest time between two pieces of a body."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 ALWAYS = ("/health", "/health/ready", "/metrics")
 """What is answered whatever the load: a supervisor that hears nothing would end a server that is only busy."""
@@ -122,12 +125,21 @@ class Guard:
             raise _too_large(self._most)
 
     def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` that counts, for a body that does not say its length."""
-        got = 0
+        """`receive` that counts, for a body that does not say its length, and that waits for no body for ever."""
+        got, whole = 0, False
 
         async def counted() -> Message:
-            nonlocal got
-            message = await receive()
+            nonlocal got, whole
+            try:
+                async with asyncio.timeout(None if whole else BODY_S):
+                    message = await receive()
+            except TimeoutError:
+                raise Refused(
+                    408,
+                    "body_too_slow",
+                    f"expected the rest of the body within {BODY_S:g} s, got nothing; send it again",
+                ) from None
+            whole = not message.get("more_body", False)
             got += len(message.get("body", b""))
             if got > self._most:
                 raise _too_large(self._most)

@@ -109,7 +109,12 @@ class Service:
         return job
 
     async def show(self, *jobs: Job) -> list[Video]:
-        """Jobs as clients see them; of those that wait, with their place in the queue and the time to their end."""
+        """Jobs as clients see them; of those that wait, with their place in the queue and the time to their end.
+
+        A job whose row says that it runs, and of which nothing live is known any more, has ended meanwhile: its row is
+        read again.
+        """
+        jobs = tuple([await self._again(job) for job in jobs])
         queue: list[tuple[str, Mapping[str, Any]]] = []
         running_s = 0.0
         if any(job.state is State.QUEUED for job in jobs):
@@ -131,6 +136,12 @@ class Service:
                 eta_s = (running_s + sum(known[:-1])) / max(1, len(places)) + known[-1] if known else None
             shown.append(video_of(job, now, position, eta_s))
         return shown
+
+    async def _again(self, job: Job) -> Job:
+        if job.state is not State.IN_PROGRESS or self.live.of(job.id) is not None:
+            return job
+        found = await self.store.ask(Store.find, job.id)
+        return job if found is None else found
 
     async def cancel(self, job: Job) -> Job:
         """Cancel a job and wait for the worker's word, for some seconds.

@@ -29,7 +29,7 @@ def videos(service: Service, ask: Asker) -> APIRouter:
 
     @router.post(
         "",
-        responses=errors(400, 401, 403, 404, 413, 415, 422, 429, 503, 507),
+        responses=errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 507),
         openapi_extra=body_schema(service.bundle, service.limits),
     )
     async def create(request: Request, response: Response) -> Video:
