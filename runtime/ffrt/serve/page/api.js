@@ -1,13 +1,15 @@
 // What the page asks of the server. Addresses are relative, so that a proxy may serve it under a path.
 
-/** An answer that is no success. `status` is 0 where there was no answer, `param` the field at fault. */
+/** An answer that is no success. `status` is 0 where there was no answer, `param` the field at fault,
+ *  `asked` what was to be done: "create", "cancel", "remove" or null. */
 export class Refusal extends Error {
-  constructor(status, error, wait) {
+  constructor(status, error, wait, asked = null) {
     super(error.message);
     this.status = status;
     this.code = error.code;
     this.param = error.param;
     this.wait = wait;
+    this.asked = asked;
   }
 }
 
@@ -16,16 +18,17 @@ export function parsed(text) {
   return JSON.parse(text.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'));
 }
 
-async function ask(method, path, { body, headers, as = "text" } = {}) {
+async function ask(method, path, { body, headers, as = "text", asked = null } = {}) {
   let response, answer;
   try {
     response = await fetch(path, { method, body, headers, credentials: "same-origin" });
     answer = await (response.ok ? response[as]() : response.text());
   } catch {
-    throw new Refusal(0, { message: "The server cannot be reached.", code: "unreachable", param: null }, null);
+    throw new Refusal(0, { message: "The server cannot be reached.", code: "unreachable", param: null }, null, asked);
   }
   if (response.ok) return as === "blob" ? answer : answer === "" ? null : parsed(answer);
-  throw new Refusal(response.status, errorIn(answer, response), Number(response.headers.get("retry-after")) || null);
+  const wait = Number(response.headers.get("retry-after")) || null;
+  throw new Refusal(response.status, errorIn(answer, response), wait, asked);
 }
 
 function errorIn(text, response) {
@@ -70,8 +73,8 @@ export function page(limit, after) {
 }
 
 export const show = (id) => ask("GET", `v1/videos/${id}`);
-export const cancel = (id) => ask("POST", `v1/videos/${id}/cancel`);
-export const remove = (id) => ask("DELETE", `v1/videos/${id}`);
+export const cancel = (id) => ask("POST", `v1/videos/${id}/cancel`, { asked: "cancel" });
+export const remove = (id) => ask("DELETE", `v1/videos/${id}`, { asked: "remove" });
 
 let unanswered = { text: null, name: null };
 
@@ -83,7 +86,7 @@ export async function create(values) {
   const body = new FormData();
   for (const [field, value] of values) body.append(field, value);
   try {
-    return await ask("POST", "v1/videos", { body, headers: { "idempotency-key": name } });
+    return await ask("POST", "v1/videos", { body, headers: { "idempotency-key": name }, asked: "create" });
   } catch (error) {
     if (error.status === 0) unanswered = { text, name };
     throw error;

@@ -81,6 +81,13 @@ export function ofField(message) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/** What a full disk means for what was asked. */
+const FULL = {
+  create: "nothing was queued. Delete videos to make room.",
+  cancel: "the video goes on. Try again when there is room.",
+  remove: "nothing was deleted. Try again when there is room.",
+};
+
 /** Why something was not done, and what to do about it. */
 export function refusal(error) {
   const soon = error.wait === null || error.wait === undefined ? "a moment" : duration(error.wait);
@@ -88,7 +95,7 @@ export function refusal(error) {
   if (error.status === 401) return "Your session has ended. Log in again.";
   if (error.code === "queue_full") return "The queue is full. Try again when a video is done, or cancel one.";
   if (error.status === 429) return `There were too many requests in a short time. Try again in ${soon}.`;
-  if (error.status === 507) return "The disk of the server is full, so nothing was queued. Delete videos to make room.";
+  if (error.status === 507) return `The disk of the server is full, so ${FULL[error.asked] ?? "nothing was done."}`;
   if (error.code === "draining") return `The server is about to restart. Try again in ${soon}.`;
   if (error.status === 503) return `The server is not ready. Try again in ${soon}.`;
   if (error.code === "origin_not_allowed") {
