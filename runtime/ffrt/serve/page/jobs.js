@@ -76,12 +76,14 @@ export class Jobs {
   }
 
   announce() {
+    const stages = new Map(); // of those that are known now: others are forgotten
     for (const video of this.videos.known.values()) {
       const now = `${video.state} ${video.stage}`;
       const before = this.stages.get(video.id);
       if (before !== undefined && before !== now) tell(`${video.prompt.slice(0, 60)}: ${words.stage(video)}`);
-      this.stages.set(video.id, now);
+      stages.set(video.id, now);
     }
+    this.stages = stages;
   }
 
   entitle(active) {

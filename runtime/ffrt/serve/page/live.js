@@ -11,11 +11,10 @@ const REST_MS = { streamed: 10_000, watching: 2_000, idle: 20_000, lost: 3_000 }
 const ENDING_MS = 60_000; // a server that still answers then has come back
 
 export class Live extends EventTarget {
-  /** `isFirst(video)` says which is looked at, and should have a stream before others. */
-  constructor(videos, isFirst) {
+  constructor(videos) {
     super();
     this.videos = videos;
-    this.isFirst = isFirst;
+    this.shown = null;
     this.streams = new Map();
     this.refusedUntil = new Map();
     this.state = "ok";
@@ -39,23 +38,64 @@ export class Live extends EventTarget {
       await this.ask();
       if (this.state === "lost" || (this.state === "ending" && Date.now() > this.endsBy)) this.say("ok");
     } catch (error) {
-      if (error.status === 401) return this.dispatchEvent(new Event("unknown"));
-      if (error.status === 0 || error.status >= 500) this.say("lost");
+      if (this.failed(error)) return;
     }
     this.choose();
+    this.lookAfter(this.rest());
+  }
+
+  lookAfter(ms) {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.look(), this.rest());
+    this.timer = setTimeout(() => this.look(), ms);
+  }
+
+  /** Say what an error means for the connection; whether nothing more can be asked. */
+  failed(error) {
+    if (error.status === 0 || error.status >= 500) this.say("lost");
+    if (error.status === 401) this.dispatchEvent(new Event("unknown"));
+    return error.status === 401;
+  }
+
+  /** This video, or null for none, is looked at: it has a stream before others, and is asked for if it is not known. */
+  async show(id) {
+    this.shown = id;
+    this.videos.missing = null;
+    try {
+      await this.find();
+    } catch (error) {
+      if (!this.failed(error)) this.lookAfter(this.rest());
+    }
+  }
+
+  /** Ask for the video that is shown, if no list has told of it. Only the server's 404 says that there is none. */
+  async find() {
+    const id = this.shown;
+    if (id === null || this.videos.get(id) !== null || this.videos.missing === id) return;
+    try {
+      const video = await api.show(id);
+      if (this.shown === id) this.videos.found(video);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      if (this.shown === id) this.videos.miss(id);
+    }
   }
 
   /** The page of the list after the last video that is known. */
   async more() {
-    this.videos.older(await api.page(PAGE, this.videos.order.at(-1)));
+    this.videos.older(await this.page(() => this.videos.order.at(-1)));
+  }
+
+  /** A page of the list that knows of all that was queued and deleted here. */
+  async page(after) {
+    for (;;) {
+      const { changes } = this.videos;
+      const page = await api.page(PAGE, after());
+      if (changes === this.videos.changes) return page;
+    }
   }
 
   async ask() {
-    const { made } = this.videos;
-    const page = await api.page(PAGE);
-    if (made !== this.videos.made) return;
+    const page = await this.page(() => undefined);
     this.videos.newest(page);
     const here = new Set(page.data.map((video) => video.id));
     for (const { id } of this.videos.active()) {
@@ -67,6 +107,7 @@ export class Live extends EventTarget {
         this.videos.remove(id);
       }
     }
+    await this.find();
   }
 
   rest() {
@@ -78,9 +119,10 @@ export class Live extends EventTarget {
 
   /** Open the streams that are wanted now, and close the others. */
   choose() {
-    const rank = (one) => [!this.isFirst(one), one.state !== "in_progress", one.queue_position ?? 0].map(Number);
+    const rank = (one) => [one.id !== this.shown, one.state !== "in_progress", one.queue_position ?? 0].map(Number);
     const before = (a, b) => rank(a).map((value, i) => value - rank(b)[i]).find((less) => less !== 0) ?? 0;
-    const may = this.videos.active().filter(({ id }) => (this.refusedUntil.get(id) ?? 0) < Date.now());
+    for (const [id, until] of this.refusedUntil) if (until < Date.now()) this.refusedUntil.delete(id);
+    const may = this.videos.active().filter(({ id }) => !this.refusedUntil.has(id));
     const wanted = new Set(document.hidden ? [] : may.sort(before).slice(0, STREAMS).map(({ id }) => id));
     for (const id of [...this.streams.keys()]) if (!wanted.has(id)) this.close(id);
     for (const id of wanted) if (!this.streams.has(id)) this.open(id);
@@ -114,8 +156,7 @@ export class Live extends EventTarget {
   lost(id, stream) {
     if (this.streams.get(id) !== stream) return;
     if (stream.readyState === EventSource.CLOSED) this.refuse(id);
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.look(), 500); // perhaps it only came to its end
+    this.lookAfter(500); // perhaps it only came to its end
   }
 
   refuse(id) {

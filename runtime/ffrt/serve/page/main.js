@@ -82,8 +82,7 @@ function run(card, schema) {
     address.write(form.values(), id, isStep);
     viewer.show(id);
     gallery.mark(id);
-    if (id === null || videos.get(id) !== null || !videos.isLoaded) return;
-    api.show(id).then((video) => videos.put(video), () => viewer.update());
+    live.show(id);
   };
   const clicked = (event, id) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return; // another tab
@@ -126,7 +125,7 @@ function run(card, schema) {
   };
 
   const viewer = new Viewer(videos, { again, edit, remove, onRefused: refused });
-  const live = new Live(videos, (video) => video.id === viewer.id);
+  const live = new Live(videos);
   const gallery = new Gallery(videos, { show: clicked, remove, more: () => live.more(), onRefused: refused });
   new Jobs(videos, clicked, refused);
   const restore = () => {

@@ -8,9 +8,10 @@ export class Videos extends EventTarget {
     this.order = [];
     this.known = new Map();
     this.previews = new Map();
-    this.gone = new Set();
     this.streamed = new Set();
-    this.made = 0;
+    this.changes = 0;
+    this.extra = null;
+    this.missing = null;
     this.hasMore = false;
     this.isLoaded = false;
   }
@@ -52,39 +53,58 @@ export class Videos extends EventTarget {
     this.changed();
   }
 
-  /** One that was queued just now. `made` counts them: a list that was asked for before does not know it. */
+  /** One that was queued just now. `changes` counts them: a list that was asked for before does not know it. */
   add(video) {
-    this.made += 1;
+    this.changes += 1;
     if (!this.order.includes(video.id)) this.order.unshift(video.id);
-    this.put(video);
+    this.know(video);
+    this.changed();
   }
 
-  /** The newest word on one. */
+  /** The newest word on one that is known: a late word on one that was deleted does nothing. */
   put(video) {
-    if (this.gone.has(video.id)) return;
-    this.known.set(video.id, video);
-    if (!isActive(video)) this.previews.delete(video.id);
+    if (!this.known.has(video.id)) return;
+    this.know(video);
+    this.changed();
+  }
+
+  /** The one that is shown and that no list has told of. The one before it is forgotten. */
+  found(video) {
+    if (this.extra !== null && !this.order.includes(this.extra)) this.forget(this.extra);
+    this.extra = video.id;
+    if (!this.isOlder(video)) this.know(video);
+    this.changed();
+  }
+
+  /** The server has no video of that id. */
+  miss(id) {
+    this.missing = id;
     this.changed();
   }
 
   /** Where the newest preview of a video is. */
   preview(id, url) {
+    if (!this.known.has(id)) return;
     this.previews.set(id, url);
     this.changed();
   }
 
-  /** It was deleted: late words on it do nothing. */
+  /** It was deleted: a list that was asked for before is too old. */
   remove(id) {
-    this.gone.add(id);
+    this.changes += 1;
     this.forget(id);
     this.order = this.order.filter((one) => one !== id);
     this.changed();
   }
 
   keep(page) {
-    const here = page.data.filter((video) => !this.gone.has(video.id));
-    for (const video of here) if (!this.isOlder(video)) this.known.set(video.id, video);
-    return here.map((video) => video.id);
+    for (const video of page.data) if (!this.isOlder(video)) this.know(video);
+    return page.data.map((video) => video.id);
+  }
+
+  know(video) {
+    this.known.set(video.id, video);
+    if (!isActive(video)) this.previews.delete(video.id);
   }
 
   /** Whether a word of a list is older than what is known: an end is the last word, and a stream is ahead of lists. */

@@ -32,9 +32,9 @@ export class Viewer {
   update() {
     const video = this.id === null ? null : this.videos.get(this.id);
     if (video !== null && words.isActive(video)) this.fresh.add(video.id);
-    const none = this.id === null ? "empty" : "missing";
+    for (const id of this.fresh) if (this.videos.get(id) === null) this.fresh.delete(id);
+    const none = this.id === null ? "empty" : this.videos.missing === this.id ? "missing" : "unknown";
     const kind = video === null ? none : words.isActive(video) ? "active" : video.state;
-    if (kind === "missing" && !this.videos.isLoaded) return;
     const drawn = `${this.id} ${kind} ${video !== null && words.isExpired(video)}`;
     if (drawn !== this.drawn) {
       const hadFocus = this.body.contains(document.activeElement);
@@ -51,6 +51,7 @@ export class Viewer {
       const how = el("p", { class: "quiet" }, "Describe one and press “Make video”.");
       return [this.frame(null, el("p", {}, "Your video appears here."), how)];
     }
+    if (kind === "unknown") return [this.frame(null, el("p", { class: "quiet" }, "The video is looked for."))];
     if (kind === "missing") {
       return [this.frame(null, el("p", {}, "There is no video at this address. It may have been deleted."))];
     }
