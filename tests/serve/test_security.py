@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,30 @@ def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "server.pem"
     with pytest.raises(ServeError, match="ssl_certfile: .*server.pem.* cannot be used"):
         check_certificate(ServeOptions(ssl_certfile=missing, ssl_keyfile=missing))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+@pytest.mark.parametrize("typed", ["right", "wrong", None])
+def test_a_passphrase_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str | None) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "server.pem"
+    line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-passout", "pass:right", "-subj", "/CN=localhost"]
+    subprocess.run([*line, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        if typed is None:
+            raise EOFError  # a service has nobody to ask
+        return typed
+
+    monkeypatch.setattr("getpass.getpass", answer)
+    options = ServeOptions(ssl_certfile=certificate, ssl_keyfile=key)
+    if typed != "right":
+        with pytest.raises(ServeError, match="ssl_certfile: .* cannot be used"):
+            check_certificate(options)
+    else:
+        configured(options, lambda: None, check_certificate(options)).load()
+    assert asked == [f"passphrase of {key}: "]
 
 
 def test_an_open_address_wants_keys(tmp_path: Path) -> None:

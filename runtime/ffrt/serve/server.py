@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import ipaddress
 import logging
 import signal
@@ -53,7 +54,7 @@ def serve(options: ServeOptions) -> int:
         stack.enter_context(log_to())
         keys = Keys(options.keys_file)
         check_address(options, keys)
-        check_certificate(options)
+        passphrase = check_certificate(options)
         bundle = open_bundle(find_bundle(options.bundle))
         data = Data(options.data_folder)
         stack.callback(data.close)
@@ -73,7 +74,7 @@ def serve(options: ServeOptions) -> int:
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         serving = f"serving {bundle.name} at {scheme}://{shown}:{port}"
-        server = Server(configured(options, app), service, serving)
+        server = Server(configured(options, app, passphrase), service, serving)
         print(f"ffrt {__version__}: {serving}", flush=True)
         server.run(sockets=[listening])
         service.dispatcher.drain(0)
@@ -89,15 +90,26 @@ def check_address(options: ServeOptions, keys: Keys) -> None:
         )
 
 
-def check_certificate(options: ServeOptions) -> None:
-    """Raise ServeError for a certificate or key that cannot be used, before a model is loaded."""
+def check_certificate(options: ServeOptions) -> str | None:
+    """Ask once for the passphrase of the certificate's key, None if it has none, before a model is loaded.
+
+    Raises ServeError for a certificate or key that cannot be used.
+    """
     if options.ssl_certfile is None:
-        return
+        return None
+    key = options.ssl_certfile if options.ssl_keyfile is None else options.ssl_keyfile
+    asked: list[str] = []
+
+    def ask() -> str:
+        asked.append(getpass.getpass(f"passphrase of {key}: "))
+        return asked[-1]
+
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.ssl_certfile, options.ssl_keyfile)
-    except OSError as error:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.ssl_certfile, options.ssl_keyfile, ask)
+    except (OSError, EOFError) as error:
         named = f"{str(options.ssl_certfile)!r} with the key {str(options.ssl_keyfile)!r}"
         raise ServeError(f"ssl_certfile: {named} cannot be used ({error}); give a certificate and its key") from error
+    return asked[-1] if asked else None
 
 
 def opened_store(data: Data) -> StoreThread:
@@ -163,8 +175,8 @@ def names(options: ServeOptions) -> list[str]:
     return sorted({name.lower() for name in (*own, *options.hosts)})
 
 
-def configured(options: ServeOptions, app: object) -> uvicorn.Config:
-    """Settings of uvicorn."""
+def configured(options: ServeOptions, app: object, passphrase: str | None = None) -> uvicorn.Config:
+    """Settings of uvicorn; `passphrase` is that of the certificate's key."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=Connection,
@@ -179,6 +191,7 @@ def configured(options: ServeOptions, app: object) -> uvicorn.Config:
         forwarded_allow_ips=options.forwarded_allow_ips,
         ssl_certfile=options.ssl_certfile,
         ssl_keyfile=options.ssl_keyfile,
+        ssl_keyfile_password=passphrase,
     )
 
 
