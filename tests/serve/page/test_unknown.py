@@ -85,8 +85,9 @@ def test_what_is_no_longer_shown_is_forgotten(running: Start, opened: Open) -> N
             const viewer = new Viewer(videos, {onRefused: () => {}});
             const facts = {
                 state: 'queued', prompt: 'a circle', stage: null, step: null, steps: null, queue_position: 1,
-                progress: 0, eta_s: null, size: '64x64', duration_s: 1, fps: 8, num_inference_steps: 4, sampler: 'euler',
-                seed: '1', guidance_scale: 1, bytes: null, negative_prompt: null, expires_at: null, warnings: [], error: null,
+                progress: 0, eta_s: null, size: '64x64', duration_s: 1, fps: 8, num_inference_steps: 4,
+                sampler: 'euler', seed: '1', guidance_scale: 1, bytes: null,
+                negative_prompt: null, expires_at: null, warnings: [], error: null,
             };
             for (let i = 0; i < 5; i++) {
                 const id = `video_${String(i).padStart(32, '0')}`;
