@@ -6,14 +6,17 @@ No training draws a clip of their combinations of words (`export.datasets.gramma
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.datasets.prompts import Case
+from bench.harness.record import BenchError
 from bench.metrics.base import Frames
 
 CLIP_SEED = {"test": 90_210_771, "tune": 31_415_927}
 INTERPOLATION_SEED = 5
 """Seed of the noise of every interpolation that is judged on these clips."""
 STANDING = "standing still"
+HELD_OUT_SCENES = 200
 
 
 def held_out(count: int, split: str = "test") -> list[Any]:
@@ -40,9 +43,36 @@ def clip_of(case: Case) -> Any:
     return sample_parameters(cell, np.random.default_rng(case.seed))
 
 
+def scenes(count: int) -> list[Any]:
+    """The last held-out scenes (`export.datasets.scenes`), kinds in turn; training looks at the first ones.
+
+    Raises BenchError for more than 200.
+    """
+    from export.datasets.scenes import held_out_scenes
+
+    if not 1 <= count <= HELD_OUT_SCENES:
+        raise BenchError(f"scenes: expected 1 to {HELD_OUT_SCENES}, got {count}")
+    return held_out_scenes(HELD_OUT_SCENES)[-count:]
+
+
 def truth(clip: Any, fps: int) -> Frames:
     """The 7.5 s between 16 keyframes, rendered at `fps`: uint8 `[7.5 * fps + 1, 128, 128, 3]`."""
     from export.datasets.shapes import render
 
-    image = render(clip, np.arange(15 * fps // 2 + 1) / fps).numpy()
-    return np.rint((image.transpose(0, 2, 3, 1) + 1) * 127.5).astype(np.uint8)
+    return _pixels(render(clip, _times_s(fps)).numpy())
+
+
+def scene_truth(scene: Any, fps: int) -> Frames:
+    """As :func:`truth`, of a scene."""
+    from export.datasets.scenes import render_scene
+
+    return _pixels(render_scene(scene, _times_s(fps)).numpy())
+
+
+def _times_s(fps: int) -> NDArray[np.float64]:
+    return np.arange(15 * fps // 2 + 1) / fps
+
+
+def _pixels(image: NDArray[np.float32]) -> Frames:
+    frames: Frames = np.rint((image.transpose(0, 2, 3, 1) + 1) * 127.5).astype(np.uint8)
+    return frames

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import device_memory, export_memory, real_footage, skip_values
+from bench import device_memory, export_memory, real_footage
 from bench.demo_quality import table as demo_quality
 from bench.harness.record import BenchError, Record
 from bench.harness.words import markdown, number, verdict
@@ -18,6 +18,7 @@ from bench.memory.__main__ import table as memory
 from bench.pipeline_speed import table as pipeline_speed
 from bench.report.records import load
 from bench.serving import table as serving
+from bench.skip_values import table as skip_values
 from bench.step_quality import table as step_quality
 
 BLOCK = re.compile(r"<!-- bench:(\S+) -->\n.*?<!-- /bench -->", re.DOTALL)
@@ -41,6 +42,7 @@ PARTS: dict[str, Mapping[str, Part]] = {
     "interp_speed": interp_speed.PARTS,
     "pipeline_speed": pipeline_speed.PARTS,
     "serving": serving.PARTS,
+    "skip_values": skip_values.PARTS,
     "step_quality": step_quality.PARTS,
 }
 """What makes one part of it, where it has several."""

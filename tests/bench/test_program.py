@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import cuda_run, device_memory, export_memory, real_footage, skip_values
+from bench import cuda_run, device_memory, export_memory, real_footage
 from bench.demo_quality import __main__ as demo_quality
 from bench.harness import program, record
 from bench.harness.program import Program, Result
@@ -20,6 +20,7 @@ from bench.harness.record import ROOT, BenchError
 from bench.interp_speed import __main__ as interp_speed
 from bench.pipeline_speed import __main__ as pipeline_speed
 from bench.serving import __main__ as serving
+from bench.skip_values import __main__ as skip_values
 from bench.step_quality import __main__ as step_quality
 from ffrt import Bundle
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench import skip_values
 from bench.contenders import baselines
 from bench.datasets import shapes
+from bench.harness.record import BenchError
+from bench.metrics.table import METRICS
+from bench.skip_values import __main__ as skip_values
+from bench.skip_values import figures, measure
 from export.training import between
 from export.training.interpolation import SKIPS
 from ffrt import Bundle, Pipeline
@@ -22,16 +26,27 @@ from ffrt import Bundle, Pipeline
 
 @pytest.mark.parametrize("skip", skip_values.SKIPS)
 def test_runs_are_as_training_has_them(skip: int) -> None:
-    assert tuple(SKIPS) == skip_values.SKIPS and skip_values.BASE_FPS == between.FINE_FPS
+    assert tuple(SKIPS) == skip_values.SKIPS and measure.BASE_FPS == between.FINE_FPS
     film = np.arange(181, dtype=np.uint8)[:, None, None, None]  # 7.5 s
     clips = between.Clips(*(np.zeros((1, n, 4, 1, 1), np.float16) for n in (61, 181)))
     trained = clips.draw(skip, 1, np.random.default_rng(0), torch.device("cpu")).latents.shape[1]
     starts = set()
     for seed in range(20):
-        times = skip_values.run_of(film, skip, np.random.default_rng(seed)).ravel().astype(int)
+        times = measure.run_of(film, skip, np.random.default_rng(seed)).ravel().astype(int)
         assert len(times) == trained and set(np.diff(times)) == {skip}
         starts.add(times[0])
     assert len(starts) > 2
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean difference in the place of LPIPS, whose weights must be fetched."""
+    monkeypatch.setattr(skip_values, "session", lambda: None)
+    monkeypatch.setitem(METRICS, "lpips", replace(METRICS["lpips"], compute=mean_difference))
+
+
+def mean_difference(frames: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.abs(frames.astype(float) - truth).mean() / 255)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +56,13 @@ def masked_pipe(masked: Bundle) -> Pipeline:
 
 def test_the_network_is_given_the_skip_value(masked_pipe: Pipeline) -> None:
     exact = np.random.default_rng(3).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
-    filled = skip_values.contenders(masked_pipe, exact, 3, [3, 12])
+    filled = measure.contenders(masked_pipe, exact, 3, [3, 12])
     order = ["group", "masked", "masked_sequence", "group, s 3", "group, s 12", "latent linear", "autoencoder"]
-    assert list(filled) == [*order, "linear"]
+    assert list(filled) == [*order, "linear", "minterpolate"]
     assert all(frames.shape == exact.shape for frames in filled.values())
     np.testing.assert_array_equal(filled["group"], filled["group, s 3"])
     for method in ("group", "masked", "masked_sequence"):
-        longer = skip_values.contenders(masked_pipe, exact, 12, [3])
+        longer = measure.contenders(masked_pipe, exact, 12, [3])
         assert not np.array_equal(filled[method], longer[method])
     np.testing.assert_array_equal(longer["group"], filled["group, s 12"])
     np.testing.assert_array_equal(longer["group, s 3"], filled["group"])
@@ -57,14 +72,35 @@ def test_at_the_passes_own_skip_the_pipeline_makes_the_same(masked_pipe: Pipelin
     keyframes = np.random.default_rng(4).standard_normal((3, 4, 4, 4), dtype=np.float32)
     for method in baselines.methods_of(masked_pipe.bundle.graphs)[0]:
         whole = masked_pipe.interpolate(keyframes, fps=8, seed=shapes.INTERPOLATION_SEED, method=method)
-        np.testing.assert_allclose(skip_values.interpolated(masked_pipe, keyframes, method, 3), whole, atol=1e-5)
+        np.testing.assert_allclose(measure.interpolated(masked_pipe, keyframes, method, 3), whole, atol=1e-5)
+
+
+def test_scenes_that_are_measured_are_not_those_that_training_looks_at() -> None:
+    from export.datasets.scenes import held_out_scenes
+    from export.training.between import HELD_OUT_SCENES
+
+    assert shapes.scenes(18) == held_out_scenes()[-18:]
+    assert not any(one in held_out_scenes(HELD_OUT_SCENES) for one in shapes.scenes(200 - HELD_OUT_SCENES))
+    with pytest.raises(BenchError, match="1 to 200"):
+        shapes.scenes(201)
+
+
+def test_gains_by_kind_are_means_of_the_clips_of_that_kind() -> None:
+    values = {"group": [3.0, 5.0, 9.0], "latent linear": [1.0, 1.0, 1.0]}
+    scores = {3: {name: dict.fromkeys(measure.METRIC_NAMES, own) for name, own in values.items()}}
+    found = figures.by_kind(scores, ["moving", "spinning", "moving"])
+    assert found["moving"]["gains"]["group"] == [{"s": 3, "mean": 5.0, "standard_error": pytest.approx(3.0)}]
+    assert found["spinning"] == {"clips": 1, "gains": {"group": [{"s": 3, "mean": 4.0, "standard_error": None}]}}
 
 
 def test_gain_is_paired() -> None:
-    assert skip_values.gain([40.0, 30.0, 20.0], [39.0, 29.0, 19.0]) == {"mean_db": 1.0, "standard_error_db": 0.0}
-    found = skip_values.gain([1.0, 3.0], [1.0, 1.0])
-    assert found == {"mean_db": 1.0, "standard_error_db": pytest.approx(1.0)}
-    assert skip_values.gain([1.0], [2.0]) == {"mean_db": -1.0, "standard_error_db": None}
+    assert figures.gain([40.0, 30.0, 20.0], [39.0, 29.0, 19.0]) == {"mean": 1.0, "standard_error": 0.0}
+    found = figures.gain([1.0, 3.0], [1.0, 1.0])
+    assert found == {"mean": 1.0, "standard_error": pytest.approx(1.0)}
+    assert figures.gain([1.0], [2.0]) == {"mean": -1.0, "standard_error": None}
+
+
+KINDS = {"moving": 2, "scenes, straight": 1, "scenes, accelerating": 1}
 
 
 def skip_arguments(used: Bundle) -> list[str]:
@@ -81,7 +117,8 @@ def test_a_whole_run_on_skip_values_writes_record_and_plot(
     clips = shapes.held_out(5)
     assert clips[4].action == "standing still"
     monkeypatch.setattr(skip_values, "SKIPS", (1, 3, 12))
-    monkeypatch.setattr(skip_values, "held_out", lambda count: [clips[0], clips[4], clips[1]])
+    monkeypatch.setattr(measure, "held_out", lambda count: [clips[0], clips[4], clips[1]])
+    monkeypatch.setattr(measure, "scenes", lambda count: shapes.scenes(2))
     assert skip_values.main(["--threads", "1"]) == 0
     assert sorted(path.name for path in results.iterdir()) == ["skip_values.json", "skip_values.png"]
     record = json.loads((results / "skip_values.json").read_text())
@@ -91,12 +128,19 @@ def test_a_whole_run_on_skip_values_writes_record_and_plot(
     assert [point["s"] for point in means["linear"]] == [1, 3, 12]
     linear = [point["psnr_db"] for point in means["linear"]]
     assert linear[2] < min(linear[:2]), "frames farthest apart must be hardest"
+    assert {"psnr_db", "ssim", "lpips"} < set(means["linear"][0])
+    over = record["group_over"]
+    assert set(over) == {"masked", "masked_sequence", "latent linear", "minterpolate"}
+    for metric in ("psnr_db", "lpips"):
+        apart = [group[metric] - other[metric] for group, other in zip(means["group"], means["masked"], strict=True)]
+        assert [point["mean"] for point in over["masked"][metric]] == pytest.approx(apart)
+    assert {kind: found["clips"] for kind, found in record["kinds"].items()} == KINDS
     gains = record["right_over"]
-    assert gains["group, s 3"][1] == {"s": 3, "mean_db": 0.0, "standard_error_db": 0.0}
-    assert gains["group, s 3"][0]["mean_db"] != 0 == gains["group, s 12"][2]["mean_db"]
+    assert gains["group, s 3"][1] == {"s": 3, "mean": 0.0, "standard_error": 0.0}
+    assert gains["group, s 3"][0]["mean"] != 0 == gains["group, s 12"][2]["mean"]
     with av.open(str(results / "skip_values.png")) as opened:
         pixels = next(opened.decode(video=0)).to_ndarray(format="rgb24")
-    assert pixels.shape[1:] == (1500, 3) and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    assert pixels.shape == (920, 1500, 3) and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     output = capsys.readouterr().out
     assert [line.split(" | ")[0] for line in output.splitlines()[2:5]] == ["| 1", "| 3", "| 12"]
 

@@ -1,0 +1,1 @@
+"""Quality of interpolation against the skip value and what moves."""
