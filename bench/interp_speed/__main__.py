@@ -26,6 +26,7 @@ from bench.interp_speed.flops import full_table
 from bench.interp_speed.plot import plot
 from bench.interp_speed.quality import quality
 from bench.interp_speed.table import table
+from bench.metrics.lpips import session
 from ffrt import Bundle, Pipeline, open_bundle
 from ffrt.backend.runner import MEMORY
 from ffrt.stages.interpolate import GRAPHS, METHODS
@@ -116,6 +117,8 @@ def measure_scale(asked: Namespace, scale: str) -> Result:
     _, absent = methods_of(bundle.graphs)
     methods = [method for method in asked.methods if method not in absent]
     parts = ["cost"] if asked.quick else asked.parts
+    if "quality" in parts and scale == "demo":
+        session()  # what LPIPS needs is fetched before anything is measured
     missing = [DESIGNS[method] for method in asked.methods if method in absent]
     record: dict[str, Any] = {
         "scale": scale,

@@ -5,17 +5,19 @@ from typing import Any
 
 from bench.harness.pictures import Pixels, figure_pixels
 from bench.interp_speed.table import WORDS, size
+from bench.metrics.table import METRICS
 
 LINES = ("linear", "latent linear", "minterpolate", "autoencoder")
 """Methods without a cost of their own, drawn as lines."""
 
 
 def plot(record: Mapping[str, Any]) -> Pixels:
-    """Cost of a new frame, cell by cell, and where quality was measured PSNR against that cost: `[H, W, 3]`."""
+    """Cost of a new frame, cell by cell, and where quality was measured that against the cost: `[H, W, 3]`."""
     from matplotlib.figure import Figure
 
+    shown_metrics = shown_of(record)
     figure = Figure(figsize=(12, 4.6), dpi=100, layout="constrained")
-    panels = figure.subplots(1, 2, width_ratios=(3, 2)) if "quality" in record else [figure.subplots()]
+    panels = figure.subplots(1, 1 + len(shown_metrics), width_ratios=(3, *(2 for _ in shown_metrics)), squeeze=False)[0]
     left = panels[0]
     cells = record["cells"]
     for index, name in enumerate(WORDS):
@@ -29,17 +31,25 @@ def plot(record: Mapping[str, Any]) -> Pixels:
     left.set_yscale("log")
     left.set_title("ms per new frame, all steps")
     left.legend(fontsize=8)
-    if "quality" in record:
-        right = panels[1]
+    for right, metric in zip(panels[1:], shown_metrics, strict=True):
         for name, scores in record["quality"]["methods"].items():
             cost = cells[0]["designs"].get(name)
             if cost is not None:
-                right.scatter(1000 * cost["frame_s"], scores["psnr_db"], label=name)
+                right.scatter(1000 * cost["frame_s"], scores[metric], label=name)
             elif name in LINES:
-                right.axhline(scores["psnr_db"], linewidth=0.8, color="grey")
-                right.text(0.98, scores["psnr_db"], name, transform=right.get_yaxis_transform(), ha="right", fontsize=7)
+                right.axhline(scores[metric], linewidth=0.8, color="grey")
+                right.text(0.98, scores[metric], name, transform=right.get_yaxis_transform(), ha="right", fontsize=7)
         right.set_xlabel("ms per new frame")
-        right.set_title("PSNR in dB against cost")
+        better = "higher" if METRICS[metric].higher_is_better else "lower"
+        right.set_title(f"{METRICS[metric].title} against cost ({better} is better)", fontsize=9)
     for panel in panels:
         panel.grid(alpha=0.3)
     return figure_pixels(figure)
+
+
+def shown_of(record: Mapping[str, Any]) -> list[str]:
+    """The metrics of a record that have a panel."""
+    if "quality" not in record:
+        return []
+    measured = next(iter(record["quality"]["methods"].values()))
+    return [metric for metric in ("psnr_db", "lpips") if metric in measured]

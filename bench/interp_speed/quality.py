@@ -15,7 +15,7 @@ from ffrt import Pipeline
 from ffrt.stages.interpolate import Method
 
 FACTOR, FPS = 4, 8
-METRIC_NAMES = ("psnr_db", "ssim", "change_db")
+METRIC_NAMES = ("psnr_db", "ssim", "lpips", "change_db")
 
 
 def contenders(pipe: Pipeline, exact: Frames, methods: Sequence[Method]) -> dict[str, Frames]:
@@ -33,14 +33,17 @@ def contenders(pipe: Pipeline, exact: Frames, methods: Sequence[Method]) -> dict
 
 
 def quality(pipe: Pipeline, clips: Sequence[Any], methods: Sequence[Method]) -> dict[str, Any]:
-    """Means over clips: PSNR and SSIM of the frames between, and PSNR of the changes of the whole clip."""
+    """Means over clips and their standard errors: of the frames between, and of the changes of the whole clip."""
     scores: dict[str, list[dict[str, float]]] = {}
     for index in progress("quality", len(clips)):
         exact = truth(clips[index], FPS)
         for name, frames in contenders(pipe, exact, methods).items():
             scores.setdefault(name, []).append(scores_between(METRIC_NAMES, frames, exact, FACTOR))
-    means = {
-        name: {metric: float(np.mean([row[metric] for row in rows])) for metric in METRIC_NAMES}
-        for name, rows in scores.items()
-    }
-    return {"clips": len(clips), "fps": FPS, "methods": means}
+    means: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for name, rows in scores.items():
+        values = {metric: np.array([row[metric] for row in rows]) for metric in METRIC_NAMES}
+        means[name] = {metric: float(found.mean()) for metric, found in values.items()}
+        if len(rows) > 1:
+            errors[name] = {metric: float(found.std(ddof=1) / np.sqrt(len(rows))) for metric, found in values.items()}
+    return {"clips": len(clips), "fps": FPS, "methods": means, "standard_errors": errors}

@@ -75,12 +75,24 @@ def quality_table(record: Mapping[str, Any]) -> list[str]:
         return []
     found = record["quality"]
     names = list(next(iter(found["methods"].values())))
-    heads = [f"2 to {found['fps']} fps", *(METRICS[name].title for name in names)]
+    errors: Mapping[str, Mapping[str, float]] = found.get("standard_errors", {})
+    spread = ", ± the standard error over clips" if errors else ""
+    heads = [f"2 to {found['fps']} fps, {found['clips']} clips{spread}", *(METRICS[name].title for name in names)]
     rows = (
-        [WORDS.get(method, method), *(f"{METRICS[n].shown(scores[n])} {METRICS[n].unit}".rstrip() for n in names)]
+        [
+            WORDS.get(method, method),
+            *(with_error(name, scores[name], errors.get(method, {}).get(name)) for name in names),
+        ]
         for method, scores in found["methods"].items()
     )
     return markdown(heads, rows)
+
+
+def with_error(metric: str, value: float, error: float | None) -> str:
+    """A mean in words."""
+    one = METRICS[metric]
+    spread = "" if error is None else f" ± {one.shown(error)}"
+    return f"{one.shown(value)}{spread} {one.unit}".rstrip()
 
 
 def conditions(record: Mapping[str, Any]) -> list[str]:
@@ -93,7 +105,7 @@ def conditions(record: Mapping[str, Any]) -> list[str]:
         row = record["steps_in_a_row"]
         phrases.append("steps timed one by one" if row == 1 else f"steps timed {row} in a row")
         phrases.append(f"matrix products {record['product_flops_per_s'] / 1e9:.0f} GFLOP/s")
-    return ["; ".join(phrases) + ". ± is the interquartile range."]
+    return ["; ".join(phrases) + ". ± of seconds and ratios is the interquartile range."]
 
 
 PARTS = {"cost": cost_table, "full_shape": full_table, "quality": quality_table, "conditions": conditions}

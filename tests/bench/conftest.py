@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.harness import program
+from bench.metrics.table import METRICS
 from ffrt import Bundle
 
 
@@ -23,3 +26,13 @@ def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Bundle], 
         return results
 
     return shipped
+
+
+@pytest.fixture
+def lpips_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean difference in the place of LPIPS, whose weights must be fetched."""
+    monkeypatch.setitem(METRICS, "lpips", replace(METRICS["lpips"], compute=mean_difference))
+
+
+def mean_difference(frames: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.abs(frames.astype(float) - truth).mean() / 255)

@@ -19,6 +19,7 @@ from bench.interp_speed import __main__ as interp_speed
 from bench.interp_speed.cost import DESIGNS, IN_A_ROW, Cell, fed, measure_cell, parameters, ratios, stepping
 from bench.interp_speed.flops import PUBLISHED_TFLOP, full_table
 from bench.interp_speed.plot import plot
+from bench.interp_speed.quality import METRIC_NAMES
 from bench.interp_speed.table import table
 from export.checkpoints.weights import load_half
 from export.models.configs import INTERPOLATION_SHAPES, PRESETS, UNetConfig, masked_shape
@@ -139,9 +140,12 @@ def test_a_quick_run_prints_the_ratio_of_every_design(
     assert str(masked.folder) not in json.dumps(record)
 
 
-@pytest.mark.usefixtures("rated")
-def test_quality_and_memory_stand_in_the_record(masked: Bundle, tmp_path: Path) -> None:
-    arguments = ["--bundle", str(masked.folder), "--threads", "1", "--runs", "1", "--clips", "1"]
+@pytest.mark.usefixtures("rated", "lpips_without_weights")
+def test_quality_and_memory_stand_in_the_record(
+    masked: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interp_speed, "session", lambda: None)
+    arguments = ["--bundle", str(masked.folder), "--threads", "1", "--runs", "1", "--clips", "2"]
     arguments += ["--parts", "cost", "quality", "--json", str(tmp_path / "record.json")]
     assert interp_speed.main(arguments) == 0
     record = json.loads((tmp_path / "record.json").read_text())
@@ -149,7 +153,10 @@ def test_quality_and_memory_stand_in_the_record(masked: Bundle, tmp_path: Path) 
     first = record["cells"][0]["designs"]
     assert set(first) == set(DESIGNS.values()) and all(found["peak_bytes"] > 1e7 for found in first.values())
     assert set(record["quality"]["methods"]) >= {*first, "hold", "linear", "minterpolate", "autoencoder"}
-    assert plot(record).shape[1:] == (1200, 3) and "PSNR of the changes" in table(record)
+    assert all(set(errors) == set(METRIC_NAMES) for errors in record["quality"]["standard_errors"].values())
+    assert plot(record).shape[1:] == (1200, 3)
+    shown = table(record)
+    assert "PSNR of the changes" in shown and "LPIPS" in shown and "2 clips, ± the standard error" in shown
 
 
 @pytest.mark.usefixtures("rated")

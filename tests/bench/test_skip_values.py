@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,7 +15,6 @@ import torch
 from bench.contenders import baselines
 from bench.datasets import shapes
 from bench.harness.record import BenchError
-from bench.metrics.table import METRICS
 from bench.skip_values import __main__ as skip_values
 from bench.skip_values import figures, measure
 from export.training import between
@@ -39,14 +37,8 @@ def test_runs_are_as_training_has_them(skip: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mean difference in the place of LPIPS, whose weights must be fetched."""
+def no_network(monkeypatch: pytest.MonkeyPatch, lpips_without_weights: None) -> None:
     monkeypatch.setattr(skip_values, "session", lambda: None)
-    monkeypatch.setitem(METRICS, "lpips", replace(METRICS["lpips"], compute=mean_difference))
-
-
-def mean_difference(frames: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.abs(frames.astype(float) - truth).mean() / 255)
 
 
 @pytest.fixture(scope="module")
