@@ -7,6 +7,7 @@ FfrtError
     ├── CheckpointError    a weight file, a configuration or a tokenizer is missing, damaged, unsafe or of another model
     │   └── MissingKeyError    the file has no tensor of this name
     ├── ConfigError        sizes of a network do not fit each other, or are not built here
+    ├── DatasetError       a film or an archive that networks are trained on cannot be had, or is not the one meant
     ├── DiskFullError      the disk has no room; the same export goes on from there
     ├── DivergedError      the loss of a training is no number
     ├── MemoryShortError   the machine has too little free memory
@@ -43,6 +44,10 @@ class MissingKeyError(CheckpointError, KeyError):
 
 class ConfigError(ExportError, ValueError):
     """Sizes of a network do not fit each other, or ask for something that is not built here."""
+
+
+class DatasetError(ExportError, ValueError):
+    """A film or an archive cannot be had, or is not the one that was meant; the message says what to type."""
 
 
 class DivergedError(ExportError):

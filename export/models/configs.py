@@ -149,6 +149,7 @@ class ModelConfig:
     interpolation_sampler: str = "ddpm"
     interpolation_steps: int = 50
     interpolation_guidance_scale: float = 0.25
+    image_height: int | None = None  # pixels; None: `image_size`, which then is the width alone
     residual: bool = False  # interpolation networks say what linear blending leaves (`export.models.residual`)
     masked_interpolation: UNetConfig | None = None  # the baseline of the benchmark; the released models have none
 
@@ -226,6 +227,9 @@ PRESETS = {
         interpolation_guidance_scale=0.0,
     ),
 }
+
+PRESETS["film"] = replace(PRESETS["demo"], name="film", image_height=64, residual=True)
+"""The demo's networks, trained on a film; its words and keyframes stay those of the demo."""
 
 
 def _released_interpolation(model_channels: int, init_channels: int, embed: int, head: int, blocks: int) -> UNetConfig:

@@ -113,6 +113,7 @@ def write_bundle(config: ModelConfig, weights: Path, out: Path, report: Callable
 def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bundle:
     """The manifest; sampling defaults as released where the demo has no reason to differ."""
     multiple = config.keyframes.size_multiple * config.movq.downscale
+    height = config.image_size if config.image_height is None else config.image_height
     manifest = Manifest(
         name=config.name,
         family=KANDINSKY_1_0,
@@ -121,9 +122,7 @@ def write(config: ModelConfig, folder: Path, graphs: dict[str, GraphSpec]) -> Bu
         created_with={"ffrt": ffrt.__version__, "torch": torch.__version__, "onnx": onnx.__version__},
         graphs=graphs,
         text=TextConfig("tokenizer.json", MAX_TOKENS),
-        video=VideoConfig(
-            config.image_size, config.image_size, config.movq.z_channels, config.movq.downscale, multiple
-        ),
+        video=VideoConfig(height, config.image_size, config.movq.z_channels, config.movq.downscale, multiple),
         keyframes=KeyframeConfig(
             num_frames=config.num_frames,
             fps=2,

@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ffrt.cli.loading import loading
 
@@ -46,6 +47,13 @@ class Run:
 
     latents: Tensor
     skip: int
+
+
+class Runs(Protocol):
+    """What runs are drawn from."""
+
+    def draw(self, skip: int, batch: int, rng: np.random.Generator, device: torch.device) -> Run:
+        """``batch`` runs of one skip value."""
 
 
 @dataclass(frozen=True)

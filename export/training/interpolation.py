@@ -7,13 +7,15 @@ Both see the same clips, skips, noise levels and disturbances; both say what lin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.models.residual import KEY, alpha_bar
-from export.training.between import Run, held_out_runs, training_runs
+from export.training.between import Run, Runs, held_out_runs, training_runs
 from export.training.forms import GroupForm, MaskedForm, noised
 from export.training.stages import UNCONDITIONAL, Folders
 
@@ -34,8 +36,12 @@ class InterpolationStage:
     def __init__(self, folders: Folders) -> None:
         self.name = self.form.name
         self.model = self.form.network()
-        self.runs = training_runs(folders.run)
-        self.held_out = held_out_runs(folders.run)
+        self.runs, self.held_out = self.shown(folders.run)
+
+    @staticmethod
+    def shown(run: Path) -> tuple[Runs, Mapping[str, NDArray[np.float16]]]:
+        """What is trained on, and what is only measured, by kind: latents at 8 fps, ``[clips, N, 4, h, w]``."""
+        return training_runs(run), held_out_runs(run)
 
     def loss(self, model: nn.Module, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         """The loss of a fresh batch that `rng` draws."""

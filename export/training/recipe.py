@@ -60,13 +60,17 @@ Clips are learnt at one rate, so that more steps of them may be asked for at any
 """
 
 
+def steps_done(run: Path, name: str) -> int:
+    """Steps of a chapter so far, by its checkpoint in ``run``."""
+    path = run / f"{name}.pt"
+    return int(torch.load(path, weights_only=True, map_location="cpu")["step"]) if path.exists() else 0
+
+
 def left(chapters: Sequence[Chapter], run: Path, first: str | None = None) -> Iterator[Chapter]:
     """The chapters that are not done, by their checkpoints in ``run``; from the one called ``first`` on, if given."""
     names = [chapter.name for chapter in chapters]
     for chapter in chapters[0 if first is None else names.index(first) :]:
-        path = run / f"{chapter.name}.pt"
-        done = torch.load(path, weights_only=True, map_location="cpu")["step"] if path.exists() else 0
-        if done < chapter.settings.steps:
+        if steps_done(run, chapter.name) < chapter.settings.steps:
             yield chapter
         else:
             print(f"{chapter.name}: done", file=sys.stderr)

@@ -107,10 +107,13 @@ class MoVQStage:
     def __init__(self, folders: Folders) -> None:
         self.model = MoVQ(CONFIG.movq)
 
-    @staticmethod
-    def frames(rng: np.random.Generator, count: int) -> Tensor:
+    def frames(self, rng: np.random.Generator, count: int) -> Tensor:
         """``count`` clips, one random moment of each: ``[count, 3, 128, 128]`` in -1..1."""
         return torch.cat([render(sample_clip(rng), rng.uniform(0.0, 7.5, 1)) for _ in range(count)])
+
+    def held_out(self) -> Tensor:
+        """Pictures to measure with, ``[32, 3, H, W]`` in -1..1."""
+        return self.frames(np.random.default_rng(99), 32)
 
     def loss(self, model: MoVQ, rng: np.random.Generator, batch: int, device: torch.device) -> Tensor:
         """The loss of a fresh batch that `rng` draws."""
@@ -123,7 +126,7 @@ class MoVQStage:
     @torch.no_grad()
     def measure(self, model: MoVQ, device: torch.device) -> dict[str, float]:
         """Figures on held-out data, by name."""
-        image = self.frames(np.random.default_rng(99), 32).to(device)
+        image = self.held_out().to(device)
         latent, decoded = model(image)
         return {"psnr_db": psnr(decoded, image), "latent_std": float(latent.std())}
 
