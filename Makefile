@@ -3,6 +3,7 @@
 # make attack  set up the development environment, then hundreds of faults and kills, then damaged files for MINUTES (60)
 # make mutation set up the development environment, then count small wrong changes that no test notices (hours)
 # make lowest  the fast tests, in an environment of the lowest version of everything that pyproject.toml allows
+# make film    set up the development environment, then train on real film and build build/film/bundle (hours; goes on)
 # make docs    set up the development environment, then build the site; warnings are errors
 # Set-up runs once; it runs again when pyproject.toml changes.
 
@@ -12,8 +13,9 @@ PYTEST = .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile 
 PROMPT ?= a red circle moving right on a black background
 SEED ?= 7
 MINUTES ?= 60
+FILM = build/film
 
-.PHONY: demo test lint fast attack mutation lowest docs clean check-python
+.PHONY: demo test lint fast attack mutation lowest film docs clean check-python
 
 demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
@@ -42,6 +44,11 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports
 	.venv/bin/mypy
+
+film: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python -m export.training.film --run $(FILM)/run --weights $(FILM)/weights --threads 1
+	cp graphs/demo/text_encoder.safetensors graphs/demo/keyframe_unet.safetensors graphs/demo/tokenizer.json $(FILM)/weights
+	.venv/bin/python -m export film --weights $(FILM)/weights --out $(FILM)/bundle
 
 docs: .venv/ready
 	.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs

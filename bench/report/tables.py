@@ -18,6 +18,7 @@ from bench.memory.__main__ import table as memory
 from bench.pipeline_speed import table as pipeline_speed
 from bench.report.records import load
 from bench.serving import table as serving
+from bench.skip_values import film
 from bench.skip_values import table as skip_values
 from bench.step_quality import table as step_quality
 
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "device_memory": device_memory.table,
     "memory": memory,
     "real_footage": real_footage.table,
+    "skip_values.film": film.table,
     "skip_values": skip_values.table,
     "pipeline_speed": pipeline_speed.table,
     "serving": serving.table,
@@ -42,6 +44,7 @@ PARTS: dict[str, Mapping[str, Part]] = {
     "interp_speed": interp_speed.PARTS,
     "pipeline_speed": pipeline_speed.PARTS,
     "serving": serving.PARTS,
+    "skip_values.film": film.PARTS,
     "skip_values": skip_values.PARTS,
     "step_quality": step_quality.PARTS,
 }

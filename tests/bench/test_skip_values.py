@@ -17,6 +17,7 @@ from bench.datasets import shapes
 from bench.harness.record import BenchError
 from bench.skip_values import __main__ as skip_values
 from bench.skip_values import figures, measure
+from bench.skip_values import film as film_bench
 from export.training import between
 from export.training.interpolation import SKIPS
 from ffrt import Bundle, Pipeline
@@ -170,3 +171,61 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert skip_values.main([*skip_arguments(tiny), "--quick", "--plot", str(tmp_path / "plot.png")]) == 2
     assert "pip install matplotlib" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def film_folder(tmp_path: Path) -> Path:
+    """A film of waves, 32 x 32: two test shots of two seconds, and one that is too short."""
+    folder = tmp_path / "film"
+    folder.mkdir()
+    columns = np.arange(32) / 4 + np.arange(170)[:, None] / 5
+    frames = np.rint(127 + 100 * np.sin(columns)).astype(np.uint8)
+    np.save(folder / "film.npy", np.ascontiguousarray(np.broadcast_to(frames[:, None, :, None], (170, 32, 32, 3))))
+    shots = {"train": [(0, 20)], "tune": [(20, 40)], "test": [(40, 100), (100, 120), (120, 170)]}
+    parts = {part: [{"first": first, "end": end} for first, end in some] for part, some in shots.items()}
+    (folder / "film.json").write_text(json.dumps(parts))
+    return folder
+
+
+def test_film_is_measured_shot_by_shot_against_every_rival(
+    masked: Bundle,
+    film_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(film_bench, "session", lambda: None)
+    places = ["--json", str(tmp_path / "record.json"), "--sheet", str(tmp_path / "sheet.png"), "--threads", "1"]
+    asked = ["--bundle", str(masked.folder), "--film", str(film_folder), "--skips", "3", "12", *places]
+    assert film_bench.main(asked) == 0
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["shots"], record["skips"], record["whole"]) == (2, [3, 12], False)
+    assert record["environment"]["bundle_digest"] is None and record["film_bundle_digest"] == masked.digest
+    assert {"group", "masked", "hold", "linear", "minterpolate", "true linear", "autoencoder"} <= set(record["means"])
+    assert set(record["over"]) == {"group", "masked"} and set(record["over"]["group"]) == set(film_bench.RIVALS)
+    means = record["means"]
+    for metric in ("psnr_db", "ssim", "lpips"):
+        apart = [group[metric] - other[metric] for group, other in zip(means["group"], means["hold"], strict=True)]
+        found = record["over"]["group"]["hold"][metric]
+        assert [point["mean"] for point in found] == pytest.approx(apart)
+        assert all(point["standard_error"] is not None for point in found)
+    assert means["true hold"][0]["psnr_db"] > means["true hold"][1]["psnr_db"], "frames farthest apart are hardest"
+    with av.open(str(tmp_path / "sheet.png")) as opened:
+        assert next(opened.decode(video=0)).width > 5 * 32
+    words = capsys.readouterr().out
+    assert "2 test shots of Big Buck Bunny at 32x32" in words and "group, LPIPS, less" in words
+
+
+def test_a_film_that_cannot_be_measured_is_refused(
+    tiny: Bundle, film_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(film_bench, "session", lambda: None)
+    record = ["--json", str(tmp_path / "record.json")]
+    for arguments, words in (
+        (["--bundle", str(tmp_path / "nowhere")], "`make film` builds it"),
+        (["--bundle", str(tiny.folder), "--skips", "13"], "--skips: expected values of 1 to 12, got [13]"),
+        (["--bundle", str(tiny.folder), "--film", str(tmp_path)], "python -m export.datasets.film --run"),
+        (["--bundle", str(tiny.folder), "--film", str(film_folder), "--shots", "0"], "--shots: expected 1 or more"),
+    ):
+        assert film_bench.main([*record, *arguments]) == 2
+        assert words in capsys.readouterr().err and not (tmp_path / "record.json").exists()
