@@ -26,7 +26,7 @@ from export.datasets.sdist import Packed, fetch
 from export.errors import DatasetError
 from ffrt import FfrtError
 from ffrt.files import typed_path
-from ffrt.media.cuts import marked
+from ffrt.media.cuts import cells, marked
 from ffrt.output.whole_file import whole_file
 
 FILM = Packed(
@@ -47,6 +47,8 @@ HEIGHT, WIDTH = 64, 128
 MOST_FRAMES = 20_000
 LEAST_SHOT = 9
 """Frames of the shortest shot that is kept: keyframes at s = 1 and one group more."""
+ABRUPT = 25.0
+"""Levels between two frames that end a shot, whatever is near: flashes and whips hide cuts from a ratio."""
 SHARES: Sequence[tuple[Part, float]] = (("train", 0.7), ("tune", 0.8), ("test", 1.0))
 """Where each part ends, in shares of the time."""
 COMMAND = "python -m export.datasets.film --run"
@@ -73,14 +75,14 @@ class Film:
 
 def prepare(run: Path, sdist: Path | None = None, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
     """Write film and shots into ``run`` where they are not yet. Raises DatasetError where the film cannot be had."""
-    if (run / "film.json").is_file() and (run / "film.npy").is_file():
-        return
     run.mkdir(parents=True, exist_ok=True)
-    fetch(FILM, run / "film.mp4", sdist)
-    cuts = write_frames(run / "film.mp4", run / "film.npy", size)
-    shots = shots_between(cuts)
-    with whole_file(run / "film.json") as part:
-        part.write_text(json.dumps({name: [asdict(shot) for shot in some] for name, some in dealt(shots).items()}))
+    if not (run / "film.npy").is_file():
+        fetch(FILM, run / "film.mp4", sdist)
+        write_frames(run / "film.mp4", run / "film.npy", size)
+    if not (run / "film.json").is_file():
+        parts = dealt(shots_of(np.load(run / "film.npy", mmap_mode="r", allow_pickle=False)))
+        with whole_file(run / "film.json") as part:
+            part.write_text(json.dumps({name: [asdict(shot) for shot in some] for name, some in parts.items()}))
 
 
 def opened(run: Path) -> Film:
@@ -97,27 +99,23 @@ def opened(run: Path) -> Film:
     return Film(frames, shots)
 
 
-def write_frames(video: Path, out: Path, size: tuple[int, int]) -> list[int]:
-    """Write every frame, small, to ``out``, one in memory at a time; where shots begin, and after them the number."""
+def write_frames(video: Path, out: Path, size: tuple[int, int]) -> None:
+    """Write every frame, small, to ``out``, one in memory at a time."""
     count = count_of(video)
-    cuts: list[int] = []
     started = time.perf_counter()
     with whole_file(out) as part:
         frames = np.lib.format.open_memmap(part, "w+", np.uint8, (count, *size, 3))
         done = 0
-        for done, (picture, begins) in enumerate(marked(decoded(video, size)), 1):
+        for done, picture in enumerate(decoded(video, size), 1):
             if done > count:
                 break
             frames[done - 1] = picture
-            if begins:
-                cuts.append(done - 1)
             if done % 1000 == 0:
                 eta = (time.perf_counter() - started) / done * (count - done)
                 print(f"film: {done}/{count} frames  ETA {eta:.0f} s", file=sys.stderr, flush=True)
         frames.flush()
         if done != count:
             raise DatasetError(f"{video}: expected {count} frames, got {'more' if done > count else done}")
-    return [*cuts, count]
 
 
 def count_of(video: Path) -> int:
@@ -148,9 +146,16 @@ def decoded(video: Path, size: tuple[int, int]) -> Iterator[Pictures]:
         raise DatasetError(f"{video}: a frame cannot be read: {error}; remove it, and type the same again") from error
 
 
-def shots_between(cuts: Sequence[int]) -> list[Shot]:
-    """Shots from the frames that they begin with, and the number of frames."""
-    return [Shot(first, end) for first, end in itertools.pairwise(cuts)]
+def shots_of(frames: Pictures) -> list[Shot]:
+    """Shots of a film: between cuts, and between frames so far apart that nothing can be drawn between them."""
+    cuts: list[int] = []
+    before = cells(frames[0])
+    for index, (picture, begins) in enumerate(marked(frames)):
+        here = cells(picture)
+        if begins or float(np.abs(here - before).mean()) >= ABRUPT:
+            cuts.append(index)
+        before = here
+    return [Shot(first, end) for first, end in itertools.pairwise([*cuts, len(frames)])]
 
 
 def dealt(shots: Sequence[Shot]) -> dict[Part, list[Shot]]:

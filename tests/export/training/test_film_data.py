@@ -96,7 +96,7 @@ def test_the_film_becomes_small_frames_and_whole_shots(packed: tuple[Packed, Pat
 def test_no_frame_is_in_two_parts_and_none_of_the_credits_in_any() -> None:
     rng = np.random.default_rng(1)
     cuts = np.cumsum([0, *rng.integers(1, 200, 140), 2000, 90]).tolist()
-    parts = film.dealt(film.shots_between(cuts))
+    parts = film.dealt([Shot(first, end) for first, end in itertools.pairwise(cuts)])
     indices = [set(film_places(shots)) for shots in parts.values()]
     assert not (indices[0] & indices[1] or indices[1] & indices[2] or indices[0] & indices[2])
     assert max(indices[0]) < min(indices[1]) < max(indices[1]) < min(indices[2]) <= max(indices[2]) < cuts[-3]
@@ -108,6 +108,12 @@ def test_no_frame_is_in_two_parts_and_none_of_the_credits_in_any() -> None:
 
 def film_places(shots: list[Shot]) -> list[int]:
     return [index for shot in shots for index in range(shot.first, shot.end)]
+
+
+def test_cuts_that_flashes_hide_end_a_shot_too() -> None:
+    levels = [20, 21, 22, 120, 200, 90, 91, 92, 93, 94, 95, 96]
+    frames = np.broadcast_to(np.array(levels, np.uint8)[:, None, None, None], (12, *SIZE, 3))
+    assert film.shots_of(frames) == [Shot(0, 3), Shot(3, 4), Shot(4, 5), Shot(5, 12)]
 
 
 Change = Callable[[Packed, bytes, Path], Packed]
