@@ -191,7 +191,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    settings = Settings(1, 1, 1.0, device=asked.device, run=asked.run, weights=asked.weights)
+    settings = Settings(1, 1, 1.0, device=asked.device, save_every=50, run=asked.run, weights=asked.weights)
     try:
         prepare(asked.run, asked.sdist)
         go_through(Folders(asked.run, asked.weights), settings, asked.steps)
