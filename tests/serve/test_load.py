@@ -78,9 +78,8 @@ def test_a_body_that_does_not_come_gives_its_place_back(
         b"POST /v1/videos HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
     )
     with opened(server, 1, head + begin) as (raw,):
-        answer = raw.recv(4096)
+        answer = b"".join(iter(lambda: raw.recv(4096), b""))  # to the end of the connection
         assert answer.startswith(b"HTTP/1.1 408") and b'"body_too_slow"' in answer
-        assert is_closed(raw)
         with server.client() as client:
             assert client.get("/v1/videos").json()["data"] == []
 
