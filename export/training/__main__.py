@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ with loading("python -m export.training" if __name__ == "__main__" else None):
     from export.checkpoints.weights import WEIGHTS
     from export.training.interpolation import InterpolationStage, MaskedInterpolationStage
     from export.training.keyframes import IMAGE, KeyframeStage, clip_lesson
-    from export.training.loop import Settings, train
+    from export.training.loop import Settings, stop_alike, train
     from export.training.stages import Folders, MoVQStage, Stage
     from export.training.text import TextStage
     from ffrt import FfrtError
@@ -97,8 +96,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     if "WORLD_SIZE" in os.environ:  # started by torchrun
         distributed.init_process_group("gloo")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop_alike()
     try:
         train(stage, settings)
     except FfrtError as error:

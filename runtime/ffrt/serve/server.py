@@ -20,9 +20,9 @@ from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
 from ffrt.serve import notify
 from ffrt.serve.api.app import build
-from ffrt.serve.api.gpus import Nvml, own_gpus
 from ffrt.serve.api.guard import MAX_HEADER_BYTES
-from ffrt.serve.api.metrics import Metrics
+from ffrt.serve.api.metrics.gpus import Nvml, own_gpus
+from ffrt.serve.api.metrics.recorded import Metrics
 from ffrt.serve.api.service import Service
 from ffrt.serve.connections import MAX_CONNECTIONS, Connection
 from ffrt.serve.engine.executor import Executor

@@ -105,9 +105,8 @@ def test_group_and_masked_draw_the_same_runs(folders: Folders) -> None:
     for seed in range(3):
         drawn = [one.runs.draw(3, 4, np.random.default_rng(seed), CPU).latents for one in (group, masked)]
         assert torch.equal(*drawn)
-    assert (group.name, masked.name, group.steps, masked.steps) == (
-        "interpolation", "masked_interpolation", film.STEPS[1], film.STEPS[2]
-    )  # fmt: skip
+    assert (group.name, masked.name) == ("interpolation", "masked_interpolation")
+    assert (group.steps, masked.steps) == (film.STEPS[1], film.STEPS[2])
 
 
 def test_without_latents_the_error_names_the_command(folders: Folders) -> None:

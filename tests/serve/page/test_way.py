@@ -151,6 +151,7 @@ def test_control_and_enter_send_the_form(running: Start, opened: Open) -> None:
     page.get_by_label("What should the video show?").fill(PROMPT)
     page.keyboard.press("Control+Enter")
     until_done(page)
+    expect(page.locator("#gallery-list .prompt")).to_have_text([PROMPT])
 
 
 def test_less_motion_plays_nothing_by_itself(running: Start, opened: Open) -> None:

@@ -286,6 +286,7 @@ def test_a_cluster_that_is_lost_while_it_is_asked_where_a_machine_is_does_not_en
     until(lambda: executor.places()[0].why == "the cluster cannot be reached")
     cluster.alive, one(cluster).fault = True, None
     until_ready(executor)
+    assert (executor.places()[0].ready, executor.places()[0].why) == (True, None)
 
 
 def test_the_last_word_of_a_job_is_heard_before_its_broken_place_is_ended(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from ffrt.serve.api.gpus import Reading
+from ffrt.serve.api.metrics.gpus import Reading
 from tests.serve.fakes import Running
 
 CONTRACT: Mapping[str, frozenset[str]] = {

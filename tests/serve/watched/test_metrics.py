@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ffrt.serve.api.gpus import Nvml, Reading, own_gpus
-from ffrt.serve.api.metrics import Metrics
+from ffrt.serve.api.metrics.gpus import Nvml, Reading, own_gpus
+from ffrt.serve.api.metrics.recorded import Metrics
 from ffrt.serve.engine.executor import Place, Replaced
 from ffrt.serve.jobs.store import Store
 from tests.serve.fakes import Running, waits

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ffrt.serve.api.metrics import Metrics
+from ffrt.serve.api.metrics.recorded import Metrics
 from ffrt.serve.errors import Refused, error_body
 from ffrt.serve.jobs.data import ID
 

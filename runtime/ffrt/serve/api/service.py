@@ -14,7 +14,7 @@ from ffrt.backend.runner import Memory
 from ffrt.bundle import Bundle
 from ffrt.memory.room import Room
 from ffrt.serve.api.check import checked, picture_of, refuse
-from ffrt.serve.api.metrics import Metrics
+from ffrt.serve.api.metrics.recorded import Metrics
 from ffrt.serve.api.schema import CreateVideo, Video
 from ffrt.serve.api.video import video_of
 from ffrt.serve.engine.executor import Executor

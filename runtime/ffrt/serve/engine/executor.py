@@ -6,12 +6,16 @@ be a child process or another machine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
 from ffrt.backend.free_memory import FreeMemory
+
+GPU = re.compile(r"[0-9]+|(?:GPU|MIG)-\S+")
+"""How CUDA_VISIBLE_DEVICES names one: by its number, or by the id of a card or of a part of one."""
 
 
 class Replaced(StrEnum):

@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import os
 import queue
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -27,8 +26,6 @@ logger = logging.getLogger("ffrt.serve")
 
 LONGEST_PAUSE_S = 30.0
 PROBE_S = 60.0
-GPU = re.compile(r"[0-9]+|(?:GPU|MIG)-\S+")
-"""How CUDA_VISIBLE_DEVICES names one: by its number, or by the id of a card or of a part of one."""
 
 
 class Child:
@@ -219,6 +216,6 @@ def gpus(root: Path = Path("/")) -> list[str] | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         words = [word.strip() for word in visible.split(",")]
-        return list(itertools.takewhile(GPU.fullmatch, words))
+        return list(itertools.takewhile(told.GPU.fullmatch, words))
     folder = root / "proc/driver/nvidia/gpus"
     return [str(number) for number in range(len(list(folder.iterdir())))] if folder.is_dir() else None

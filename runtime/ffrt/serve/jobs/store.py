@@ -21,6 +21,9 @@ from ffrt.serve.jobs.table import VERSION, faults, open_table
 GIVEN_UP = f"the worker was lost {MAX_LOST} times while it ran this job; it may need more memory than there is"
 GIVEN_UP_WITH_SERVER = f"the server was killed while it ran this job, and it was begun {MAX_BEGUN} times"
 
+WAITING = "state='queued' ORDER BY priority DESC, seq"
+"""Which jobs wait, and in what order."""
+
 
 class Store:
     """The jobs in the file `path`. Raises StoreError where the disk fails; nothing is then changed."""
@@ -144,11 +147,11 @@ class Store:
 
     def queued(self) -> list[Job]:
         """The jobs that wait, in order of priority and arrival."""
-        return self._jobs("state='queued' ORDER BY priority DESC, seq")
+        return self._jobs(WAITING)
 
     def waiting(self) -> list[tuple[str, Mapping[str, Any]]]:
         """Ids and requests of the jobs that wait, in their order: what a poll needs, without the rest of their rows."""
-        query = "SELECT id, request FROM jobs WHERE state='queued' ORDER BY priority DESC, seq"
+        query = f"SELECT id, request FROM jobs WHERE {WAITING}"
         with faults(self._path):
             return [(row["id"], json.loads(row["request"])) for row in self._table.execute(query)]
 

@@ -13,10 +13,10 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ffrt.serve.engine.executor import Place
+from ffrt.serve.engine.executor import GPU, Place
 
 logger = logging.getLogger("ffrt.serve")
-OWN = re.compile(r"gpu ([0-9]+|(?:GPU|MIG)-\S+)")
+OWN = re.compile(rf"gpu ({GPU.pattern})")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ffrt.errors import FfrtError
-from ffrt.serve.api.gpus import Gpus, Reading
-from ffrt.serve.api.place_metrics import Places
+from ffrt.serve.api.metrics.gpus import Gpus, Reading
+from ffrt.serve.api.metrics.places import Places
 from ffrt.serve.engine.executor import Place, Progress
 from ffrt.serve.jobs.job import Job, State
 
