@@ -223,8 +223,9 @@ PRESETS = {
         keyframe_prediction="v",
         guidance_scale=2.0,
         interpolation_sampler="ddim",
-        interpolation_steps=4,
+        interpolation_steps=1,
         interpolation_guidance_scale=0.0,
+        residual=True,
     ),
 }
 
