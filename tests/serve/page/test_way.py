@@ -146,6 +146,24 @@ def test_the_whole_way_goes_by_keys_alone(running: Start, opened: Open) -> None:
     expect(page.locator("#gallery-heading")).to_be_focused()
 
 
+def test_a_question_that_is_asked_again_at_once_is_answered(running: Start, opened: Open) -> None:
+    page = opened(running(makes).url)
+    ask(page)
+    until_done(page)
+    page.evaluate(
+        """() => {
+          const bin = document.querySelector("#gallery-list button");
+          const dialog = document.getElementById("confirm");
+          bin.click();
+          dialog.close("no"); // tells of it only after the next click
+          bin.click();
+        }"""
+    )
+    page.wait_for_timeout(200)
+    page.locator("#confirm-yes").click()
+    expect(page.locator("#gallery-list li")).to_have_count(0)
+
+
 def test_control_and_enter_send_the_form(running: Start, opened: Open) -> None:
     page = opened(running(makes).url)
     page.get_by_label("What should the video show?").fill(PROMPT)

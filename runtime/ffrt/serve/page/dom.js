@@ -52,16 +52,22 @@ export async function once(button, work) {
   }
 }
 
+let answered = () => {};
+
 /** Ask before something that cannot be taken back; whether the answer is yes. */
 export function sure(heading, text, yes) {
   const dialog = byId("confirm");
+  answered(false); // the question before has been closed, and its event may come only after this one is open
   setText(byId("confirm-heading"), heading);
   setText(byId("confirm-text"), text);
   setText(byId("confirm-yes"), yes);
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    answered = resolve;
+    dialog.onclose = () => {
+      if (!dialog.open) resolve(dialog.returnValue === "yes");
+    };
   });
 }
 
