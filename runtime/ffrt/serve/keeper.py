@@ -1,10 +1,11 @@
-"""What happens by itself: old files go, the disk keeps its floor, and the table is seen to take a write."""
+"""What happens by itself: old files go, the disk keeps its floor, memory goes back, the table is seen to work."""
 
 from __future__ import annotations
 
 import logging
 import threading
 
+from ffrt.serve import memory
 from ffrt.serve.errors import StoreError
 from ffrt.serve.jobs.data import Data
 from ffrt.serve.jobs.job import State
@@ -36,6 +37,7 @@ class Keeper:
 
     def once(self) -> None:
         """One round. Raises StoreError or OSError."""
+        memory.tidy()
         self._store.wait(Store.probe)
         expired, removed = self._store.wait(Store.expire, self._limits.keep_rows_s)
         taken = self._data.bytes_of_files()

@@ -18,7 +18,7 @@ import uvicorn
 from ffrt import __version__
 from ffrt.bundle import Bundle, find_bundle, open_bundle
 from ffrt.errors import RequestError
-from ffrt.serve import notify
+from ffrt.serve import memory, notify
 from ffrt.serve.api.app import build
 from ffrt.serve.api.guard import MAX_HEADER_BYTES
 from ffrt.serve.api.metrics.gpus import Nvml, own_gpus
@@ -76,6 +76,7 @@ def serve(options: ServeOptions) -> int:
         serving = f"serving {bundle.name} at {scheme}://{shown}:{port}"
         server = Server(configured(options, app, passphrase), service, serving)
         print(f"ffrt {__version__}: {serving}", flush=True)
+        memory.settle()
         server.run(sockets=[listening])
         service.dispatcher.drain(0)
     return 0

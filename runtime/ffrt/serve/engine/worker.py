@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from ffrt.serve import memory
 from ffrt.serve.engine import executor as told
 from ffrt.serve.engine.maker import Maker, Opened, words
 from ffrt.serve.engine.settings import EngineSettings
@@ -86,6 +87,7 @@ class Worker:
         if isinstance(end, told.Failed) and end.retryable:
             self._end(end)
         self._send(end)
+        memory.tidy()
 
     def _probe(self) -> None:
         try:
