@@ -1,8 +1,8 @@
 """Memory of a process that lives for months: what it frees goes back to the system.
 
 Two habits would let it creep. Python's collector looks at old objects only once their number has grown by a quarter, so
-garbage with circles in it (an exception and its frames) piles up in bursts. And each time that a mapped buffer is freed,
-glibc raises the size from which it maps (`man mallopt`, M_MMAP_THRESHOLD), so that later ones leave holes in the heap.
+garbage with circles in it (an exception and its frames) piles up. And whenever a mapped buffer is freed, glibc raises
+the size from which it maps (`man mallopt`, M_MMAP_THRESHOLD), so that later ones leave holes in the heap.
 """
 
 from __future__ import annotations
