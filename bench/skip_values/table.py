@@ -43,8 +43,6 @@ def curves(record: Record) -> list[str]:
 
 def rivals(record: Record) -> list[str]:
     """Group interpolation less every rival, clip by clip: a row per s, PSNR and LPIPS."""
-    if "group_over" not in record:
-        return []
     over, metrics = record["group_over"], ("psnr_db", "lpips")
     heads = ["s", *(f"group less {name}, {METRICS[metric].title}" for name in over for metric in metrics)]
     rows = [
@@ -59,8 +57,6 @@ def rivals(record: Record) -> list[str]:
 
 def kinds(record: Record) -> list[str]:
     """Gains over linear blending of latents by what moves, at a few s."""
-    if "kinds" not in record:
-        return []
     skips = [skip for skip in KIND_SKIPS if skip in record["skips"]]
     names = [name for name in next(iter(record["kinds"].values()))["gains"] if not name.startswith("group, ")]
     heads = ["over latent linear, PSNR in dB", "s", *names]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+COLUMNS = 4
+
 
 def plot(history: list[dict[str, float]], path: Path, title: str) -> None:
     """Curves of every recorded figure over the steps."""
@@ -14,8 +16,12 @@ def plot(history: list[dict[str, float]], path: Path, title: str) -> None:
     from matplotlib import pyplot
 
     names = sorted({name for row in history for name in row} - {"step", "seconds"})
-    figure, axes = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.2), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
+    rows = -(-len(names) // COLUMNS)
+    shape = (4.2 * min(len(names), COLUMNS), 3.2 * rows)
+    figure, axes = pyplot.subplots(rows, min(len(names), COLUMNS), figsize=shape, squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, names, strict=False):
         points = [(row["step"], row[name]) for row in history if name in row]
         axis.plot([x for x, _ in points], [y for _, y in points], linewidth=1.2)
         axis.set_xlabel("step")
