@@ -33,10 +33,15 @@ class NoPermission(NvmlFault):
     """A number that is for the administrator."""
 
 
+class InvalidArgument(NvmlFault):
+    """A number of a whole card that a part of one was asked for."""
+
+
 class FakeNvml:
     """NVIDIA's library with two cards of 80 GB; `broken` is what raises, and `fault` what it raises."""
 
     NVMLError, NVMLError_NotSupported, NVMLError_NoPermission = NvmlFault, NotSupported, NoPermission
+    NVMLError_InvalidArgument = InvalidArgument
     NVML_TEMPERATURE_GPU = 0
 
     def __init__(self) -> None:
@@ -153,12 +158,12 @@ def test_a_lost_gpu_beside_one_that_is_well_is_said_once(caplog: pytest.LogCaptu
     assert caplog.text.count("nothing of it can be measured") == 1
 
 
-@pytest.mark.parametrize("fault", [NotSupported, NoPermission])
+@pytest.mark.parametrize("fault", [NotSupported, NoPermission, InvalidArgument])
 def test_a_number_that_a_card_does_not_have_or_tell_is_left_out(fault: type[NvmlFault]) -> None:
     nvml = FakeNvml()
-    nvml.broken, nvml.fault = {"rates"}, fault
+    nvml.broken, nvml.fault = {"rates", "temperature"}, fault
     metrics = watched(nvml)
-    assert len(gpu_lines(metrics)) == len(gpu_lines(metrics)) == 6
+    assert len(gpu_lines(metrics)) == len(gpu_lines(metrics)) == 4
     assert nvml.calls.count("init") == 1 and "shutdown" not in nvml.calls
 
 

@@ -71,13 +71,15 @@ class Nvml:
         return self._library
 
     def _asked(self, function: Callable[..., Any], *args: object) -> Any:
-        """None for a number that a card does not have or tell, as parts of a card (MIG) have no use of their own.
+        """None for a number that a card does not have or tell; raises every other error of the library.
 
-        Raises every other error of the library.
+        A part of a card (MIG) has no use and no temperature of its own. Asked for them, it is "not supported" or an
+        "invalid argument".
         """
+        nvml = self._library
         try:
             return function(*args)
-        except (self._library.NVMLError_NotSupported, self._library.NVMLError_NoPermission):
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission, nvml.NVMLError_InvalidArgument):
             return None
 
 
