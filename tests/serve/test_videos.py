@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from ffrt.serve.api.schema import Video
 from ffrt.serve.api.service import Service
+from ffrt.serve.engine import executor as told
 from ffrt.serve.jobs.job import Job, State
 from ffrt.serve.jobs.store import Store
-from tests.serve.fakes import VIDEO, Running, fails, loses, waits
+from tests.serve.fakes import VIDEO, FakeExecutor, Running, fails, loses, waits
 
 Start = Callable[..., Running]
 ASK = {"prompt": "a red circle", "seed": 7}
@@ -170,6 +171,25 @@ def test_an_error_that_nobody_foresaw_is_tried_once_more(running: Start, retryab
     with server.client() as client:
         assert made(server, client)["error"] == {"code": "internal_error", "message": "it went wrong"}
         assert len(server.executor.ran) == runs
+
+
+@pytest.mark.parametrize("way", ["cancel", "delete"])
+def test_what_nobody_wants_any_more_is_not_tried_again_and_counts_as_cancelled(running: Start, way: str) -> None:
+    def fails_late(fake: FakeExecutor, work: told.Work, saved: bytes | None) -> Iterator[told.Event]:
+        assert fake.go_on.wait(60)
+        yield told.Failed("internal_error", "it went wrong", True)
+
+    server = running(fails_late)
+    with server.client() as client:
+        id = client.post("/v1/videos", json=ASK).json()["id"]
+        server.until(lambda: server.executor.place.current == id)
+        if way == "cancel":
+            client.post(f"/v1/videos/{id}/cancel")
+        else:
+            client.delete(f"/v1/videos/{id}")
+        server.executor.go_on.set()
+        server.until(lambda: '{code="cancelled",state="cancelled"} 1.0' in client.get("/metrics").text)
+        assert len(server.executor.ran) == 1
 
 
 def test_one_idempotency_key_in_fifty_threads_is_one_job(running: Start) -> None:

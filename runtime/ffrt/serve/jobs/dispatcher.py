@@ -241,11 +241,13 @@ class Dispatcher:
     def _failed(self, job: Job, event: told.Failed) -> None:
         logger.error("%s failed: %s", job.id, event.message)
         self._errors[job.id] = self._errors.get(job.id, 0) + 1
-        if event.retryable and self._errors[job.id] < MAX_ERRORS and job.attempt < MAX_BEGUN:
+        if not event.retryable or self._errors[job.id] >= MAX_ERRORS or job.attempt >= MAX_BEGUN:
+            self._settle(Store.fail, job, event.code, event.message)
+        elif self._asked_to_stop(job):
+            self._settle(Store.stopped, job)
+        else:
             self._observer.requeued("error")
             self._settle(Store.requeue, job)
-        else:
-            self._settle(Store.fail, job, event.code, event.message)
 
     def _lost(self, job: Job, why: PlaceLost) -> None:
         logger.warning("attempt lost: %s", why, extra={"video_id": job.id, "attempt": job.attempt})
