@@ -23,7 +23,7 @@ from bench.interp_speed.quality import METRIC_NAMES
 from bench.interp_speed.table import table
 from export.checkpoints.weights import load_half
 from export.models.configs import INTERPOLATION_SHAPES, PRESETS, UNetConfig, masked_shape
-from export.onnx.demo import untexted
+from export.onnx.demo import between, untexted
 from export.onnx.random import numbers, write_random, write_random_bundle
 from ffrt import Bundle, BundleError, Pipeline, open_bundle
 from ffrt.stages.interpolate import GRAPHS, METHODS, Method, graph_feed, noise_shape
@@ -40,9 +40,10 @@ def test_a_graph_has_the_flops_that_pytorch_counts(method: Method, rows: int, gr
     feed = graph_feed(method, np.zeros((rows, *shape), np.float32), 3)
     items, *rest = noise_shape(method, shape)
     inputs = feed(np.zeros((rows * items, *rest), np.float32), 500.0)
-    group = PRESETS["demo"].interpolation
+    demo = PRESETS["demo"]
+    group = demo.interpolation
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        network = untexted(group if method == "group" else masked_shape(group))
+        network = between(demo, group if method == "group" else masked_shape(group))
         network(*(torch.from_numpy(value).to("meta") for value in inputs.values()))
     assert count_flops(DEMO / f"{GRAPHS[method]}.onnx", inputs) == counter.get_total_flops() > 0
 
