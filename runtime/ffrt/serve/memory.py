@@ -17,15 +17,16 @@ MAPPED_FROM = 128 * 1024
 ARENAS = 2
 
 
-def settle() -> None:
-    """Once, before the first request: what is loaded stays, and freed buffers go back at once.
-
-    Without glibc only Python's part is done.
-    """
+def map_buffers() -> None:
+    """Buffers are mapped, and go back to the system as soon as they are freed. Nothing is done without glibc."""
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:
         for name, value in ((M_MMAP_THRESHOLD, MAPPED_FROM), (M_TRIM_THRESHOLD, MAPPED_FROM), (M_ARENA_MAX, ARENAS)):
             mallopt(name, value)
+
+
+def keep_loaded() -> None:
+    """Once all is loaded: what there is stays, and `tidy` need not look through it."""
     gc.collect()
     gc.freeze()
 

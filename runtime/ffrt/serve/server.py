@@ -76,7 +76,8 @@ def serve(options: ServeOptions) -> int:
         serving = f"serving {bundle.name} at {scheme}://{shown}:{port}"
         server = Server(configured(options, app, passphrase), service, serving)
         print(f"ffrt {__version__}: {serving}", flush=True)
-        memory.settle()
+        memory.map_buffers()
+        memory.keep_loaded()
         server.run(sockets=[listening])
         service.dispatcher.drain(0)
     return 0

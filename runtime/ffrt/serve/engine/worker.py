@@ -74,6 +74,7 @@ class Worker:
             self._end(Broken(words(error)))
             return
         self._send(Ready())
+        memory.keep_loaded()
         while True:
             job = self._jobs.get()
             if job is None:
