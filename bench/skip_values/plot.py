@@ -35,7 +35,11 @@ def plot(record: Mapping[str, Any]) -> Pixels:
     lead.set_title("group less another, PSNR in dB (± standard error)")
     curves(right, record["skips"], {f"over {name}": points for name, points in record["right_over"].items()})
     right.set_title("gain of the right s, dB (± standard error)")
-    curves(kinds, record["skips"], {name: found["gains"]["group"] for name, found in record["kinds"].items()})
+    for name, found in record["kinds"].items():  # without errors, which the table has: nine would hide one another
+        values = [point["mean"] for point in found["gains"]["group"]]
+        kinds.plot(record["skips"], values, marker="o", markersize=3, label=name)
+    kinds.axhline(0, color="grey", linewidth=0.8)
+    kinds.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     kinds.set_title("group over latent linear by what moves, dB")
     for panel in (*above, *below):
         panel.set_xlabel("s (keyframes are s / 6 seconds apart)")
