@@ -25,9 +25,9 @@ EXPECTED = {
     "keyframe_unet_request": (1, 1, 0, 0, 0, 4),
     "keyframe_unet_schedule": (0, 0, 0, 0, 0, 1),
     "keyframe_unet": (16, 16, 219, 225, 22, 4),
-    "interpolation_unet_request": (0, 0, 0, 0, 0, 1),
-    "interpolation_unet_schedule": (0, 0, 0, 0, 0, 2),
-    "interpolation_unet": (2, 2, 31, 73, 102, 3),
+    "interpolation_unet_request": (0, 0, 0, 0, 0, 2),
+    "interpolation_unet_schedule": (0, 0, 0, 0, 0, 3),
+    "interpolation_unet": (2, 2, 31, 73, 104, 6),
     "movq_encoder": (2, 2, 10, 15, 12, 2),
     "movq_decoder": (3, 3, 16, 24, 18, 2),
 }

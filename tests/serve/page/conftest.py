@@ -16,6 +16,8 @@ import pytest
 if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("httpx") is None:
     collect_ignore_glob = ["test_*.py"]
 
+ENDED = re.compile(r"/v1/videos/[^/]+/preview$")
+"""The address of a picture that is gone as soon as a video is done, maybe while it is asked for."""
 REFUSED = re.compile(r"Failed to load resource: (the server responded with a status of [45]\d\d|net::ERR_)")
 
 
@@ -40,6 +42,12 @@ class Watch:
     foreign: list[str] = field(default_factory=list)
     may_be_refused: bool = False
 
+    def logged(self, kind: str, text: str, url: str) -> None:
+        """A line of the console, about an address."""
+        gone = text.endswith("404 (Not Found)") and ENDED.search(urlsplit(url).path)
+        if kind == "error" and not gone:
+            self.errors.append(text)
+
     def check(self) -> None:
         """Nothing went wrong but what the test asked for: a browser logs an answer of 400 and up by itself."""
         errors = [one for one in self.errors if not (self.may_be_refused and REFUSED.match(one))]
@@ -62,7 +70,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
             context.set_default_timeout(20_000)
             contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda one: watch.errors.append(one.text) if one.type == "error" else None)
+        page.on("console", lambda one: watch.logged(one.type, one.text, one.location["url"]))
         page.on("pageerror", lambda error: watch.errors.append(str(error)))
 
         def requested(request: Any) -> None:
