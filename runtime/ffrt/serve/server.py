@@ -205,6 +205,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._serving = service, serving
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = False  # whether there was a signal
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, and SIGHUP reads the keys again."""
@@ -219,15 +220,23 @@ class Server(uvicorn.Server):
             notify.ready(self._serving)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM or SIGINT: no new jobs, an end to streams, some time for running jobs."""
-        if self._loop is None or self._service.ending.is_set():
+        """SIGTERM or SIGINT. Amid anything that this thread does, so it only hands the signal on.
+
+        A handler that writes to the log fails where it interrupts a write to the log, and the signal would be lost.
+        """
+        if self._loop is None or self._told:
             self._service.dispatcher.hurry()
             return
+        self._told = True
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        """No new jobs, an end to streams, some time for running jobs."""
         ending = f"it ends: running jobs have {self._service.limits.drain_s:.0f} s"
         logger.warning("%s", ending)
         notify.stopping(ending)
         self._service.ending.set()
-        self._loop.call_soon_threadsafe(self._service.live.wake_all)
+        self._service.live.wake_all()
         threading.Thread(target=self._drain, name="ffrt-drain", daemon=True).start()
 
     def _drain(self) -> None:
