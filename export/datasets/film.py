@@ -26,7 +26,7 @@ from export.datasets.sdist import Packed, fetch
 from export.errors import DatasetError
 from ffrt import FfrtError
 from ffrt.files import typed_path
-from ffrt.media.cuts import cells, marked
+from ffrt.media.cuts import marked
 from ffrt.output.whole_file import whole_file
 
 FILM = Packed(
@@ -47,8 +47,6 @@ HEIGHT, WIDTH = 64, 128
 MOST_FRAMES = 20_000
 LEAST_SHOT = 9
 """Frames of the shortest shot that is kept: keyframes at s = 1 and one group more."""
-ABRUPT = 25.0
-"""Levels between two frames that end a shot, whatever is near: flashes and whips hide cuts from a ratio."""
 SHARES: Sequence[tuple[Part, float]] = (("train", 0.7), ("tune", 0.8), ("test", 1.0))
 """Where each part ends, in shares of the time."""
 COMMAND = "python -m export.datasets.film --run"
@@ -147,14 +145,8 @@ def decoded(video: Path, size: tuple[int, int]) -> Iterator[Pictures]:
 
 
 def shots_of(frames: Pictures) -> list[Shot]:
-    """Shots of a film: between cuts, and between frames so far apart that nothing can be drawn between them."""
-    cuts: list[int] = []
-    before = cells(frames[0])
-    for index, (picture, begins) in enumerate(marked(frames)):
-        here = cells(picture)
-        if begins or float(np.abs(here - before).mean()) >= ABRUPT:
-            cuts.append(index)
-        before = here
+    """Shots of a film: what lies between two cuts."""
+    cuts = [index for index, (_, begins) in enumerate(marked(frames)) if begins]
     return [Shot(first, end) for first, end in itertools.pairwise([*cuts, len(frames)])]
 
 

@@ -113,7 +113,7 @@ def film_places(shots: list[Shot]) -> list[int]:
 def test_cuts_that_flashes_hide_end_a_shot_too() -> None:
     levels = [20, 21, 22, 120, 200, 90, 91, 92, 93, 94, 95, 96]
     frames = np.broadcast_to(np.array(levels, np.uint8)[:, None, None, None], (12, *SIZE, 3))
-    assert film.shots_of(frames) == [Shot(0, 3), Shot(3, 4), Shot(4, 5), Shot(5, 12)]
+    assert film.shots_of(frames) == [Shot(0, 3), Shot(3, 5), Shot(5, 12)]
 
 
 Change = Callable[[Packed, bytes, Path], Packed]

@@ -101,6 +101,27 @@ def test_a_fast_pan_and_a_fade_are_no_cuts() -> None:
     assert begins([np.full((90, 160, 3), 8 * i, np.uint8) for i in range(30)]) == [0]
 
 
+FLASH = [250]
+
+
+@pytest.mark.parametrize(
+    ("levels", "cuts"),
+    [
+        pytest.param([0, 5, 17, 35, 60, 90, 52, 52, 52, 52], [6], id="a rush into a cut"),
+        pytest.param([52, 52, 52, 52, 90, 60, 35, 17, 5, 0], [4], id="a shot that begins with a rush"),
+        pytest.param([0, 5, 17, 35, 60, 90], [], id="a rush to the end"),
+        pytest.param([90, 60, 35, 17, 5, 0], [], id="a rush from the beginning"),
+        pytest.param([0, 5, 17, 35, 60, 85, 85, 85, 85], [], id="a rush that stops"),
+        pytest.param([50] * 4 + FLASH + [50] * 4, [], id="a flash"),
+        pytest.param([50] * 4 + FLASH + [120] * 4, [4, 5], id="a flash at a cut"),
+        pytest.param([50] * 4 + FLASH * 3 + [120] * 4, [4, 7], id="a flash of three frames at a cut"),
+        pytest.param([50] * 4 + FLASH + [55] * 4, [], id="a flash in a slow fade"),
+    ],
+)
+def test_what_hides_a_cut_and_what_is_none(levels: list[int], cuts: list[int]) -> None:
+    assert begins([np.full((9, 16, 3), level, np.uint8) for level in levels]) == [0, *cuts]
+
+
 def test_given_cuts_are_taken_as_they_are() -> None:
     frames = list(moving(6))
     assert [first for _, first in marked(frames, {2, 5, 99})] == [True, False, True, False, False, True]
