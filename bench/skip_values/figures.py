@@ -7,10 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.skip_values.measure import METRIC_NAMES, Scores, with_skip
+from bench.skip_values.measure import METRIC_NAMES, MORE, SCENES, Scores, with_skip
 
 RIVALS = ("masked", "masked_sequence", "latent linear", "minterpolate")
 """What the group network is compared with, clip by clip."""
+BESIDE = (SCENES, MORE)
+"""How the kinds begin that are no part of the means."""
 BASELINE = "latent linear"
 """What gains by kind are counted from."""
 
@@ -65,8 +67,8 @@ def by_kind(scores: Mapping[int, Scores], kinds: Sequence[str]) -> dict[str, Any
 
 
 def figures(scores: Mapping[int, Scores], kinds: Sequence[str], fixed: Sequence[int]) -> dict[str, Any]:
-    """What is recorded. Means and comparisons are of the demo's own clips; scenes stand by kind."""
-    own = chosen(scores, [place for place, kind in enumerate(kinds) if not kind.startswith("scenes")])
+    """What is recorded. Means and comparisons are of the first clips of the demo; scenes and more stand by kind."""
+    own = chosen(scores, [place for place, kind in enumerate(kinds) if not kind.startswith(BESIDE)])
     methods = next(iter(own.values()))
     return {
         "means": means(own),

@@ -24,6 +24,8 @@ BASE_FPS = 24  # s counts frames of this rate
 RUN_SEED = 6_021
 METRIC_NAMES = ("psnr_db", "ssim", "lpips")
 SKIPS = tuple(range(1, 13))
+HELD_OUT = 200  # clips of the demo
+SPINNING, SCENES, MORE = "spinning", "scenes", "more that spin"
 
 Scores = dict[str, dict[str, list[float]]]
 """Method -> metric -> a value per clip."""
@@ -37,14 +39,16 @@ class Film:
     frames: Callable[[], Frames]
 
 
-def films(clips: int, scene_count: int) -> list[Film]:
-    """The first `clips` held-out clips of the demo that move, and so many held-out scenes."""
+def films(clips: int, scene_count: int, spinning: int) -> list[Film]:
+    """The first `clips` held-out clips of the demo that move, so many held-out scenes, and more that spin, by shape."""
     from export.training.between import kind_of
 
     moving = [clip for clip in held_out(clips) if clip.action != STANDING]
+    others = [clip for clip in held_out(HELD_OUT) if kind_of(clip) == SPINNING and clip not in moving]
     return [
         *(Film(kind_of(clip), partial(truth, clip, BASE_FPS)) for clip in moving),
-        *(Film(f"scenes, {one.kind}", partial(scene_truth, one, BASE_FPS)) for one in scenes(scene_count)),
+        *(Film(f"{SCENES}, {one.kind}", partial(scene_truth, one, BASE_FPS)) for one in scenes(scene_count)),
+        *(Film(f"{MORE}, {clip.shape}", partial(truth, clip, BASE_FPS)) for clip in others[:spinning]),
     ]
 
 

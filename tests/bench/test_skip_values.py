@@ -93,7 +93,7 @@ def test_gain_is_paired() -> None:
     assert figures.gain([1.0], [2.0]) == {"mean": -1.0, "standard_error": None}
 
 
-KINDS = {"moving": 2, "scenes, straight": 1, "scenes, accelerating": 1}
+KINDS = {"moving": 2, "scenes, straight": 1, "scenes, accelerating": 1, "more that spin, triangle": 1}
 
 
 def skip_arguments(used: Bundle) -> list[str]:
@@ -110,7 +110,9 @@ def test_a_whole_run_on_skip_values_writes_record_and_plot(
     clips = shapes.held_out(5)
     assert clips[4].action == "standing still"
     monkeypatch.setattr(skip_values, "SKIPS", (1, 3, 12))
-    monkeypatch.setattr(measure, "held_out", lambda count: [clips[0], clips[4], clips[1]])
+    spins = next(clip for clip in shapes.held_out(200) if clip.action == "spinning" and clip.shape == "triangle")
+    chosen = [clips[0], clips[4], clips[1]]
+    monkeypatch.setattr(measure, "held_out", lambda count: [*chosen, spins] if count == 200 else chosen)
     monkeypatch.setattr(measure, "scenes", lambda count: shapes.scenes(2))
     assert skip_values.main(["--threads", "1"]) == 0
     assert sorted(path.name for path in results.iterdir()) == ["skip_values.json", "skip_values.png"]
