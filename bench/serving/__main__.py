@@ -59,8 +59,8 @@ def check(asked: Namespace) -> None:
 
 
 def free(asked: Namespace) -> frozenset[str]:
-    """What a whole run may set."""
-    return frozenset({"only"})
+    """What a whole run may set: a soak may take longer."""
+    return frozenset({"only", "soak"}) if asked.soak is not None and asked.soak >= SOAK_MIN else frozenset({"only"})
 
 
 def measure(asked: Namespace) -> Iterator[Result]:

@@ -92,7 +92,7 @@ def test_a_whole_run_is_every_part_or_some_of_them_at_full_length() -> None:
     def whole(*words: str) -> bool:
         return is_whole(serving.PROGRAM, parser(serving.PROGRAM).parse_args(words))
 
-    assert whole() and whole("--only", "soak") and whole("--threads", "2")
+    assert whole() and whole("--only", "soak") and whole("--threads", "2") and whole("--only", "soak", "--soak", "90")
     assert not whole("--quick") and not whole("--only", "soak", "--soak", "10") and not whole("--steps", "3")
     assert set(serving.PARTS) == set(MADE) and "soak" not in serving.USUAL
 
