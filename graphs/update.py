@@ -27,7 +27,8 @@ def update_graph() -> onnx.ModelProto:
 
     - `x`, `x0_before`, `noise` `[n, c, h, w]`
     - `prediction` `[B*n, c, h, w]` of B guidance rows, and `weights` `[B]` of their sum
-    - `before`, `after` `[B*n, .., h, w]`: channels of the model input in front of and behind `x`; may have none
+    - `before`, `after` `[C*n, .., h, w]` of the C rows of the next step: channels of the model input in front of and
+      behind `x`; may have none
     - `numbers` `[6]`: the coefficients, in the order of `ffrt.sampling.Update`
     - the threshold, a quantile of |x0|: `rank` int64 `[1]` (counted from the largest, at least 2), `fraction` `[1]`
       of the distance to the next larger value, `least` and `most` `[1]` that it may be; infinite ones leave x0 alone
@@ -124,9 +125,12 @@ def _next_latents() -> list[onnx.NodeProto]:
 
 
 def _next_input() -> list[onnx.NodeProto]:
-    """`x_in`: `x_next` once per guidance row, between the channels that do not change."""
+    """`x_in`: `x_next` once per guidance row of the next step, between the channels that do not change."""
     return [
-        _node("Concat", ["rows", "ones3"], ["repeats"], axis=0),
+        _node("Shape", ["before"], ["seen_items"], start=0, end=1),
+        _node("Shape", ["x"], ["items"], start=0, end=1),
+        _node("Div", ["seen_items", "items"], ["next_rows"]),
+        _node("Concat", ["next_rows", "ones3"], ["repeats"], axis=0),
         _node("Tile", ["x_next", "repeats"], ["seen"]),
         _node("Concat", ["before", "seen", "after"], ["x_in"], axis=1),
     ]

@@ -45,6 +45,22 @@ def guidance(name: str, value: object) -> float:
     raise RequestError(f"{name}: expected a number from 0 (no guidance) to 1e6, got {describe(value)}")
 
 
+def interval(name: str, value: object, low: float, high: float) -> tuple[float, float]:
+    """Two numbers in order, each in [low, high]."""
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        numbers = [
+            float(one)
+            for one in value
+            if isinstance(one, (int, float, np.integer, np.floating)) and not isinstance(one, bool)
+        ]
+        if len(numbers) == 2 and low <= numbers[0] <= numbers[1] <= high:
+            return numbers[0], numbers[1]
+    raise RequestError(
+        f"{name}: expected two numbers from {low:g} to {high:g}, the smaller one first, such as (200, 800), got "
+        f"{f'{value!r:.200}' if isinstance(value, (tuple, list)) else describe(value)}"
+    )
+
+
 def choice(name: str, value: object, choices: Collection[Chosen]) -> Chosen:
     """One of `choices`."""
     for known in choices:

@@ -73,6 +73,7 @@ class StageCalls:
         *,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         seed: int = 0,
         noise: Array | None = None,
         height: int | None = None,
@@ -86,7 +87,7 @@ class StageCalls:
         check_context(context)
         image_conditioning(self.bundle.keyframes, "first_frame", None, None)
         config = self.bundle.keyframes
-        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler)
+        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, times=guidance_interval)
         if guidance_scale is None:
             sampling = first_frame_sampling(config, sampling)
         video = keyframe_shape(self.bundle, height, width)
@@ -106,6 +107,7 @@ class StageCalls:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         image_guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         noise_augmentation: int | None = None,
         seed: int = 0,
         noise: Array | None = None,
@@ -125,7 +127,7 @@ class StageCalls:
         check_context(context)
         config = self.bundle.keyframes
         interval = cache_interval_of(cache_interval, ["keyframe_unet"], self.bundle.graphs)
-        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
+        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval, guidance_interval)
         conditioning = image_conditioning(config, image, motion, image_guidance_scale, noise_augmentation)
         shape = keyframe_shape(self.bundle, height, width)
         runs = keyframe_runs(self.bundle, sampling, conditioning)
@@ -144,7 +146,13 @@ class StageCalls:
             if image is None:
                 steps = sampling.num_inference_steps
                 image = self.first_frame(
-                    context, num_inference_steps=steps, seed=seed, height=height, width=width, sampler=sampling.sampler
+                    context,
+                    num_inference_steps=steps,
+                    guidance_interval=guidance_interval,
+                    seed=seed,
+                    height=height,
+                    width=width,
+                    sampler=sampling.sampler,
                 )
             frame = stages.encode_picture(open_image(image), shape)
             uniform = uniform_noise(seed, FRAME_NOISE_STREAM, frame.shape) if frame_noise is None else frame_noise
@@ -158,6 +166,7 @@ class StageCalls:
         fps: int,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         seed: int = 0,
         noise: Array | None = None,
         sampler: str | None = None,
@@ -180,7 +189,7 @@ class StageCalls:
         chosen = interpolate.method_of(method, self.bundle.graphs)
         interval = cache_interval_of(cache_interval, [interpolate.GRAPHS[chosen]], self.bundle.graphs)
         config = self.bundle.interpolation
-        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval)
+        sampling = _sampling(config, num_inference_steps, guidance_scale, sampler, interval, guidance_interval)
         latents = self._latents(latents, least=2)
         if index > 0 and len(latents) == self.bundle.keyframes.num_frames:
             logger.warning(
@@ -255,6 +264,7 @@ def _sampling(
     scale: float | None,
     sampler: str | None,
     interval: int = 1,
+    times: tuple[float, float] | None = None,
 ) -> Sampling:
     """A stage's sampling, checked as `Request` checks it."""
     if steps is not None:
@@ -263,7 +273,9 @@ def _sampling(
         checks.guidance("guidance_scale", scale)
     if sampler is not None:
         checks.choice("sampler", sampler, SOLVERS)
-    return sampling_of(config, steps, scale, sampler, cache_interval=interval)
+    if times is not None:
+        times = checks.interval("guidance_interval", times, 0, MAX_STEPS)
+    return sampling_of(config, steps, scale, sampler, cache_interval=interval, guidance_interval=times)
 
 
 def _draws(noise: Array | None, seed: int, stream: int, sampling: Sampling, shape: tuple[int, ...]) -> Iterator[Array]:

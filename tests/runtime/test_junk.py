@@ -102,7 +102,7 @@ CALLS: dict[str, Callable[[Pipeline, Any], object]] = {
         )
         for name in (
             *("image", "motion", "num_inference_steps", "guidance_scale", "image_guidance_scale", "seed", "noise"),
-            *("noise_augmentation", "frame_noise", "height", "width", "sampler", "cache_interval"),
+            *("noise_augmentation", "frame_noise", "height", "width", "sampler", "cache_interval", "guidance_interval"),
         )
     },
     "interpolate": lambda pipe, junk: pipe.interpolate(junk, fps=8),

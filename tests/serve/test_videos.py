@@ -71,6 +71,19 @@ def test_a_video_is_queued_made_and_fetched(running: Start) -> None:
         assert client.get(path, headers=known).status_code == 404, "what is deleted is not shown from a cache"
 
 
+def test_a_pair_of_numbers_comes_as_json_and_in_a_form(running: Start) -> None:
+    server = running()
+    with server.client() as client:
+        video = made(server, client, guidance_interval=[200, 800.5])
+        assert video["asked"]["guidance_interval"] == [200, 800.5]
+        form = {"prompt": (None, "a red circle"), "guidance_interval": (None, "200,800.5")}
+        again = client.post("/v1/videos", files=form)
+        assert again.status_code == 200 and again.json()["asked"]["guidance_interval"] == [200, 800.5]
+        for text in ("200", "200,", "200,800,900", "a,b", "800,200", ""):
+            refused = client.post("/v1/videos", files={**form, "guidance_interval": (None, text)})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "guidance_interval"), text
+
+
 def test_the_order_is_of_arrival_and_the_place_is_told(running: Start) -> None:
     server = running(waits)
     with server.client() as client:

@@ -25,7 +25,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     add("prompt", metavar="PROMPT", help="what the video shows")
     add("-o", "--output", required=True, metavar="FILE", help="file to write: .mp4, .webm, .gif or .png")
     add("--bundle", metavar="DIR", help="folder of a bundle (default: the demo)")
-    add_options(parser, Request, {"motion": _motion})
+    add_options(parser, Request, {"motion": _motion, "guidance_interval": _interval})
     add("--size", type=_size, default=(None, None), metavar="HxW", help="height x width in pixels, or one number")
     add_running(parser)
 
@@ -94,6 +94,15 @@ def _what_is_there(target: Path) -> tuple[Identity | None, ...]:
 
 def _motion(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
+
+
+def _interval(text: str) -> tuple[float, float]:
+    """'200,800' -> (200.0, 800.0)."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected LOW,HIGH such as 200,800, got {text!r}") from None
+    return low, high
 
 
 def _size(text: str) -> tuple[int, int]:

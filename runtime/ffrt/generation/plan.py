@@ -85,6 +85,7 @@ class Plan:
             request.sampler,
             few=preset.keyframes,
             cache_interval=interval,
+            guidance_interval=request.guidance_interval,
         )
         image = image_conditioning(bundle.keyframes, request.image, request.motion, request.image_guidance_scale)
         interpolation = sampling_of(
@@ -94,6 +95,7 @@ class Plan:
             request.sampler,
             few=preset.interpolation,
             cache_interval=interval,
+            guidance_interval=request.guidance_interval,
         )
         shape = keyframe_shape(bundle, request.height, request.width)
         height, width = (side * bundle.video.downscale for side in shape[2:])
@@ -162,6 +164,8 @@ class Plan:
             facts["interpolation_num_inference_steps"] = interpolation.sampling.num_inference_steps
             facts["interpolation_guidance_scale"] = interpolation.sampling.guidance_scale
             facts["interpolation_sampler"] = interpolation.sampling.sampler
+        if request.guidance_interval is not None:
+            facts["guidance_interval"] = "{:g} to {:g}".format(*request.guidance_interval)
         if keyframes.sampling.cache_interval > 1:
             facts["cache_interval"] = keyframes.sampling.cache_interval
         return {key: str(value) for key, value in facts.items()}
@@ -175,6 +179,7 @@ def sampling_of(
     *,
     few: Steps | None = None,
     cache_interval: int = 1,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> Sampling:
     """What a caller asked for, with the defaults of a stage's `config`, or the `few` steps of a preset, for None.
 
@@ -186,6 +191,7 @@ def sampling_of(
         config.guidance_scale if guidance_scale is None else float(guidance_scale),
         default.sampler if sampler is None else sampler,
         cache_interval,
+        guidance_interval,
     )
     noise_levels(config.schedule, sampling.num_inference_steps)
     return sampling

@@ -98,6 +98,11 @@ class Request:
         flag="interpolation-guidance",
         metavar="W",
     )
+    guidance_interval: tuple[float, float] | None = option_field(
+        None,
+        help="guidance only in steps at times from LOW to HIGH, of 0 (clean) to 1000; the others are cheaper",
+        metavar="LOW,HIGH",
+    )
     seed: int = option_field(0, help="the same seed gives the same video (default: 0)", low=0, high=MAX_SEED)
     height: int | None = option_field(None, help="height (default: the bundle's)", unit="pixels", flag=None)
     width: int | None = option_field(None, help="width (default: the bundle's)", unit="pixels", flag=None)
@@ -128,6 +133,9 @@ class Request:
         for name in ("guidance_scale", "image_guidance_scale", "interpolation_guidance_scale"):
             if getattr(self, name) is not None:
                 checks.guidance(name, getattr(self, name))
+        if self.guidance_interval is not None:
+            times = checks.interval("guidance_interval", self.guidance_interval, 0, MAX_STEPS)
+            object.__setattr__(self, "guidance_interval", times)
         if self.sampler is not None:
             checks.choice("sampler", self.sampler, SOLVERS)
         if self.preset is not None:
@@ -145,6 +153,7 @@ class Options(TypedDict, total=False):
     guidance_scale: float | None
     image_guidance_scale: float | None
     interpolation_guidance_scale: float | None
+    guidance_interval: tuple[float, float] | None
     seed: int
     height: int | None
     width: int | None

@@ -3,7 +3,7 @@
 The sampling of Kandinsky Video 1.0 (arXiv 2311.13073) and 1.1, and two solvers for few steps.
 """
 
-from ffrt.sampling.guidance import dynamic_threshold, guidance_weights, guide, guide_rows
+from ffrt.sampling.guidance import dynamic_threshold, guidance_weights, guide, guide_rows, plain_weights
 from ffrt.sampling.loop import Denoised, denoise, drain
 from ffrt.sampling.noise import Array, group_noise, normal_noise, take, uniform_noise
 from ffrt.sampling.schedule import MAX_STEPS, NoiseLevels, add_noise, noise_levels, time_of, zero_snr_alpha_bars
@@ -31,6 +31,7 @@ __all__ = [
     "guide_rows",
     "noise_levels",
     "normal_noise",
+    "plain_weights",
     "take",
     "time_of",
     "uniform_noise",

@@ -17,6 +17,11 @@ def guidance_weights(guidance_scale: float) -> Array:
     return np.array([guidance_scale + 1, -guidance_scale] if guidance_scale else [1], np.float32)
 
 
+def plain_weights(rows: int) -> Array:
+    """The weights of a step without guidance: the conditional row counts, and those after it do not."""
+    return np.array([1] + [0] * (rows - 1), np.float32)
+
+
 def guide_rows(prediction: Array, weights: Array) -> Array:
     """A batch [B*n, ...] of B guidance rows -> their weighted sum [n, ...]."""
     guided: Array = np.tensordot(weights, prediction.reshape(len(weights), -1, *prediction.shape[1:]), axes=1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,13 +12,12 @@ from ffrt.backend.arrays import DeviceArray, Feed
 from ffrt.backend.session import Session
 from ffrt.sampling import Array, Denoised, Parametrisation, Sampling, denoise, guide_rows, updates
 from ffrt.stages.device_loop import denoise_on_device
+from ffrt.stages.model_input import ModelInput, ModelInputs
 
 Network = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 """A U-Net as the stages run it: named inputs -> named outputs, "prediction" among them."""
 Prompt = tuple[Array, NDArray[np.bool_]]
 """Text context [B, L, D] and its mask [B, L], the conditional row first."""
-Conditioning = Callable[[float], dict[str, NDArray[Any]]]
-"""The time of a step -> every input of the network but `x`."""
 
 
 @runtime_checkable
@@ -36,32 +34,10 @@ class DeviceNetwork(Protocol):
         """Work out what depends on text or time alone for all steps, where that saves memory."""
 
 
-@dataclass(frozen=True)
-class ModelInput:
-    """How a network sees items [n, c, h, w] of the latent for B guidance rows.
-
-    Its input is `before`, the latent once per row and `after` [B*n, .., h, w], joined along the channels (items may be
-    cut finer: as many as `before` has). `weights` [B] sums its predictions. `items` are those of the latent that it
-    sees, None for all; `core` those of `items` that it predicts for.
-    """
-
-    weights: NDArray[np.float32]
-    before: Array
-    after: Array
-    conditioning: Conditioning
-    items: slice | None = None
-    core: slice | None = None
-
-
-def no_channels(items: int, latent: tuple[int, ...]) -> Array:
-    """No additional channels for `items` of a latent [.., c, h, w]."""
-    return np.zeros((items, 0, *latent[-2:]), np.float32)
-
-
 def denoise_network(
     network: Network | DeviceNetwork,
     update: Session | None,
-    inputs: Sequence[ModelInput],
+    inputs: ModelInputs,
     noise: Iterator[Array],
     config: Parametrisation,
     sampling: Sampling,
@@ -72,32 +48,24 @@ def denoise_network(
     latent through one input, nothing leaves the device between steps.
     """
     steps, sampler = sampling.num_inference_steps, sampling.sampler
+    times = [step.time for step in updates(config, steps, sampler)]
+    seen = [inputs.at(time) for time in times]
     if isinstance(network, DeviceNetwork):
-        network.precompute(one.conditioning(step.time) for step in updates(config, steps, sampler) for one in inputs)
-    whole = inputs[0]
-    if update is not None and isinstance(network, DeviceNetwork) and len(inputs) == 1 and whole.items is None:
+        network.precompute(one.conditioning(time) for time, each in zip(times, seen, strict=True) for one in each)
+    wholes = [each[0] for each in seen if len(each) == 1 and each[0].items is None]
+    if update is not None and isinstance(network, DeviceNetwork) and len(wholes) == steps:
         graph = network
 
         def on_device(x_in: DeviceArray, time: float) -> DeviceArray:
-            return graph.on_device({"x": x_in, **whole.conditioning(time)})["prediction"]
+            return graph.on_device({"x": x_in, **inputs.at(time)[0].conditioning(time)})["prediction"]
 
         return (
-            yield from denoise_on_device(
-                on_device,
-                update,
-                noise,
-                config,
-                steps=steps,
-                sampler=sampler,
-                weights=whole.weights,
-                before=whole.before,
-                after=whole.after,
-            )
+            yield from denoise_on_device(on_device, update, noise, config, steps=steps, sampler=sampler, inputs=wholes)
         )
 
     def predict(x: Array, time: float) -> Array:
         parts = []
-        for one in inputs:
+        for one in inputs.at(time):
             guided = _guided(network, one, x if one.items is None else x[one.items], time)
             parts.append(guided if one.core is None else guided[one.core])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

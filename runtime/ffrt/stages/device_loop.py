@@ -8,7 +8,7 @@ that graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ffrt.backend.arrays import DeviceArray
 from ffrt.backend.session import Session
 from ffrt.sampling import Array, Denoised, Parametrisation, Update, take, updates
+from ffrt.stages.model_input import ModelInput
 
 UPDATE = Path(__file__).with_name("update.onnx")
 _STAY = Update(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
@@ -34,14 +35,12 @@ def denoise_on_device(
     *,
     steps: int,
     sampler: str,
-    weights: NDArray[np.float32],
-    before: Array,
-    after: Array,
+    inputs: Sequence[ModelInput],
 ) -> Generator[Denoised, None, Array]:
     """As `ffrt.sampling.denoise`, one yield for each step; returns the latent [n, c, h, w].
 
-    `weights` [B] sums the guidance rows; `before` and `after` [B*n, .., h, w] is what the network sees beside the
-    latent, with no channels for nothing. Raises RequestError for an unknown sampler or too few draws of noise.
+    `inputs` has one for every step, each of the whole latent. Raises RequestError for an unknown sampler or too few
+    draws of noise.
     """
     plan = updates(config, steps, sampler)
     start = take(noise)
@@ -50,20 +49,22 @@ def denoise_on_device(
     most = config.threshold_max if config.threshold is not None else None
     rank, fraction = rank_of(start[0].size, config.threshold, most)
     fixed: dict[str, DeviceArray | NDArray[np.generic]] = {
-        "weights": update.device_array(weights),
-        "before": update.device_array(before),
-        "after": update.device_array(after),
         "rank": np.array([rank], np.int64),
         "fraction": np.array([fraction], np.float32),
         "least": np.array([math.inf if config.threshold is None else 1], np.float32),
         "most": np.array([math.inf if most is None else most], np.float32),
     }
-    rows = np.zeros((len(weights) * len(start), *start.shape[1:]), np.float32)
-    made = _run(update, _STAY, update.device_array(start), nothing, nothing, update.device_array(rows), fixed)
+    uploaded = {id(one): _uploaded(update, one) for one in inputs}
+    seen = [uploaded[id(one)] for one in inputs]
+    rows = np.zeros((len(inputs[0].weights) * len(start), *start.shape[1:]), np.float32)
+    shown = {**fixed, **seen[0]}
+    made = _run(update, _STAY, update.device_array(start), nothing, nothing, update.device_array(rows), shown)
     x0 = nothing
     for index, (step, draw) in enumerate(zip(plan, draws, strict=True)):
         prediction = predict(made["x_in"], step.time)
-        made = _run(update, step, made["x_next"], x0, nothing if draw is None else draw, prediction, fixed)
+        following = seen[min(index + 1, len(seen) - 1)]
+        shown = {**fixed, **following, "weights": seen[index]["weights"]}
+        made = _run(update, step, made["x_next"], x0, nothing if draw is None else draw, prediction, shown)
         x0 = made["x0"]
         yield Denoised(index, steps, step.time, made["x_next"].numpy(), x0.numpy())
     return made["x_next"].numpy()
@@ -79,6 +80,11 @@ def rank_of(count: int, quantile: float | None, most: float | None) -> tuple[int
     place = quantile * (count - 1)
     low = min(int(place), count - 2)
     return count - low, place - low
+
+
+def _uploaded(update: Session, one: ModelInput) -> dict[str, DeviceArray]:
+    arrays = {"weights": one.weights, "before": one.before, "after": one.after}
+    return {name: update.device_array(array) for name, array in arrays.items()}
 
 
 def _run(

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
-from ffrt.sampling import Array, Denoised, Sampling, guidance_weights, take
-from ffrt.stages.denoising import DeviceNetwork, ModelInput, Network, Prompt, denoise_network, no_channels
+from ffrt.sampling import Array, Denoised, Sampling, guidance_weights, plain_weights, take
+from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
+from ffrt.stages.model_input import ModelInput, no_channels, with_guidance
 
 ENLARGED = 2
 """Sides of the first frame over those of the video."""
@@ -35,24 +36,31 @@ def first_frame_steps(
     noise: Iterator[Array],
     sampling: Sampling,
     update: Session | None = None,
+    *,
+    keep_rows: bool = False,
 ) -> Generator[Denoised, None, Array]:
     """Denoise the latent [1, 4, 2h, 2w] of an image, one yield per step; returns it.
 
     `prompt` is a context float32 [2, L, D] and its mask bool [2, L]; with guidance 0 only the conditional row runs.
-    `noise` yields float32 of `noise_shape`. `update` as in `ffrt.stages.denoising.denoise_network`.
+    `noise` yields float32 of `noise_shape`. `update` as in `ffrt.stages.denoising.denoise_network`, and `keep_rows` as
+    in `ffrt.stages.model_input.with_guidance`.
     """
     context, mask = prompt
-    weights = guidance_weights(sampling.guidance_scale)
-    rows = len(weights)
-
-    def conditioning(time: float) -> dict[str, NDArray[Any]]:
-        return {
-            "time": np.full(rows, time, np.float32),
-            "context": context[:rows],
-            "context_mask": mask[:rows],
-        }
-
     start = take(noise)
-    no_picture = np.zeros((rows, start.shape[1] + 1, *start.shape[2:]), np.float32)
-    whole = ModelInput(weights, no_channels(rows, start.shape), no_picture, conditioning)
-    return denoise_network(network, update, [whole], itertools.chain([start], noise), config, sampling)
+
+    def look(weights: NDArray[np.float32]) -> list[ModelInput]:
+        rows = len(weights)
+
+        def conditioning(time: float) -> dict[str, NDArray[Any]]:
+            return {
+                "time": np.full(rows, time, np.float32),
+                "context": context[:rows],
+                "context_mask": mask[:rows],
+            }
+
+        no_picture = np.zeros((rows, start.shape[1] + 1, *start.shape[2:]), np.float32)
+        return [ModelInput(weights, no_channels(rows, start.shape), no_picture, conditioning)]
+
+    weights = guidance_weights(sampling.guidance_scale)
+    inputs = with_guidance(sampling, look(weights), lambda rows: look(plain_weights(rows)), keep_rows)
+    return denoise_network(network, update, inputs, itertools.chain([start], noise), config, sampling)

@@ -18,8 +18,9 @@ from ffrt.backend.session import Session
 from ffrt.bundle import InterpolationConfig, InterpolationPass
 from ffrt.checks import describe
 from ffrt.errors import RequestError
-from ffrt.sampling import Array, Denoised, Sampling, guidance_weights
-from ffrt.stages.denoising import DeviceNetwork, ModelInput, Network, Prompt, denoise_network
+from ffrt.sampling import Array, Denoised, Sampling, guidance_weights, plain_weights
+from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
+from ffrt.stages.model_input import ModelInput, with_guidance
 
 MIDDLE = 3
 """Frames that one pass puts between two neighbours."""
@@ -111,6 +112,7 @@ def interpolation_steps(
     window: int | None = WINDOW_GROUPS,
     halo: int = HALO_GROUPS,
     update: Session | None = None,
+    keep_rows: bool = False,
 ) -> Generator[Denoised, None, Array]:
     """Denoise the frames between latents [T, 4, h, w]; returns [4T-3, 4, h, w].
 
@@ -119,9 +121,26 @@ def interpolation_steps(
     [2, L, D] and mask [2, L]; its unconditional row then runs without its temporal layers, as released in 1.1.
 
     "group" sees at most `window` groups at a time (`windows`; None: all), stitched in every step, so that memory does
-    not grow with the video. `update` as in `ffrt.stages.denoising.denoise_network`.
+    not grow with the video. `update` as in `ffrt.stages.denoising.denoise_network`, and `keep_rows` as in
+    `ffrt.stages.model_input.with_guidance`.
     """
     weights = guidance_weights(sampling.guidance_scale)
+    look = partial(_inputs, method, latents, one_pass.skip_frames, prompt, window, halo)
+    inputs = with_guidance(sampling, look(weights), lambda rows: look(plain_weights(rows)), keep_rows)
+    x = yield from denoise_network(network, update, inputs, noise, config, sampling)
+    return merge(method, latents, x)
+
+
+def _inputs(
+    method: Method,
+    latents: Array,
+    skip_frames: int,
+    prompt: Prompt | None,
+    window: int | None,
+    halo: int,
+    weights: NDArray[np.float32],
+) -> list[ModelInput]:
+    """What the network sees in turn, for the guidance rows of these `weights`."""
     rows = len(weights)
     given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
     text: dict[str, NDArray[np.generic]] = {}
@@ -139,12 +158,11 @@ def interpolation_steps(
     for seen, core in cut:
         frames = given[:, seen.start : seen.stop + 1] if method == "group" else given
         before, after, times, count = condition(method, frames)
-        conditioning = partial(_conditioning, times, count, one_pass.skip_frames, text)
+        conditioning = partial(_conditioning, times, count, skip_frames, text)
         inner = slice(core.start - seen.start, core.stop - seen.start)
         whole = len(cut) == 1 and len(before) == rows * items
         inputs.append(ModelInput(weights, before, after, conditioning, *((None, None) if whole else (seen, inner))))
-    x = yield from denoise_network(network, update, inputs, noise, config, sampling)
-    return merge(method, latents, x)
+    return inputs
 
 
 def _conditioning(

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
-from ffrt.sampling import Array, Denoised, Sampling, add_noise, guidance_weights, take
-from ffrt.stages.denoising import DeviceNetwork, ModelInput, Network, Prompt, denoise_network, no_channels
+from ffrt.sampling import Array, Denoised, Sampling, add_noise, guidance_weights, plain_weights, take
+from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
+from ffrt.stages.model_input import ModelInput, no_channels, with_guidance
 
 
 @dataclass(frozen=True)
@@ -37,29 +38,36 @@ def keyframe_steps(
     noise: Iterator[Array],
     sampling: Sampling,
     update: Session | None = None,
+    *,
+    keep_rows: bool = False,
 ) -> Generator[Denoised, None, Array]:
     """Denoise keyframes [T, 4, h, w], one yield per step; returns them.
 
     `prompt` is a context float32 [2, L, D] and its mask bool [2, L]; with guidance 0 only the conditional row runs.
-    `noise` yields float32 [T, 4, h, w]. `update` as in `ffrt.stages.denoising.denoise_network`.
+    `noise` yields float32 [T, 4, h, w]. `update` as in `ffrt.stages.denoising.denoise_network`. `keep_rows`: in steps
+    without guidance as many rows run as in those with it, for a provider that opens a network for one shape.
     """
     context, mask = prompt
-    weights = guidance_weights(sampling.guidance_scale)
-    rows = len(weights)
     positions = temporal_positions(config.num_frames, config.position_range)
-
-    def conditioning(time: float) -> dict[str, NDArray[Any]]:
-        return {
-            "time": np.full(rows, time, np.float32),
-            "context": context[:rows],
-            "context_mask": mask[:rows],
-            "temporal_positions": positions,
-        }
-
     start = take(noise)
-    nothing = no_channels(rows * config.num_frames, start.shape)
-    whole = ModelInput(weights, nothing, nothing, conditioning)
-    return denoise_network(network, update, [whole], itertools.chain([start], noise), config, sampling)
+
+    def look(weights: NDArray[np.float32]) -> list[ModelInput]:
+        rows = len(weights)
+
+        def conditioning(time: float) -> dict[str, NDArray[Any]]:
+            return {
+                "time": np.full(rows, time, np.float32),
+                "context": context[:rows],
+                "context_mask": mask[:rows],
+                "temporal_positions": positions,
+            }
+
+        nothing = no_channels(rows * config.num_frames, start.shape)
+        return [ModelInput(weights, nothing, nothing, conditioning)]
+
+    weights = guidance_weights(sampling.guidance_scale)
+    inputs = with_guidance(sampling, look(weights), lambda rows: look(plain_weights(rows)), keep_rows)
+    return denoise_network(network, update, inputs, itertools.chain([start], noise), config, sampling)
 
 
 def image_weights(scale: float, image_scale: float) -> NDArray[np.float32]:
@@ -77,32 +85,41 @@ def image_keyframe_steps(
     sampling: Sampling,
     image: ImageConditioning,
     update: Session | None = None,
+    *,
+    keep_rows: bool = False,
 ) -> Generator[Denoised, None, Array]:
     """Denoise keyframes [T, 4, h, w] that follow a first frame, one yield per step; returns them.
 
     `frame` [4, h, w] is the frame's latent, noised with `frame_noise` up to level `image.noise_augmentation`. As
     released, three rows are guided as `w c + (w_image - w) i + (1 - w_image) u`: c sees text and frame, i the frame, u
-    neither. w 1 and w_image 1 is no guidance, and a row of weight 0 does not run. Other arguments as `keyframe_steps`.
+    neither. w 1 and w_image 1 is no guidance, as outside of the guidance interval, and a row of weight 0 does not run.
+    Other arguments as `keyframe_steps`.
     """
     context, mask = prompt
     noised = add_noise(frame, frame_noise, image.noise_augmentation)
     given = np.zeros((config.num_frames, len(frame) + 1, *frame.shape[1:]), np.float32)  # the frame, and where it is
     given[0, :-1], given[0, -1] = noised, 1
-    weights = image_weights(sampling.guidance_scale, image.guidance_scale)
-    kept = np.flatnonzero(weights)
-    after = np.concatenate(np.stack([given, given, np.zeros_like(given)])[kept])  # [B*T, 5, h, w]
-    row = np.array([0, 1, 1])[kept]
     positions = temporal_positions(config.num_frames, config.position_range)
 
-    def conditioning(time: float) -> dict[str, NDArray[Any]]:
-        return {
-            "time": np.full(len(kept), time, np.float32),
-            "context": context[row],
-            "context_mask": mask[row],
-            "temporal_positions": positions,
-            "noise_augmentation": np.full(len(kept), image.noise_augmentation, np.int64),
-            "motion_score": np.full(len(kept), image.motion_score, np.int64),
-        }
+    def look(kept: NDArray[np.intp], own: NDArray[np.float32]) -> list[ModelInput]:
+        after = np.concatenate(np.stack([given, given, np.zeros_like(given)])[kept])  # [B*T, 5, h, w]
+        row = np.array([0, 1, 1])[kept]
 
-    whole = ModelInput(weights[kept], no_channels(len(after), after.shape), after, conditioning)
-    return denoise_network(network, update, [whole], noise, config, sampling)
+        def conditioning(time: float) -> dict[str, NDArray[Any]]:
+            return {
+                "time": np.full(len(kept), time, np.float32),
+                "context": context[row],
+                "context_mask": mask[row],
+                "temporal_positions": positions,
+                "noise_augmentation": np.full(len(kept), image.noise_augmentation, np.int64),
+                "motion_score": np.full(len(kept), image.motion_score, np.int64),
+            }
+
+        return [ModelInput(own, no_channels(len(after), after.shape), after, conditioning)]
+
+    weights = image_weights(sampling.guidance_scale, image.guidance_scale)
+    kept = np.flatnonzero(weights)
+    inputs = with_guidance(
+        sampling, look(kept, weights[kept]), lambda rows: look(np.arange(rows), plain_weights(rows)), keep_rows
+    )
+    return denoise_network(network, update, inputs, noise, config, sampling)

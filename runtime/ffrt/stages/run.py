@@ -102,7 +102,8 @@ class Stages:
     def first_frame(self, prompt: Prompt, sampling: Sampling, noise: Iterator[Array]) -> Denoising:
         """The latent [1, 4, 2h, 2w] of a first frame."""
         network, config = self.network("image_unet"), self.bundle.keyframes
-        return first_frame_steps(network, config, prompt, noise, sampling, self.graphs.update())
+        update, keep = self.graphs.update(), self.graphs.one_shape
+        return first_frame_steps(network, config, prompt, noise, sampling, update, keep_rows=keep)
 
     def picture(self, latent: Array) -> NDArray[np.uint8]:
         """The latent [1, 4, 2h, 2w] of a first frame as uint8 [2H, 2W, 3]."""
@@ -123,7 +124,8 @@ class Stages:
     def keyframes(self, prompt: Prompt, sampling: Sampling, noise: Iterator[Array]) -> Denoising:
         """Keyframes [T, 4, h, w] of text alone."""
         network = self.unet("keyframe_unet", sampling.cache_interval)
-        return keyframe_steps(network, self.bundle.keyframes, prompt, noise, sampling, self.graphs.update())
+        update, keep = self.graphs.update(), self.graphs.one_shape
+        return keyframe_steps(network, self.bundle.keyframes, prompt, noise, sampling, update, keep_rows=keep)
 
     def image_keyframes(
         self,
@@ -136,8 +138,10 @@ class Stages:
     ) -> Denoising:
         """Keyframes [T, 4, h, w] that follow a first frame, given as its latent [4, h, w]."""
         network, config = self.unet("keyframe_unet", sampling.cache_interval), self.bundle.keyframes
-        update = self.graphs.update()
-        return image_keyframe_steps(network, config, prompt, frame, frame_noise, noise, sampling, image, update)
+        update, keep = self.graphs.update(), self.graphs.one_shape
+        return image_keyframe_steps(
+            network, config, prompt, frame, frame_noise, noise, sampling, image, update, keep_rows=keep
+        )
 
     def interpolation(
         self,
@@ -159,6 +163,7 @@ class Stages:
             method=method,
             prompt=prompt,
             update=self.graphs.update(),
+            keep_rows=self.graphs.one_shape,
         )
 
     def decode(self, latents: Array, graph: str = "movq_decoder") -> Iterator[NDArray[np.uint8]]:

@@ -45,7 +45,8 @@ class StepCache:
     """`whole` in every `interval`-th denoising step, and `shallow` with its deep features in the steps between.
 
     It serves one run of a stage. Calls with the same `time` belong to one step, one per window; each window keeps its
-    own features, so windows must come in the same order in every step.
+    own features, so windows must come in the same order in every step. Where guidance begins or ends the rows are
+    others, and `whole` runs.
     """
 
     def __init__(self, whole: Network, shallow: Network, interval: int) -> None:
@@ -56,6 +57,7 @@ class StepCache:
         self._step = -1
         self._call = 0
         self._deep: list[NDArray[Any]] = []
+        self._items, self._deepened = 0, -1  # of its first window, and the step that it is of
 
     def __call__(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The outputs of the whole network, or of the shallow one with the last deep features."""
@@ -64,10 +66,10 @@ class StepCache:
             self._call += 1
         else:
             self._time, self._call, self._step = time, 0, self._step + 1
-        if self._step % self._interval:
+        if self._call == 0 and (self._step % self._interval == 0 or len(feed["x"]) != self._items):
+            self._deep, self._items, self._deepened = [], len(feed["x"]), self._step
+        if self._deepened != self._step:
             return self._shallow({**feed, DEEP: self._deep[self._call]})
-        if self._call == 0:
-            self._deep = []
         outputs = self._whole(feed)
         self._deep.append(outputs[DEEP])
         return outputs

@@ -16,6 +16,7 @@ from ffrt.backend.session import Session
 from ffrt.errors import RequestError
 from ffrt.sampling import SOLVERS, Array
 from ffrt.stages import device_loop
+from ffrt.stages.model_input import ModelInput
 from graphs.update import PLACE, update_graph
 
 SHAPE = (3, 4, 6, 5)
@@ -41,14 +42,25 @@ def network(x_in: Array, time: float) -> Array:
     return bent
 
 
-def both(update: Session, config: Config, name: str, steps: int, weights: Array) -> Iterator[tuple[Array, ...]]:
+def both(update: Session, config: Config, name: str, steps: int, *kinds: Array) -> Iterator[tuple[Array, ...]]:
+    """Both loops, with guidance rows of these weights in turn."""
     rng = np.random.default_rng(steps)
-    rows = len(weights)
-    before, after = (rng.standard_normal((rows * 3, c, 6, 5)).astype(np.float32) for c in (2, 1))
+    inputs = [
+        ModelInput(
+            weights,
+            *(rng.standard_normal((len(weights) * 3, c, 6, 5)).astype(np.float32) for c in (2, 1)),
+            lambda time: {},
+        )
+        for weights in kinds
+    ]
+    seen = [inputs[index % len(inputs)] for index in range(steps)]
+    turn = iter(seen)
 
     def predict(x: Array, time: float) -> Array:
-        seen = np.concatenate([before, np.concatenate([x] * rows), after], axis=1)
-        guided: Array = np.tensordot(weights, network(seen, time).reshape(rows, *x.shape), axes=1)
+        one = next(turn)
+        rows = len(one.weights)
+        fed = np.concatenate([one.before, np.concatenate([x] * rows), one.after], axis=1)
+        guided: Array = np.tensordot(one.weights, network(fed, time).reshape(rows, *x.shape), axes=1)
         return guided
 
     def on_device(x_in: DeviceArray, time: float) -> DeviceArray:
@@ -56,9 +68,7 @@ def both(update: Session, config: Config, name: str, steps: int, weights: Array)
 
     noise = [sampling.normal_noise(steps, 0, SHAPE) for _ in range(2)]
     known = sampling.denoise(predict, noise[0], config, steps=steps, sampler=name)
-    found = device_loop.denoise_on_device(
-        on_device, update, noise[1], config, steps=steps, sampler=name, weights=weights, before=before, after=after
-    )
+    found = device_loop.denoise_on_device(on_device, update, noise[1], config, steps=steps, sampler=name, inputs=seen)
     for want, got in zip(known, found, strict=True):
         assert (want.index, want.total, want.time) == (got.index, got.total, got.time)
         yield want.x, got.x, want.x0, got.x0
@@ -90,6 +100,14 @@ def test_any_guidance_weights(weights: list[float], steps: int) -> None:
         np.testing.assert_allclose(got_x, want_x, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["ddpm", "dpm++"])
+def test_rows_may_change_from_step_to_step(update: Session, name: str) -> None:
+    kinds = np.float32([3.5, -2.5]), np.float32([1]), np.float32([2, -3, 2])
+    for want_x, got_x, want_x0, got_x0 in both(update, Config("v", "cosine"), name, 8, *kinds):
+        np.testing.assert_allclose(got_x0, want_x0, atol=2e-5)
+        np.testing.assert_allclose(got_x, want_x, atol=1e-4)
+
+
 @given(st.integers(2, 5000), st.floats(0.001, 1))
 def test_the_rank_is_that_of_numpys_quantile(count: int, quantile: float) -> None:
     values = np.random.default_rng(count).permutation(count).astype(np.float64)
@@ -104,6 +122,7 @@ def test_the_shipped_graph_is_what_its_module_writes() -> None:
 
 
 def test_too_little_noise_is_told_before_a_step(update: Session) -> None:
+    nothing = np.zeros((3, 0, 6, 5), np.float32)
     steps = device_loop.denoise_on_device(
         lambda x, time: x,
         update,
@@ -111,9 +130,7 @@ def test_too_little_noise_is_told_before_a_step(update: Session) -> None:
         Config("v", "cosine"),
         steps=3,
         sampler="ddpm",
-        weights=np.float32([1]),
-        before=np.zeros((3, 0, 6, 5), np.float32),
-        after=np.zeros((3, 0, 6, 5), np.float32),
+        inputs=[ModelInput(np.float32([1]), nothing, nothing, lambda time: {})] * 3,
     )
     with pytest.raises(RequestError, match="noise: expected a start"):
         next(steps)

@@ -17,6 +17,7 @@ from ffrt.serve.limits import Limits
 
 WHOLE = {"fps", "seed", "num_inference_steps", "cache_interval", "priority"}
 NUMBERS = {"guidance_scale", "image_guidance_scale", "interpolation_guidance_scale"}
+PAIR = "guidance_interval"
 WHOLE_FORM = re.compile(r"-?[0-9]{1,20}")
 NUMBER_FORM = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
 PICTURE = "input_reference"
@@ -79,6 +80,9 @@ def _read(name: str, text: str) -> Any:
         return int(text)
     if name in NUMBERS and NUMBER_FORM.fullmatch(text):
         return float(text)
+    if name == PAIR:
+        parts = text.split(",")
+        return [float(one) for one in parts] if all(map(NUMBER_FORM.fullmatch, parts)) else text
     return int(text) if name == "motion" and re.fullmatch(r"[0-9]{1,4}", text) else text
 
 

@@ -12,6 +12,8 @@ from ffrt.sampling.presets import PRESETS
 from ffrt.serve.limits import Limits
 
 Format = Literal["mp4", "webm", "gif"]
+Time = Annotated[float, Field(ge=0, le=1000)]
+"""Of denoising: 0 is clean."""
 OPTIONS = options()
 LIMITS = Limits()
 
@@ -56,6 +58,7 @@ class CreateVideo(Strict):
     guidance_scale: float | None = _about("guidance_scale")
     image_guidance_scale: float | None = _about("image_guidance_scale")
     interpolation_guidance_scale: float | None = _about("interpolation_guidance_scale")
+    guidance_interval: list[Time] | None = _about("guidance_interval", min_length=2, max_length=2)
     sampler: str | None = _about("sampler", json_schema_extra={"enum": [*SOLVERS, None]})
     preset: str | None = _about("preset", json_schema_extra={"enum": [*PRESETS, None]})
     motion: Annotated[int, Field(ge=0, le=1000)] | Annotated[str, Field(max_length=40)] | None = Field(
@@ -81,6 +84,7 @@ class Asked(BaseModel):
     guidance_scale: float | None
     image_guidance_scale: float | None
     interpolation_guidance_scale: float | None
+    guidance_interval: list[float] | None = None
     sampler: str | None
     motion: int | str | None
     cache_interval: int | None

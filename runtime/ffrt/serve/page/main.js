@@ -20,7 +20,7 @@ const CONNECTION = {
 const RETRY_MS = 3000;
 const ASKED = [
   "num_inference_steps", "guidance_scale", "image_guidance_scale", "interpolation_guidance_scale", "sampler", "motion",
-  "cache_interval",
+  "cache_interval", "guidance_interval",
 ];
 
 /** What asks for the same video again, as the form's fields. */

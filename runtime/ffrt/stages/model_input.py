@@ -1,0 +1,65 @@
+"""What a network sees beside the latent, with guidance and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffrt.sampling import Array, Sampling
+
+Conditioning = Callable[[float], dict[str, NDArray[Any]]]
+"""The time of a step -> every input of the network but `x`."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """How a network sees items [n, c, h, w] of the latent for B guidance rows.
+
+    Its input is `before`, the latent once per row and `after` [B*n, .., h, w], joined along the channels (items may be
+    cut finer: as many as `before` has). `weights` [B] sums its predictions. `items` are those of the latent that it
+    sees, None for all; `core` those of `items` that it predicts for.
+    """
+
+    weights: NDArray[np.float32]
+    before: Array
+    after: Array
+    conditioning: Conditioning
+    items: slice | None = None
+    core: slice | None = None
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """The inputs through which a network sees the latent in turn, in steps with guidance and in those without."""
+
+    guided: Sequence[ModelInput]
+    plain: Sequence[ModelInput]
+    is_guided: Callable[[float], bool]
+
+    def at(self, time: float) -> Sequence[ModelInput]:
+        """Those of the step at `time`."""
+        return self.guided if self.is_guided(time) else self.plain
+
+
+def with_guidance(
+    sampling: Sampling,
+    guided: Sequence[ModelInput],
+    plain: Callable[[int], Sequence[ModelInput]],
+    keep_rows: bool,
+) -> ModelInputs:
+    """The inputs of all steps. `plain` makes those without guidance for so many rows, of which the first one counts.
+
+    With `keep_rows` as many rows run in every step, for a provider that opens a network for one shape.
+    """
+    if sampling.guidance_interval is None:
+        return ModelInputs(guided, guided, sampling.is_guided)
+    return ModelInputs(guided, plain(len(guided[0].weights) if keep_rows else 1), sampling.is_guided)
+
+
+def no_channels(items: int, latent: tuple[int, ...]) -> Array:
+    """No additional channels for `items` of a latent [.., c, h, w]."""
+    return np.zeros((items, 0, *latent[-2:]), np.float32)
