@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
-from ffrt.sampling import Array, Denoised, Sampling, guidance_weights, plain_weights, take
+from ffrt.sampling import Array, Denoised, Sampling, guidance_weights, take
 from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
 from ffrt.stages.model_input import ModelInput, no_channels, with_guidance
 
@@ -48,19 +48,16 @@ def first_frame_steps(
     context, mask = prompt
     start = take(noise)
 
-    def look(weights: NDArray[np.float32]) -> list[ModelInput]:
-        rows = len(weights)
-
+    def look(rows: NDArray[np.intp], weights: NDArray[np.float32]) -> list[ModelInput]:
         def conditioning(time: float) -> dict[str, NDArray[Any]]:
             return {
-                "time": np.full(rows, time, np.float32),
-                "context": context[:rows],
-                "context_mask": mask[:rows],
+                "time": np.full(len(rows), time, np.float32),
+                "context": context[rows],
+                "context_mask": mask[rows],
             }
 
-        no_picture = np.zeros((rows, start.shape[1] + 1, *start.shape[2:]), np.float32)
-        return [ModelInput(weights, no_channels(rows, start.shape), no_picture, conditioning)]
+        no_picture = np.zeros((len(rows), start.shape[1] + 1, *start.shape[2:]), np.float32)
+        return [ModelInput(weights, no_channels(len(rows), start.shape), no_picture, conditioning)]
 
-    weights = guidance_weights(sampling.guidance_scale)
-    inputs = with_guidance(sampling, look(weights), lambda rows: look(plain_weights(rows)), keep_rows)
+    inputs = with_guidance(sampling, guidance_weights(sampling.guidance_scale), look, keep_rows)
     return denoise_network(network, update, inputs, itertools.chain([start], noise), config, sampling)

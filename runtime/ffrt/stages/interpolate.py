@@ -18,7 +18,7 @@ from ffrt.backend.session import Session
 from ffrt.bundle import InterpolationConfig, InterpolationPass
 from ffrt.checks import describe
 from ffrt.errors import RequestError
-from ffrt.sampling import Array, Denoised, Sampling, guidance_weights, plain_weights
+from ffrt.sampling import Array, Denoised, Sampling, guidance_weights
 from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
 from ffrt.stages.model_input import ModelInput, with_guidance
 
@@ -124,9 +124,8 @@ def interpolation_steps(
     not grow with the video. `update` as in `ffrt.stages.denoising.denoise_network`, and `keep_rows` as in
     `ffrt.stages.model_input.with_guidance`.
     """
-    weights = guidance_weights(sampling.guidance_scale)
     look = partial(_inputs, method, latents, one_pass.skip_frames, prompt, window, halo)
-    inputs = with_guidance(sampling, look(weights), lambda rows: look(plain_weights(rows)), keep_rows)
+    inputs = with_guidance(sampling, guidance_weights(sampling.guidance_scale), look, keep_rows)
     x = yield from denoise_network(network, update, inputs, noise, config, sampling)
     return merge(method, latents, x)
 
@@ -138,18 +137,18 @@ def _inputs(
     prompt: Prompt | None,
     window: int | None,
     halo: int,
+    rows: NDArray[np.intp],
     weights: NDArray[np.float32],
 ) -> list[ModelInput]:
-    """What the network sees in turn, for the guidance rows of these `weights`."""
-    rows = len(weights)
-    given = np.concatenate([latents[None], np.zeros_like(latents[None])][:rows])  # [B, T, 4, h, w]
+    """What the network sees in turn, for these `rows` of guidance and their weights."""
+    given = np.stack([latents, np.zeros_like(latents)])[rows]  # [B, T, 4, h, w]
     text: dict[str, NDArray[np.generic]] = {}
     if prompt is not None:
         context, mask = prompt
         text = {
-            "context": context[:rows],
-            "context_mask": mask[:rows],
-            "temporal_mask": np.array([1, 0][:rows], np.float32),
+            "context": context[rows],
+            "context_mask": mask[rows],
+            "temporal_mask": np.array([1, 0], np.float32)[rows],
         }
 
     items = noise_shape(method, latents.shape)[0]
@@ -160,7 +159,7 @@ def _inputs(
         before, after, times, count = condition(method, frames)
         conditioning = partial(_conditioning, times, count, skip_frames, text)
         inner = slice(core.start - seen.start, core.stop - seen.start)
-        whole = len(cut) == 1 and len(before) == rows * items
+        whole = len(cut) == 1 and len(before) == len(rows) * items
         inputs.append(ModelInput(weights, before, after, conditioning, *((None, None) if whole else (seen, inner))))
     return inputs
 

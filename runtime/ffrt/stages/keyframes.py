@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
-from ffrt.sampling import Array, Denoised, Sampling, add_noise, guidance_weights, plain_weights, take
+from ffrt.sampling import Array, Denoised, Sampling, add_noise, guidance_weights, take
 from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
 from ffrt.stages.model_input import ModelInput, no_channels, with_guidance
 
@@ -51,22 +51,19 @@ def keyframe_steps(
     positions = temporal_positions(config.num_frames, config.position_range)
     start = take(noise)
 
-    def look(weights: NDArray[np.float32]) -> list[ModelInput]:
-        rows = len(weights)
-
+    def look(rows: NDArray[np.intp], weights: NDArray[np.float32]) -> list[ModelInput]:
         def conditioning(time: float) -> dict[str, NDArray[Any]]:
             return {
-                "time": np.full(rows, time, np.float32),
-                "context": context[:rows],
-                "context_mask": mask[:rows],
+                "time": np.full(len(rows), time, np.float32),
+                "context": context[rows],
+                "context_mask": mask[rows],
                 "temporal_positions": positions,
             }
 
-        nothing = no_channels(rows * config.num_frames, start.shape)
+        nothing = no_channels(len(rows) * config.num_frames, start.shape)
         return [ModelInput(weights, nothing, nothing, conditioning)]
 
-    weights = guidance_weights(sampling.guidance_scale)
-    inputs = with_guidance(sampling, look(weights), lambda rows: look(plain_weights(rows)), keep_rows)
+    inputs = with_guidance(sampling, guidance_weights(sampling.guidance_scale), look, keep_rows)
     return denoise_network(network, update, inputs, itertools.chain([start], noise), config, sampling)
 
 
@@ -101,25 +98,21 @@ def image_keyframe_steps(
     given[0, :-1], given[0, -1] = noised, 1
     positions = temporal_positions(config.num_frames, config.position_range)
 
-    def look(kept: NDArray[np.intp], own: NDArray[np.float32]) -> list[ModelInput]:
-        after = np.concatenate(np.stack([given, given, np.zeros_like(given)])[kept])  # [B*T, 5, h, w]
-        row = np.array([0, 1, 1])[kept]
+    def look(rows: NDArray[np.intp], weights: NDArray[np.float32]) -> list[ModelInput]:
+        after = np.concatenate(np.stack([given, given, np.zeros_like(given)])[rows])  # [B*T, 5, h, w]
+        text = np.array([0, 1, 1])[rows]
 
         def conditioning(time: float) -> dict[str, NDArray[Any]]:
             return {
-                "time": np.full(len(kept), time, np.float32),
-                "context": context[row],
-                "context_mask": mask[row],
+                "time": np.full(len(rows), time, np.float32),
+                "context": context[text],
+                "context_mask": mask[text],
                 "temporal_positions": positions,
-                "noise_augmentation": np.full(len(kept), image.noise_augmentation, np.int64),
-                "motion_score": np.full(len(kept), image.motion_score, np.int64),
+                "noise_augmentation": np.full(len(rows), image.noise_augmentation, np.int64),
+                "motion_score": np.full(len(rows), image.motion_score, np.int64),
             }
 
-        return [ModelInput(own, no_channels(len(after), after.shape), after, conditioning)]
+        return [ModelInput(weights, no_channels(len(after), after.shape), after, conditioning)]
 
-    weights = image_weights(sampling.guidance_scale, image.guidance_scale)
-    kept = np.flatnonzero(weights)
-    inputs = with_guidance(
-        sampling, look(kept, weights[kept]), lambda rows: look(np.arange(rows), plain_weights(rows)), keep_rows
-    )
+    inputs = with_guidance(sampling, image_weights(sampling.guidance_scale, image.guidance_scale), look, keep_rows)
     return denoise_network(network, update, inputs, noise, config, sampling)

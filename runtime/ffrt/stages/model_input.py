@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffrt.sampling import Array, Sampling
+from ffrt.sampling import Array, Sampling, plain_weights
 
 Conditioning = Callable[[float], dict[str, NDArray[Any]]]
 """The time of a step -> every input of the network but `x`."""
@@ -45,19 +45,21 @@ class ModelInputs:
         return self.guided if self.is_guided(time) else self.plain
 
 
-def with_guidance(
-    sampling: Sampling,
-    guided: Sequence[ModelInput],
-    plain: Callable[[int], Sequence[ModelInput]],
-    keep_rows: bool,
-) -> ModelInputs:
-    """The inputs of all steps. `plain` makes those without guidance for so many rows, of which the first one counts.
+Look = Callable[[NDArray[np.intp], NDArray[np.float32]], Sequence[ModelInput]]
+"""Which of a stage's guidance rows run, and their weights -> how the network sees the latent for them."""
+
+
+def with_guidance(sampling: Sampling, weights: NDArray[np.float32], look: Look, keep_rows: bool) -> ModelInputs:
+    """The inputs of all steps: rows of weight 0 do not run, and without guidance the first one, of the text, is left.
 
     With `keep_rows` as many rows run in every step, for a provider that opens a network for one shape.
     """
+    rows = np.flatnonzero(weights)
+    guided = look(rows, weights[rows])
     if sampling.guidance_interval is None:
         return ModelInputs(guided, guided, sampling.is_guided)
-    return ModelInputs(guided, plain(len(guided[0].weights) if keep_rows else 1), sampling.is_guided)
+    count = len(rows) if keep_rows else 1
+    return ModelInputs(guided, look(np.arange(count), plain_weights(count)), sampling.is_guided)
 
 
 def no_channels(items: int, latent: tuple[int, ...]) -> Array:
