@@ -30,6 +30,16 @@ def test_closed_streams_are_no_place_for_a_video(tiny: Bundle, tmp_path: Path, l
     assert "Traceback" not in done.stderr and read_metadata(out)["prompt"] == "a red circle"
 
 
+def test_a_child_has_the_streams_that_were_closed() -> None:
+    child = "import os, sys; sys.exit(sum(os.get_inheritable(number) for number in (0, 1, 2)))"
+    parent = (
+        "import subprocess, sys; from ffrt.cli.streams import open_streams; open_streams(); "
+        f"sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)"
+    )
+    line = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", sys.executable, "-c", parent]
+    assert subprocess.run(line, env=environment(), timeout=300).returncode == 3
+
+
 def test_a_narrow_encoding_prints_numbers_for_what_it_lacks(tiny: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "größe.gif"
     arguments = ["generate", "a red circle", "-o", str(out), "--bundle", str(tiny.folder), "--fps", "2"]
