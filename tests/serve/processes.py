@@ -94,6 +94,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+def filled(pipe: int) -> None:
+    """Write into a pipe until it takes no more."""
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x" * 4096)
+    os.set_blocking(pipe, True)
+
+
 def until(done: object, patience_s: float = PATIENCE_S) -> None:
     """Wait for something that another process does."""
     deadline = time.monotonic() + patience_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import TextIO
 
 FACTS = ("request_id", "video_id", "key", "place", "attempt", "stage", "seconds", "method", "route", "code", "prompt")
 """What a record may carry beside its message, as `extra`."""
+PATIENCE_MS = 100
+"""How long a line waits for a reader that is slow."""
 
 
 class Lines(logging.Formatter):
@@ -34,11 +37,41 @@ class Lines(logging.Formatter):
         return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {event} {words}".rstrip()
 
 
+class Written(logging.StreamHandler[TextIO]):
+    """Writes lines that the stream takes; others are counted, and the process goes on.
+
+    A pipe that nobody reads, or a terminal that was stopped, would hold every thread that has something to say.
+    """
+
+    _lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, and before it how many were not written."""
+        if not self._takes_more():
+            self._lost += 1
+            return
+        if self._lost:
+            told = f"{self._lost} lines were lost: nobody read the log"
+            self._lost = 0
+            super().emit(logging.LogRecord(record.name, logging.WARNING, "", 0, told, None, None))
+        super().emit(record)
+
+    def _takes_more(self) -> bool:
+        """Whether a line can be written without waiting for long; after one that was lost, without waiting."""
+        try:
+            number = self.stream.fileno()
+        except (OSError, ValueError):  # no file, or one that is closed
+            return True
+        poll = select.poll()
+        poll.register(number, select.POLLOUT)
+        return bool(poll.poll(0 if self._lost else PATIENCE_MS))
+
+
 @contextlib.contextmanager
 def log_to(stream: TextIO | None = None, level: int = logging.INFO) -> Iterator[None]:
     """A block in which this package and uvicorn write to a stream, stderr if none is given; for a command."""
     stream = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(stream)
+    handler = Written(stream)
     handler.setFormatter(Lines(as_json=not stream.isatty()))
     before = []
     for name, least in (("ffrt", level), ("uvicorn", logging.WARNING)):

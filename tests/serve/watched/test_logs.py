@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import os
 from collections.abc import Callable
 
 from ffrt.serve.logs import log_to
 from tests.serve.fakes import Running, loses
+from tests.serve.processes import filled
 
 Start = Callable[..., Running]
 
@@ -50,3 +53,19 @@ def test_every_lost_attempt_is_told(running: Start) -> None:
     lost = [line["attempt"] for line in lines if str(line["event"]).startswith("attempt lost")]
     assert lost == list(range(1, len(lost) + 1)) and lost
     assert lines[-2]["event"] == "failed"
+
+
+def test_lines_that_nobody_reads_are_counted_and_stop_nobody() -> None:
+    reading, writing = os.pipe()
+    filled(writing)
+    logger = logging.getLogger("ffrt.serve")
+    with open(reading, "rb") as read, open(writing, "w", encoding="utf-8") as stream:
+        with log_to(stream):
+            logger.info("first")
+            logger.info("second")
+            os.read(read.fileno(), 1 << 20)
+            logger.info("third")
+            logger.info("fourth")
+        lines = os.read(read.fileno(), 1 << 20).decode().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert events == ["2 lines were lost: nobody read the log", "third", "fourth"]

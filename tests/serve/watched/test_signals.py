@@ -1,8 +1,10 @@
-"""SIGTERM ends a server wherever its thread is: a handler runs amid a write to the log too."""
+"""SIGTERM ends a server wherever its thread is: amid a write to the log, or where nobody reads the log."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from ffrt import Bundle
-from tests.serve.processes import environment
+from tests.serve.processes import environment, filled
 
 SERVES = """
 import io, os, signal, sys
@@ -54,3 +56,23 @@ def test_sigterm_amid_a_write_to_the_log_ends_the_server(tiny: Bundle, tmp_path:
             server.wait()
     text = log.read_text()
     assert "it ends" in text and "reentrant" not in text
+
+
+def test_a_server_whose_log_nobody_reads_answers_and_ends(tiny: Bundle, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    filled(writing)
+    line = [sys.executable, "-m", "ffrt", "serve", "--bundle", str(tiny.folder), "--data", str(tmp_path / "data")]
+    with open(reading, "rb"):
+        with open(writing, "wb") as log:
+            server = subprocess.Popen([*line, "--port", "0"], stdout=subprocess.PIPE, stderr=log, env=environment())
+        assert server.stdout is not None
+        with server.stdout:
+            match = re.search(r"http://\S+", server.stdout.readline().decode())
+            try:
+                assert match is not None
+                assert httpx.get(f"{match[0]}/health", timeout=60).status_code == 200
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(60) == 0
+            finally:
+                server.kill()
+                server.wait()
