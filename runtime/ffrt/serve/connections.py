@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ffrt.serve.errors import error_body
 
 MAX_CONNECTIONS = 768
 """Well above the requests that are answered at a time, and below the 1024 files that a process may often open."""
@@ -43,6 +46,14 @@ class Connection(H11Protocol):
             self._forget_head()
         elif self._head is None and self.timeout_keep_alive_task is None:
             self._wait_for_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP has an error of the form of every other; amid an answer there is no place for one."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = json.dumps(error_body(400, "invalid_http", msg))
+            kind = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
+            self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{kind}\r\n\r\n{body}".encode())
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """An answer is whole, and the pause before the next request begins."""

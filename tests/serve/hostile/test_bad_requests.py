@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.fakes import Running
+from tests.serve.fakes import Running, waits
 
 Start = Callable[..., Running]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(30)
@@ -248,15 +248,36 @@ def test_ids_that_are_none_of_ours_are_not_found(running: Start) -> None:
         b"POST /v1/videos HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -5\r\n\r\n",
         b"POST /v1/videos HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
         b"\x00\x01\x02\r\n\r\n",
+        b"POST /v1/videos HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n-5\r\n",
     ],
 )
 def test_raw_bytes_are_answered_and_the_server_lives(running: Start, head: bytes) -> None:
     server = running()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
-        raw.sendall(head)
-        assert raw.recv(100).startswith(b"HTTP/1.1 4")
+        raw.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+        answer = raw.makefile("rb").read()
+    told, _, body = answer.partition(b"\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 4") and set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
     with server.client() as client:
         assert client.get("/health").status_code == 200
+
+
+def test_bytes_that_break_a_request_amid_its_answer_end_the_connection(
+    running: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = running(waits)
+    with server.client() as client:
+        id = client.post("/v1/videos", json={"prompt": "a circle"}).json()["id"]
+        head = f"GET /v1/videos/{id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+            raw.sendall(head.encode())
+            assert raw.recv(100).startswith(b"HTTP/1.1 200")
+            raw.sendall(b"-5\r\n")
+            assert b"HTTP/1.1" not in raw.makefile("rb").read()
+        assert client.get("/health").status_code == 200
+        client.post(f"/v1/videos/{id}/cancel")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_fault_of_the_server_has_the_form_of_every_error(running: Start, monkeypatch: pytest.MonkeyPatch) -> None:
