@@ -20,7 +20,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", type=typed_path, metavar="DIR", help="folder of a bundle (default: the demo)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, metavar="N", help="port to listen on, 0 for any (default: 8000)")
+    add("--port", type=_port, default=8000, metavar="N", help="port to listen on, 0 for any (default: 8000)")
     add("--data", type=typed_path, metavar="DIR", help="folder of jobs and videos (default: ~/.local/state/ffrt/serve)")
     add("--keys", type=typed_path, metavar="FILE", help="file of API keys (default: DATA/keys)")
     add("--no-auth", action="store_true", help="ask for no API key, for a server behind a proxy that does")
@@ -139,6 +139,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not all(word.isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"expected numbers of GPUs such as 0,1, got {text!r}")
     return tuple(int(word) for word in words)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:  # getaddrinfo would take it modulo 65536
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
+    return int(text)
 
 
 def _count(text: str) -> int:

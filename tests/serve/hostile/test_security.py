@@ -290,7 +290,8 @@ def test_metrics_are_for_this_machine_or_a_key(keyed: tuple[Running, str, str]) 
 
 
 @pytest.mark.parametrize(
-    "flags", [["--queue", "0"], ["--rate", "-1"], ["--keep", "nan"], ["--drain", "x"], ["--port", "x"]]
+    "flags",
+    [["--queue", "0"], ["--rate", "-1"], ["--keep", "nan"], ["--drain", "x"], ["--port", "x"], ["--port", "65536"]],
 )
 def test_flags_out_of_range_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
