@@ -119,6 +119,8 @@ def test_every_bad_field_of_a_form_is_named(running: Start) -> None:
             assert body["param"] == "fps", text
         twice = [("prompt", (None, "a")), ("prompt", (None, "b"))]
         assert refused(client.post("/v1/videos", files=twice))["param"] == "prompt"
+        urls = [("prompt", (None, "a")), *[("input_reference[image_url]", (None, "data:image/png;base64,"))] * 2]
+        assert "got two" in refused(client.post("/v1/videos", files=urls))["message"]
         assert client.get("/v1/videos").json()["data"] == []
 
 

@@ -20,7 +20,7 @@ NUMBERS = {"guidance_scale", "image_guidance_scale", "interpolation_guidance_sca
 PAIR = "guidance_interval"
 WHOLE_FORM = re.compile(r"-?[0-9]{1,20}")
 NUMBER_FORM = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
-PICTURE = "input_reference"
+PICTURE, PICTURE_URL = "input_reference", "input_reference[image_url]"
 
 
 async def read_body(request: Request, limits: Limits) -> tuple[CreateVideo, bytes | None]:
@@ -62,16 +62,15 @@ async def _values(form: FormData) -> tuple[CreateVideo, bytes | None]:
     values: dict[str, Any] = {}
     picture: bytes | None = None
     for name, value in form.multi_items():
-        if name in values or (name == PICTURE and picture is not None):
-            raise Refused(400, "invalid_value", f"{name[:80]}: expected one value, got two", param=name[:80])
+        field = PICTURE if name == PICTURE_URL else name
+        if field in values or (field == PICTURE and picture is not None):
+            raise Refused(400, "invalid_value", f"{field[:80]}: expected one value, got two", param=field[:80])
         if isinstance(value, UploadFile):
             if name != PICTURE:
                 raise Refused(400, "invalid_value", f"{name[:80]}: expected a text, got a file", param=name[:80])
             picture = await value.read()
-        elif name == f"{PICTURE}[image_url]":
-            values[PICTURE] = {"image_url": value}
         else:
-            values[name] = _read(name, value)
+            values[field] = {"image_url": value} if name == PICTURE_URL else _read(name, value)
     return _validated(values), picture
 
 
