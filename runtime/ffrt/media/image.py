@@ -121,7 +121,7 @@ def _scans(jpeg: bytes) -> int:
 
 
 def _decoded(source: Image | io.BytesIO, shown: str = "") -> NDArray[np.uint8]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         if isinstance(source, Image.Image):
@@ -131,6 +131,10 @@ def _decoded(source: Image | io.BytesIO, shown: str = "") -> NDArray[np.uint8]:
             return _rgb(picture)
     except RequestError:
         raise
+    except UnidentifiedImageError as error:  # which names an object of ours, and its address
+        raise RequestError(
+            f"image: {shown}cannot be read as a picture (of no known kind, or damaged); give a PNG or JPEG"
+        ) from error
     except Exception as error:  # a damaged picture raises nearly anything
         limit = limit_of(error)
         told = (
