@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +127,28 @@ def test_it_drains_with_a_stream_open_and_exits_with_0(tiny: Bundle, tmp_path: P
         assert client.get(f"/v1/videos/{id}").json()["status"] == "completed", "a running job had its time"
         until(lambda: client.get(f"/v1/videos/{later}").json()["status"] == "completed")
         assert client.get(f"/v1/videos/{later}").json()["attempt"] == 1
+
+
+def test_more_connections_at_once_than_files_may_be_open_stop_nothing(
+    server: ServerProcess, client: httpx.Client
+) -> None:
+    log = Path(server.process.args[server.process.args.index("--data") + 1]).with_name("server.log")  # type: ignore[union-attr,index]
+    ours, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2000:
+        pytest.skip("this process may open too few files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(ours, 2000), hard))
+    theirs = resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (1024, hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (ours, hard))
+        stack.callback(resource.prlimit, server.pid, resource.RLIMIT_NOFILE, theirs)
+        os.kill(server.pid, signal.SIGSTOP)  # so that all of them wait
+        for _ in range(1300):
+            connecting = stack.enter_context(socket.socket())
+            connecting.setblocking(False)
+            connecting.connect_ex(("127.0.0.1", httpx.URL(server.url).port))
+        os.kill(server.pid, signal.SIGCONT)
+        assert client.get("/health").status_code == 200
+    assert "out of system resource" not in log.read_text()
 
 
 def test_a_second_server_on_a_folder_says_who_holds_it(server: ServerProcess, tiny: Bundle) -> None:

@@ -12,6 +12,11 @@ from ffrt.serve.errors import error_body
 
 MAX_CONNECTIONS = 768
 """Well above the requests that are answered at a time, and below the 1024 files that a process may often open."""
+MAX_ACCEPTED = 64
+"""Connections taken in one turn of the event loop: those that are too many are closed in later ones.
+
+asyncio would take all that wait, and where the process may open no more files write two thousand errors, each turn.
+"""
 HEAD_S = 10.0
 """The longest time from the first sign of a request, or from the connection, to the end of its headers."""
 

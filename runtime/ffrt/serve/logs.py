@@ -69,12 +69,12 @@ class Written(logging.StreamHandler[TextIO]):
 
 @contextlib.contextmanager
 def log_to(stream: TextIO | None = None, level: int = logging.INFO) -> Iterator[None]:
-    """A block in which this package and uvicorn write to a stream, stderr if none is given; for a command."""
+    """A block in which this package, uvicorn and asyncio write to a stream, stderr if none is given; for a command."""
     stream = sys.stderr if stream is None else stream
     handler = Written(stream)
     handler.setFormatter(Lines(as_json=not stream.isatty()))
     before = []
-    for name, least in (("ffrt", level), ("uvicorn", logging.WARNING)):
+    for name, least in (("ffrt", level), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)
         before.append((logger, logger.handlers, logger.level, logger.propagate))
         logger.handlers, logger.propagate = [handler], False

@@ -24,7 +24,7 @@ from ffrt.serve.api.guard import MAX_HEADER_BYTES
 from ffrt.serve.api.metrics.gpus import Nvml, own_gpus
 from ffrt.serve.api.metrics.recorded import Metrics
 from ffrt.serve.api.service import Service
-from ffrt.serve.connections import MAX_CONNECTIONS, Connection
+from ffrt.serve.connections import MAX_ACCEPTED, MAX_CONNECTIONS, Connection
 from ffrt.serve.engine.executor import Executor
 from ffrt.serve.engines import opened_engine
 from ffrt.serve.errors import ServeError
@@ -186,6 +186,7 @@ def configured(options: ServeOptions, app: object, passphrase: str | None = None
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=MAX_ACCEPTED,
         timeout_keep_alive=KEEP_ALIVE_S,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_graceful_shutdown=3,
@@ -216,6 +217,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, and a service manager is told that requests are answered."""
         await super().startup(sockets)
+        for listening in () if sockets is None else sockets:
+            listening.listen(MAX_CONNECTIONS)  # so many may wait; asyncio listened for those of one turn
         if self.started:
             notify.ready(self._serving)
 
