@@ -90,12 +90,17 @@ def test_a_start_sweeps_half_files_and_files_of_no_job(tiny: Bundle, tmp_path: P
         server.close()
 
 
-def test_a_folder_that_is_not_ours_stops_no_start(tiny: Bundle, tmp_path: Path) -> None:
+def test_what_is_not_ours_stops_no_start_and_is_left_alone(tiny: Bundle, tmp_path: Path) -> None:
     found = tmp_path / "data" / "files" / "lost+found"
     found.mkdir(parents=True)
+    others = [tmp_path / "data" / name for name in ("files/a.mp4", "checkpoints/epoch-7.pt", "scratch/notes.txt")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("of somebody")
     server = Running(tmp_path / "data", tiny, FakeExecutor(), FREE)
     try:
-        assert found.is_dir() and server.data.bytes_of_files() == {}
+        assert found.is_dir() and all(path.exists() for path in others)
+        assert server.data.bytes_of_files() == {}
     finally:
         server.close()
 

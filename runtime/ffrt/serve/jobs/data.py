@@ -7,7 +7,7 @@ DATA/lock             held by the server that is alive
      files/ID.mp4     and .webm, .gif, .webp (thumbnail), .sprite.webp
      checkpoints/ID.npz
      references/ID    a picture that a client sent
-     scratch/         of the workers, emptied at every start
+     scratch/place-0  of a worker, removed at every start
 ```
 
 Every name is made of a job's id, which is checked, and of nothing else that a client sent.
@@ -155,7 +155,7 @@ class Data:
                 if path.name.endswith(PART) or path.name.split(".")[0] not in kept:
                     path.unlink(missing_ok=True)
                     gone.append(path.name)
-        for path in self._entries("scratch"):
+        for path in (self.folder / "scratch").glob("place-*"):
             shutil.rmtree(path, ignore_errors=True)
         return gone
 
@@ -174,8 +174,8 @@ class Data:
         return disk.free, disk.total
 
     def _files(self, folder: str) -> Iterator[Path]:
-        """Without folders, which are not ours: a disk that is mounted here has a `lost+found`."""
-        return (path for path in self._entries(folder) if path.is_symlink() or not path.is_dir())
+        """Those of jobs. Whoever names a folder of his own by mistake may have others in its `files` or `checkpoints`."""
+        return (path for path in self._entries(folder) if ID.fullmatch(path.name.split(".")[0]) and not _is_folder(path))
 
     def _entries(self, folder: str) -> Iterator[Path]:
         yield from list((self.folder / folder).iterdir())
@@ -184,6 +184,10 @@ class Data:
 def sha256(content: bytes) -> str:
     """The digest that tells whether a file came whole."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _checked(id: str) -> str:
