@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffrt import Bundle, Pipeline, Request
+from ffrt import Bundle, Pipeline, Request, RequestError
 from ffrt.serve.engine import executor as told
 from ffrt.serve.engine import making
 from ffrt.serve.engine.local import LocalExecutor, gpus
 from ffrt.serve.engine.pictures import Pictures, webp
 from ffrt.serve.engine.settings import EngineSettings
+from ffrt.serve.engines import opened_engine
 from ffrt.serve.errors import PlaceLost
 from ffrt.serve.jobs.data import Data
 from ffrt.serve.options import ServeOptions
@@ -218,6 +219,19 @@ def test_a_place_that_cannot_start_says_why(own_bundle: Bundle, tmp_path: Path) 
             list(executor.run(PLACE, work(), None))
     finally:
         executor.close()
+
+
+@pytest.mark.parametrize("threads", [0, -5, 257])
+def test_a_number_of_threads_that_no_place_can_have_is_refused(tiny: Bundle, tmp_path: Path, threads: int) -> None:
+    data = Data(tmp_path / "data")
+    try:
+        with (
+            pytest.raises(RequestError, match="threads: expected a whole number from 1 to 256"),
+            opened_engine(ServeOptions(threads=threads), tiny, data),
+        ):
+            pass
+    finally:
+        data.close()
 
 
 def test_gpus_are_those_of_the_driver_or_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from ffrt import checks
 from ffrt.backend.graph import optimised_for
 from ffrt.backend.providers import choose_provider
 from ffrt.bundle import Bundle
@@ -18,6 +19,10 @@ from ffrt.serve.options import ServeOptions
 @contextlib.contextmanager
 def opened_engine(options: ServeOptions, bundle: Bundle, data: Data) -> Iterator[Executor]:
     """The places for a block. Raises FfrtError if there is none, or, of a Ray cluster, what keeps it from use."""
+    if options.threads is not None:
+        from ffrt.pipeline import MAX_THREADS  # a place would end again and again, and the server never be ready
+
+        checks.whole("threads", options.threads, 1, MAX_THREADS)
     with contextlib.ExitStack() as stack:
         if options.engine == "local":
             executor: Executor = LocalExecutor(places(options, bundle, data))
