@@ -174,8 +174,10 @@ class Data:
         return disk.free, disk.total
 
     def _files(self, folder: str) -> Iterator[Path]:
-        """Those of jobs. Whoever names a folder of his own by mistake may have others in its `files` or `checkpoints`."""
-        return (path for path in self._entries(folder) if ID.fullmatch(path.name.split(".")[0]) and not _is_folder(path))
+        """Those of jobs: a folder that was named by mistake may hold others in its `files` or `checkpoints`."""
+        for path in self._entries(folder):
+            if ID.fullmatch(path.name.split(".")[0]) is not None and not _is_folder(path):
+                yield path
 
     def _entries(self, folder: str) -> Iterator[Path]:
         yield from list((self.folder / folder).iterdir())
