@@ -46,7 +46,14 @@ def lasting(name: str, value: object, error: type[FfrtError] = RequestError) -> 
 
 
 def typed_path(text: str) -> Path:
-    """A path on a command line, for argparse: `~` is the home folder where the shell left it, as in `--out=~/x`."""
+    """A path on a command line, for argparse: `~` is the home folder where the shell left it, as in `--out=~/x`.
+
+    Raises argparse.ArgumentTypeError for an empty text, which would be the current folder.
+    """
+    if not text:
+        import argparse
+
+        raise argparse.ArgumentTypeError("expected a path, got '', perhaps of a variable that is not set")
     return Path(os.path.expanduser(text))
 
 
