@@ -32,6 +32,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "runtime/ffrt/cli/generate.py": {"ArgumentTypeError": "argparse shows it with the flag"},
     "runtime/ffrt/cli/interpolate.py": {"ArgumentTypeError": "argparse shows it with the flag"},
     "runtime/ffrt/cli/serve.py": {"ArgumentTypeError": "argparse shows it with the flag"},
+    "runtime/ffrt/files.py": {"ArgumentTypeError": "argparse shows it with the flag"},
     "runtime/ffrt/generation/arrays_file.py": {"ValueError": CAUGHT},
     "runtime/ffrt/generation/checkpoint.py": {"ValueError": CAUGHT},
     "runtime/ffrt/generation/generation.py": {"StopIteration": "what an iterator raises at its end"},

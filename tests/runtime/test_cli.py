@@ -124,19 +124,19 @@ def test_a_misspelt_option_is_a_usage_error(
 @pytest.mark.parametrize(
     ("name", "words"), [("a.avi", "known are .mp4"), ("no/a.mp4", "no folder"), ("", "is a folder")]
 )
-@pytest.mark.parametrize("flag", ["--data", "--bundle", "--keys"])
-def test_a_path_of_a_variable_that_is_not_set_is_not_this_folder(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["serve", flag, ""])
-    assert f"argument {flag}: expected a path, got ''" in capsys.readouterr().err
-
-
 def test_the_output_is_checked_before_the_bundle_is_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
 ) -> None:
     output = os.path.join(tmp_path, name)
     assert cli.main(["generate", PROMPT, "-o", output, "--bundle", str(tmp_path / "missing")]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--data", "--bundle", "--keys"])
+def test_a_path_of_a_variable_that_is_not_set_is_not_this_folder(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["serve", flag, ""])
+    assert f"argument {flag}: expected a path, got ''" in capsys.readouterr().err
 
 
 def test_a_folder_in_the_way_of_png_frames_is_seen_before_a_model_runs(
