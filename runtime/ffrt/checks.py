@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 
 def guidance(name: str, value: object) -> float:
     """A guidance scale: finite, from 0 (no guidance) to 1e6."""
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and 0 <= value <= 1e6:
+    if _is_number(value) and 0 <= value <= 1e6:
         return float(value)
     raise RequestError(f"{name}: expected a number from 0 (no guidance) to 1e6, got {describe(value)}")
 
@@ -48,13 +48,9 @@ def guidance(name: str, value: object) -> float:
 def interval(name: str, value: object, low: float, high: float) -> tuple[float, float]:
     """Two numbers in order, each in [low, high]."""
     if isinstance(value, (tuple, list)) and len(value) == 2:
-        numbers = [
-            float(one)
-            for one in value
-            if isinstance(one, (int, float, np.integer, np.floating)) and not isinstance(one, bool)
-        ]
-        if len(numbers) == 2 and low <= numbers[0] <= numbers[1] <= high:
-            return numbers[0], numbers[1]
+        first, last = value
+        if _is_number(first) and _is_number(last) and low <= first <= last <= high:
+            return float(first), float(last)
     raise RequestError(
         f"{name}: expected two numbers from {low:g} to {high:g}, the smaller one first, such as (200, 800), got "
         f"{f'{value!r:.200}' if isinstance(value, (tuple, list)) else describe(value)}"
@@ -152,6 +148,10 @@ def latents(value: object, channels: int, least: int) -> NDArray[np.float32]:
     ):
         return value
     raise RequestError(f"latents: expected float32 [at least {least}, {channels}, h, w], got {describe(value)}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def describe(value: Any) -> str:

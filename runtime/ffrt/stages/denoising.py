@@ -20,6 +20,12 @@ Prompt = tuple[Array, NDArray[np.bool_]]
 """Text context [B, L, D] and its mask [B, L], the conditional row first."""
 
 
+def text_rows(prompt: Prompt, rows: NDArray[np.intp], time: float) -> dict[str, NDArray[Any]]:
+    """The time, and the text of these rows of a prompt, as a network takes them that reads text."""
+    context, mask = prompt
+    return {"time": np.full(len(rows), time, np.float32), "context": context[rows], "context_mask": mask[rows]}
+
+
 @runtime_checkable
 class DeviceNetwork(Protocol):
     """A network that can leave its outputs on its device."""

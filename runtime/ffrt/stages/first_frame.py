@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
 from ffrt.sampling import Array, Denoised, Sampling, guidance_weights, take
-from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
+from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network, text_rows
 from ffrt.stages.model_input import ModelInput, no_channels, with_guidance
 
 ENLARGED = 2
@@ -45,19 +45,11 @@ def first_frame_steps(
     `noise` yields float32 of `noise_shape`. `update` as in `ffrt.stages.denoising.denoise_network`, and `keep_rows` as
     in `ffrt.stages.model_input.with_guidance`.
     """
-    context, mask = prompt
     start = take(noise)
 
     def look(rows: NDArray[np.intp], weights: NDArray[np.float32]) -> list[ModelInput]:
-        def conditioning(time: float) -> dict[str, NDArray[Any]]:
-            return {
-                "time": np.full(len(rows), time, np.float32),
-                "context": context[rows],
-                "context_mask": mask[rows],
-            }
-
         no_picture = np.zeros((len(rows), start.shape[1] + 1, *start.shape[2:]), np.float32)
-        return [ModelInput(weights, no_channels(len(rows), start.shape), no_picture, conditioning)]
+        return [ModelInput(weights, no_channels(len(rows), start.shape), no_picture, partial(text_rows, prompt, rows))]
 
     inputs = with_guidance(sampling, guidance_weights(sampling.guidance_scale), look, keep_rows)
     return denoise_network(network, update, inputs, itertools.chain([start], noise), config, sampling)

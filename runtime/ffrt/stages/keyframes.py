@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ffrt.backend.session import Session
 from ffrt.bundle import KeyframeConfig
 from ffrt.sampling import Array, Denoised, Sampling, add_noise, guidance_weights, take
-from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network
+from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, denoise_network, text_rows
 from ffrt.stages.model_input import ModelInput, no_channels, with_guidance
 
 
@@ -47,18 +47,12 @@ def keyframe_steps(
     `noise` yields float32 [T, 4, h, w]. `update` as in `ffrt.stages.denoising.denoise_network`. `keep_rows`: in steps
     without guidance as many rows run as in those with it, for a provider that opens a network for one shape.
     """
-    context, mask = prompt
     positions = temporal_positions(config.num_frames, config.position_range)
     start = take(noise)
 
     def look(rows: NDArray[np.intp], weights: NDArray[np.float32]) -> list[ModelInput]:
         def conditioning(time: float) -> dict[str, NDArray[Any]]:
-            return {
-                "time": np.full(len(rows), time, np.float32),
-                "context": context[rows],
-                "context_mask": mask[rows],
-                "temporal_positions": positions,
-            }
+            return {**text_rows(prompt, rows, time), "temporal_positions": positions}
 
         nothing = no_channels(len(rows) * config.num_frames, start.shape)
         return [ModelInput(weights, nothing, nothing, conditioning)]
@@ -92,7 +86,6 @@ def image_keyframe_steps(
     neither. w 1 and w_image 1 is no guidance, as outside of the guidance interval, and a row of weight 0 does not run.
     Other arguments as `keyframe_steps`.
     """
-    context, mask = prompt
     noised = add_noise(frame, frame_noise, image.noise_augmentation)
     given = np.zeros((config.num_frames, len(frame) + 1, *frame.shape[1:]), np.float32)  # the frame, and where it is
     given[0, :-1], given[0, -1] = noised, 1
@@ -104,9 +97,7 @@ def image_keyframe_steps(
 
         def conditioning(time: float) -> dict[str, NDArray[Any]]:
             return {
-                "time": np.full(len(rows), time, np.float32),
-                "context": context[text],
-                "context_mask": mask[text],
+                **text_rows(prompt, text, time),
                 "temporal_positions": positions,
                 "noise_augmentation": np.full(len(rows), image.noise_augmentation, np.int64),
                 "motion_score": np.full(len(rows), image.motion_score, np.int64),

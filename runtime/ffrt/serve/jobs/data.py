@@ -175,21 +175,15 @@ class Data:
 
     def _files(self, folder: str) -> Iterator[Path]:
         """Those of jobs: a folder that was named by mistake may hold others in its `files` or `checkpoints`."""
-        for path in self._entries(folder):
-            if ID.fullmatch(path.name.split(".")[0]) is not None and not _is_folder(path):
+        for path in list((self.folder / folder).iterdir()):
+            is_folder = path.is_dir() and not path.is_symlink()
+            if ID.fullmatch(path.name.split(".")[0]) is not None and not is_folder:
                 yield path
-
-    def _entries(self, folder: str) -> Iterator[Path]:
-        yield from list((self.folder / folder).iterdir())
 
 
 def sha256(content: bytes) -> str:
     """The digest that tells whether a file came whole."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _checked(id: str) -> str:
