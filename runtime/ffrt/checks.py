@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from ffrt.errors import RequestError
 
 MAX_PROMPT_CHARACTERS = 10_000
+MAX_THREADS = 256
+"""Inside an operator; more than there are processors are slower, and give the bits of that many."""
 Chosen = TypeVar("Chosen", bound=str)
 
 
@@ -36,6 +38,11 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high:
         return operator.index(value)
     raise RequestError(f"{name}: expected a whole number from {low} to {high}, got {describe(value)}")
+
+
+def threads(value: object) -> int | None:
+    """A number of threads, or None for one on each core."""
+    return None if value is None else whole("threads", value, 1, MAX_THREADS)
 
 
 def guidance(name: str, value: object) -> float:

@@ -27,9 +27,6 @@ from ffrt.stages.graphs import OpenGraphs, SessionSettings
 from ffrt.stages.run import Stages
 from ffrt.stages.tokens import open_tokenizer
 
-MAX_THREADS = 256
-"""Inside an operator; more than there are processors are slower, and give the bits of that many."""
-
 
 class Pipeline(StageCalls):
     """Text-to-video over the graphs of one bundle. A graph is opened by its first use, once.
@@ -55,7 +52,7 @@ class Pipeline(StageCalls):
             raise RequestError(
                 f"bundle: expected an open one, got {checks.describe(bundle)}; Pipeline.from_pretrained opens a folder"
             )
-        threads = None if threads is None else checks.whole("threads", threads, 1, MAX_THREADS)
+        threads = checks.threads(threads)
         settings = SessionSettings(
             provider,
             threads,

@@ -19,10 +19,7 @@ from ffrt.serve.options import ServeOptions
 @contextlib.contextmanager
 def opened_engine(options: ServeOptions, bundle: Bundle, data: Data) -> Iterator[Executor]:
     """The places for a block. Raises FfrtError if there is none, or, of a Ray cluster, what keeps it from use."""
-    if options.threads is not None:
-        from ffrt.pipeline import MAX_THREADS  # a place would end again and again, and the server never be ready
-
-        checks.whole("threads", options.threads, 1, MAX_THREADS)
+    checks.threads(options.threads)  # a place would end again and again, and the server never be ready
     with contextlib.ExitStack() as stack:
         if options.engine == "local":
             executor: Executor = LocalExecutor(places(options, bundle, data))
