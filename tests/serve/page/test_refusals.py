@@ -168,6 +168,10 @@ def test_a_server_that_drains_says_so_until_it_is_back(running: Start, opened: O
     server.service.ending.set()
     server.service.live.tell(video["id"])
     expect(page.locator("#connection")).to_have_text("The server is restarting. What waits is kept.")
+    with page.expect_response("**/session") as asked:
+        pass
+    assert asked.value.json()["ending"]
+    expect(page.locator("#connection")).to_be_visible()  # it answers, and ends nevertheless
     server.service.ending.clear()
     expect(page.locator("#connection")).to_be_hidden()
     expect(page.locator("#status")).to_have_text("Connected again.")

@@ -35,14 +35,14 @@ def log_in(client: httpx.Client, token: str) -> httpx.Response:
 def test_a_key_in_a_header_becomes_a_cookie_that_scripts_and_other_sites_cannot_use(keyed: tuple[Running, str]) -> None:
     server, token = keyed
     with server.client() as client:
-        assert client.get("/session").json() == {"keys": True, "name": None}
+        assert client.get("/session").json() == {"keys": True, "name": None, "ending": False}
         answer = log_in(client, token)
         assert (answer.status_code, answer.content, answer.headers["cache-control"]) == (204, b"", "no-store")
         parts = answer.headers["set-cookie"].split("; ")
         assert {"HttpOnly", "SameSite=strict", "Path=/", f"Max-Age={int(LASTS_S)}"} == set(parts[1:])
         name, _, value = parts[0].partition("=")
         assert name == f"ffrt_session_{server.port}" and len(value) >= 43 and value not in token
-        assert client.get("/session").json() == {"keys": True, "name": "alice"}
+        assert client.get("/session").json() == {"keys": True, "name": "alice", "ending": False}
         id = client.post("/v1/videos", json=ASK).json()["id"]
         server.until(lambda: server.state(id) == "completed")
         for path in ("", "/content", "/events"):
@@ -145,7 +145,7 @@ def test_with_tls_the_cookie_goes_over_tls_alone(keyed: tuple[Running, str]) -> 
 
 def test_a_server_without_keys_has_no_sessions(running: Start) -> None:
     with running().client() as client:
-        assert client.get("/session").json() == {"keys": False, "name": None}
+        assert client.get("/session").json() == {"keys": False, "name": None, "ending": False}
         assert log_in(client, "x").json()["error"]["code"] == "not_found"
 
 

@@ -19,10 +19,11 @@ def session(service: Service, sessions: Sessions) -> APIRouter:
 
     @router.get("")
     async def show(request: Request) -> Response:
-        """Whether keys are wanted, and whose session it is."""
+        """Whether keys are wanted, whose session it is, and whether the server ends."""
         token = session_token(request) if service.with_keys else None
         key = None if token is None else sessions.find(token)
-        body = {"keys": service.with_keys, "name": None if key is None else key.name}
+        name = None if key is None else key.name
+        body = {"keys": service.with_keys, "name": name, "ending": service.ending.is_set()}
         return JSONResponse(body, headers=NOT_KEPT)
 
     @router.post("")

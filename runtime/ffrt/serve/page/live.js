@@ -7,8 +7,7 @@ import * as api from "./api.js";
 
 const STREAMS = 2;
 const PAGE = 24;
-const REST_MS = { streamed: 10_000, watching: 2_000, idle: 20_000, lost: 3_000 };
-const ENDING_MS = 60_000; // a server that still answers then has come back
+const REST_MS = { streamed: 10_000, watching: 2_000, idle: 20_000, lost: 3_000, ending: 3_000 };
 
 export class Live extends EventTarget {
   constructor(videos) {
@@ -18,7 +17,6 @@ export class Live extends EventTarget {
     this.streams = new Map();
     this.refusedUntil = new Map();
     this.state = "ok";
-    this.endsBy = 0;
     this.timer = null;
   }
 
@@ -34,9 +32,11 @@ export class Live extends EventTarget {
   async look() {
     clearTimeout(this.timer);
     this.choose();
+    const was = this.state;
     try {
+      const { ending } = was === "ending" ? await api.session() : { ending: false };
       await this.ask();
-      if (this.state === "lost" || (this.state === "ending" && Date.now() > this.endsBy)) this.say("ok");
+      if (!ending && this.state === was) this.say("ok");
     } catch (error) {
       if (this.failed(error)) return;
     }
@@ -111,19 +111,20 @@ export class Live extends EventTarget {
   }
 
   rest() {
-    if (this.state !== "ok") return REST_MS.lost;
+    if (this.state !== "ok") return REST_MS[this.state];
     const active = this.videos.active();
     if (active.length === 0) return REST_MS.idle;
     return document.hidden || active.every(({ id }) => this.streams.has(id)) ? REST_MS.streamed : REST_MS.watching;
   }
 
-  /** Open the streams that are wanted now, and close the others. */
+  /** Open the streams that are wanted now, and close the others. A server that ends has none to give. */
   choose() {
     const rank = (one) => [one.id !== this.shown, one.state !== "in_progress", one.queue_position ?? 0].map(Number);
     const before = (a, b) => rank(a).map((value, i) => value - rank(b)[i]).find((less) => less !== 0) ?? 0;
     for (const [id, until] of this.refusedUntil) if (until < Date.now()) this.refusedUntil.delete(id);
+    const isQuiet = document.hidden || this.state === "ending";
     const may = this.videos.active().filter(({ id }) => !this.refusedUntil.has(id));
-    const wanted = new Set(document.hidden ? [] : may.sort(before).slice(0, STREAMS).map(({ id }) => id));
+    const wanted = new Set(isQuiet ? [] : may.sort(before).slice(0, STREAMS).map(({ id }) => id));
     for (const id of [...this.streams.keys()]) if (!wanted.has(id)) this.close(id);
     for (const id of wanted) if (!this.streams.has(id)) this.open(id);
   }
@@ -139,9 +140,9 @@ export class Live extends EventTarget {
       this.videos.preview(id, `${url.replace(/^\//, "")}?${new URLSearchParams({ stage, step })}`);
     });
     stream.addEventListener("shutdown", () => {
-      this.refuse(id);
-      this.endsBy = Date.now() + ENDING_MS;
       this.say("ending");
+      this.choose();
+      this.lookAfter(this.rest());
     });
     stream.addEventListener("open", () => this.say("ok"));
     stream.addEventListener("error", () => this.lost(id, stream));
