@@ -1,7 +1,7 @@
 """`python -m bench.serving`: what a server costs, how many clients it bears, and how soon it is back.
 
 A real `ffrt serve` over the demo, with one thread for its engine, so that of two cores one is left to the API. Every
-part is a record of its own, `serving_PART`, and may be made alone with `--only`; the soak of an hour is made only so.
+part is a record of its own, `serving_PART`, and may be made alone with `--only`; the soak of two hours is made only so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PARTS: Mapping[str, Callable[[Sizes], dict[str, Any]]] = {
 }
 USUAL = [name for name in PARTS if name != "soak"]
 QUICK_MIN = 0.2
-SOAK_MIN = 60.0
+SOAK_MIN = 120.0
 
 
 def arguments(line: ArgumentParser) -> None:

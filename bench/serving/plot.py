@@ -37,7 +37,10 @@ def soak_plot(record: Mapping[str, Any]) -> Pixels:
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
     minutes = [one["at_s"] / 60 for one in record["samples"]]
     for name in record["growth"]:
-        panels[0].plot(minutes, [one[name]["rss"] / 1e6 for one in record["samples"]], label=name, linewidth=1)
+        own = [one[name]["own"] / 1e6 for one in record["samples"]]
+        (drawn,) = panels[0].plot(minutes, own, label=f"{name}, its own", linewidth=1)
+        rss = [one[name]["rss"] / 1e6 for one in record["samples"]]
+        panels[0].plot(minutes, rss, label=f"{name}, resident", linewidth=0.6, linestyle=":", color=drawn.get_color())
         panels[1].plot(minutes, [one[name]["files"] for one in record["samples"]], linewidth=1)
         panels[2].plot(minutes, [one[name]["threads"] for one in record["samples"]], linewidth=1)
     for panel, words in zip(panels, ("MB", "open files", "threads"), strict=True):

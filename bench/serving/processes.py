@@ -13,9 +13,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """A process at one moment: resident bytes, seconds of processor time, open files, threads."""
+    """A process at one moment: resident bytes, its own bytes of them, seconds of processor time, open files, threads.
+
+    The rest of the resident bytes are pages of files, which the system takes and gives back as it likes.
+    """
 
     rss: int
+    own: int
     cpu_s: float
     files: int
     threads: int
@@ -26,11 +30,14 @@ def usage(pid: int) -> Usage | None:
     place = Path(f"/proc/{pid}")
     try:
         fields = (place / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        shared = int((place / "statm").read_text(encoding="utf-8").split()[2])
         files = len(list((place / "fd").iterdir()))
     except OSError:
         return None
     # counted from the state, which is field 3 of proc(5): utime 14, stime 15, num_threads 20, rss 24
-    return Usage(int(fields[21]) * PAGE, (int(fields[11]) + int(fields[12])) / TICKS, files, int(fields[17]))
+    pages = int(fields[21])
+    cpu_s = (int(fields[11]) + int(fields[12])) / TICKS
+    return Usage(pages * PAGE, (pages - shared) * PAGE, cpu_s, files, int(fields[17]))
 
 
 def children(pid: int) -> list[int]:

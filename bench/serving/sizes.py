@@ -26,7 +26,7 @@ class Sizes:
     streams: int = 50
     cancels: int = 5
     kills: int = 5
-    soak_s: float = 3600.0
+    soak_s: float = 7200.0
     sample_s: float = 5.0
     window_s: float = 10.0
     """The least that a load lasts; more videos are made where they are quick."""

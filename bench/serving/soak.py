@@ -1,4 +1,4 @@
-"""A server under traffic of every kind for an hour: whether it holds its memory, files, threads and disk.
+"""A server under traffic of every kind for two hours: whether it holds its memory, files, threads and disk.
 
 The first part is warm-up. What grows is judged by a line through the samples after it; samples follow one another, so
 the line's interval comes from means over pieces of the time. A process that was replaced is counted as a restart.
@@ -33,7 +33,7 @@ Z = 2.1
 """Of Student's distribution for so many pieces, 95 %."""
 SAY_EVERY_S = 300.0
 PROCESSES = ("server", "worker")
-VALUES = ("rss", "files", "threads")
+VALUES = ("own", "rss", "files", "threads")
 
 
 def soak(sizes: Sizes) -> dict[str, Any]:
@@ -62,17 +62,17 @@ def soak(sizes: Sizes) -> dict[str, Any]:
         "growth": growth,
         "disk": {"first": samples[0]["disk"], "largest": max(one["disk"] for one in samples)},
         "samples": thinned(samples),
-        "targets": [one for name in PROCESSES for one in targets_of(name, growth[name]["rss"])],
+        "targets": [one for name in PROCESSES for one in targets_of(name, growth[name]["own"])],
     }
 
 
-def targets_of(name: str, rss: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Whether memory grows at all, beyond the interval of its slope, and by how much from first to last quarter."""
-    percent = 100 * (rss["last_quarter"] / rss["first_quarter"] - 1)
-    noise = rss["per_hour"] / rss["noise_per_hour"]
+def targets_of(name: str, own: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Whether a process's own memory grows beyond the interval of its slope, and by how much, first to last quarter."""
+    percent = 100 * (own["last_quarter"] / own["first_quarter"] - 1)
+    noise = own["per_hour"] / own["noise_per_hour"]
     return [
-        target(f"slope of the {name}'s memory, over its 95 % interval", noise, 1.0, least=False),
-        target(f"memory of the {name}, last over first quarter", percent, MOST_PERCENT, least=False, unit="%"),
+        target(f"slope of the {name}'s own memory, over its 95 % interval", noise, 1.0, least=False),
+        target(f"own memory of the {name}, last over first quarter", percent, MOST_PERCENT, least=False, unit="%"),
     ]
 
 
@@ -92,7 +92,7 @@ def sampled(server: Server, traffic: Traffic, seconds: float, every_s: float) ->
         samples.append(one)
         if now_s - said_s > SAY_EVERY_S:
             said_s = now_s
-            say(f"soak: {one['at_s'] / 60:.0f} min, {one['server']['rss'] / 1e6:.0f} MB, {dict(traffic.done)}")
+            say(f"soak: {one['at_s'] / 60:.0f} min, {one['server']['own'] / 1e6:.1f} MB, {dict(traffic.done)}")
         time.sleep(every_s)
     return samples
 

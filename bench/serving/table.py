@@ -149,25 +149,26 @@ def soak(record: Mapping[str, Any]) -> list[str]:
     """What both processes took, at first and at last."""
     rows = []
     for name, values in record["growth"].items():
-        rss = values["rss"]
+        own, rss = values["own"], values["rss"]
         rows.append(
             [
                 name,
-                f"{rss['first_quarter'] / 1e6:.1f}",
-                f"{rss['last_quarter'] / 1e6:.1f}",
+                f"{own['first_quarter'] / 1e6:.1f} to {own['last_quarter'] / 1e6:.1f}",
+                f"{own['per_hour'] / 1e6:.2f} ± {own['noise_per_hour'] / 1e6:.2f}",
+                f"{rss['first_quarter'] / 1e6:.1f} to {rss['last_quarter'] / 1e6:.1f}",
                 f"{rss['largest'] / 1e6:.1f}",
-                f"{rss['per_hour'] / 1e6:.1f} ± {rss['noise_per_hour'] / 1e6:.1f}",
                 *(
                     f"{values[value]['first_quarter']:.1f} to {values[value]['last_quarter']:.1f}"
                     for value in ("files", "threads")
                 ),
             ]
         )
-    heads = ["process", "MB, first quarter", "last quarter", "most", "MB per hour", "open files", "threads"]
+    heads = ["process", "own MB", "per hour", "resident MB", "at most", "open files", "threads"]
     did = ", ".join(f"{count} {what}" for what, count in sorted(record["did"].items()))
     told = (
         f"{record['minutes']:.1f} minutes; {did}. {record['restarts']:.0f} restarts of the worker. Data folder at most "
-        f"{record['disk']['largest'] / 1e6:.0f} MB."
+        f"{record['disk']['largest'] / 1e6:.0f} MB. From the first quarter after warm-up to the last. "
+        "Resident memory counts pages of files too, which the system takes and gives back."
     )
     return [*markdown(heads, rows), "", told]
 
