@@ -31,11 +31,12 @@ from bench.pipeline_speed.memory import memory_of
 from bench.pipeline_speed.plot import plot
 from bench.pipeline_speed.stages import measure_scale, videos
 from bench.pipeline_speed.table import table
+from bench.pipeline_speed.waiting import neighbours_of, starts_of
 from ffrt import Bundle, open_bundle
 from ffrt.backend.openvino import multiplies_bfloat16
 from ffrt.stages.interpolate import MIDDLE
 
-PARTS = ("stages", "video", "clips", "memory", "profile")
+PARTS = ("stages", "video", "clips", "start", "neighbour", "memory", "profile")
 
 
 def arguments(line: ArgumentParser) -> None:
@@ -102,6 +103,11 @@ def measure(asked: Namespace) -> Iterator[Result]:
             del contenders  # the networks of one scale are enough at a time
         if "clips" in parts:
             record["clips"] = clips_of(str(demo.folder), asked.threads, asked.video_runs)
+        if "start" in parts:
+            say("starts")
+            record["start"] = starts_of(str(demo.folder), asked.threads)
+        if "neighbour" in parts:
+            record["neighbour"] = neighbours_of(str(demo.folder), threads, asked.video_runs)
         if "memory" in parts:
             record["memory"] = memory_of(bundles, scales, threads)
     if asked.quick:

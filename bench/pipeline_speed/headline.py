@@ -8,6 +8,7 @@ from typing import Any
 from bench.contenders.compare import BASELINE
 from bench.contenders.work import DENOISING, STEPS
 from bench.harness.program import target
+from bench.pipeline_speed import waiting
 from bench.pipeline_speed.clips import targets_of
 from bench.pipeline_speed.stages import OURS
 from ffrt import Bundle
@@ -97,4 +98,4 @@ def targets(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append(
                 target("host_overhead", share, MOST_HOST_OVERHEAD, least=False, contender=contender, scale=scale)
             )
-    return rows + (targets_of(record["clips"]) if "clips" in record else [])
+    return [*rows, *(targets_of(record["clips"]) if "clips" in record else []), *waiting.targets_of(record)]

@@ -81,6 +81,32 @@ def video_table(record: Mapping[str, Any]) -> list[str]:
     return markdown([f"{video['frames']} frames, text to pixels", "s", *RATIO_HEADS], rows)
 
 
+REACHED = {
+    "python": "Python runs",
+    "import": "`import ffrt`",
+    "bundle": "the bundle is open",
+    "text": "the text is encoded",
+    "step": "the first denoising step is done",
+}
+
+
+def waiting_tables(record: Mapping[str, Any]) -> list[str]:
+    """The marks of a start, and a video beside busy threads."""
+    lines = []
+    if "start" in record:
+        rows = ([REACHED[mark], seconds(timing)] for mark, timing in record["start"].items())
+        lines += markdown(["from the start of a process to", "s"], rows)
+    if "neighbour" in record:
+        found = record["neighbour"]
+        beside = (
+            [busy, seconds(timing), f"{found['slower'][busy]['median']:.2f}" if busy in found["slower"] else ""]
+            for busy, timing in found["seconds"].items()
+        )
+        heads = ["busy threads beside", f'`preset="fast"` on {found["threads"]} threads, s', "times alone"]
+        lines += [*([""] if lines else []), *markdown(heads, beside)]
+    return lines
+
+
 def memory_table(record: Mapping[str, Any]) -> list[str]:
     """Peak memory of whole videos, a row per contender, a column per frame rate."""
     if "memory" not in record:
@@ -121,6 +147,7 @@ PARTS = {
     "targets": target_table,
     "stages": stage_table,
     "video": video_table,
+    "waiting": waiting_tables,
     "memory": memory_table,
     "profile": profile_lines,
     "conditions": conditions,

@@ -1,6 +1,8 @@
 """bench.pipeline_speed divides round by round, times only who agrees, and says what it cannot measure."""
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +23,13 @@ from bench.harness.record import BenchError
 from bench.harness.run import child
 from bench.pipeline_speed import __main__ as pipeline_speed
 from bench.pipeline_speed import clips as speed_clips
-from bench.pipeline_speed import headline
+from bench.pipeline_speed import headline, waiting
 from bench.pipeline_speed import memory as speed_memory
 from bench.pipeline_speed import stages as speed_stages
 from bench.pipeline_speed.memory import memory_of
 from bench.pipeline_speed.plot import plot
 from bench.pipeline_speed.table import table
+from bench.serving.processes import children, usage
 from ffrt import Bundle, Context, open_bundle
 from ffrt.backend.openvino import OpenVinoSession
 from ffrt.sampling import Array, Denoised
@@ -279,7 +282,13 @@ def test_a_whole_run_measures_everything(tiny_ways: Bundle, ship: Callable[[Bund
     record = json.loads((results / "pipeline_speed.json").read_text())
     assert record["whole"] and set(record["scales"]) == {"small", "demo"} and record["video"]["frames"] == 9
     clips = {"61 frames, wall time", "61 frames, peak memory", "241 frames, peak memory", "import ffrt"}
-    assert {item["name"] for item in record["targets"]} == {*headline.TARGETS, "host_overhead", *clips}
+    beside = "video beside as many busy threads as its own, over alone"
+    waits = {"process start to first step", beside}
+    assert {item["name"] for item in record["targets"]} == {*headline.TARGETS, "host_overhead", *clips, *waits}
+    reached = [timing["median_s"] for timing in record["start"].values()]
+    assert list(record["start"]) == ["python", "import", "bundle", "text", "step"] and reached[0] > 0
+    assert reached == sorted(reached)
+    assert list(record["neighbour"]["slower"]) == ["1", "3"] and list(record["neighbour"]["seconds"]) == ["0", "1", "3"]
     assert {(item["scale"], item["contender"]) for item in record["targets"] if "scale" in item} == {
         (scale, contender) for scale in ("small", "demo") for contender in ("optimised", "openvino")
     }
@@ -292,7 +301,17 @@ def test_a_whole_run_measures_everything(tiny_ways: Bundle, ship: Callable[[Bund
     assert "**optimised graph**" in said and "OpenVINO, bfloat16" in said and "peak memory of a whole video" in said
     assert "- demo, decoding a frame, optimised: ConvTranspose 100 %" in said
     assert "| import ffrt | 0.20 s | at most 0.30 s | yes |" in said
+    assert "| the first denoising step is done |" in said and "| busy threads beside |" in said
     assert plot(record).shape[1:] == (1300, 3)
+
+
+def test_neighbours_are_busy_and_go() -> None:
+    with waiting.neighbours(2):
+        mine = children(os.getpid())
+        time.sleep(0.5)
+        took = [found.cpu_s for found in map(usage, mine) if found is not None]
+        assert len([seconds for seconds in took if seconds > 0.05]) >= 2
+    assert not set(mine) & set(children(os.getpid()))
 
 
 def test_a_missed_target_is_said(tiny_ways: Bundle, tmp_path: Path) -> None:
