@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +15,8 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
-from bench.cuda.wheel import cache_folder, fetch_wheel
+from bench.cuda import wheel as cuda_wheel
+from bench.metrics import fetched
 from ffrt import Pipeline, ProviderError, bundle
 from tests.bundles import MASKED_GRAPHS, write_bundle
 
@@ -24,6 +28,15 @@ settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
+# Tests keep optimised graphs in a cache folder of their own; what was fetched once is linked from the user's.
+CACHE = Path(tempfile.mkdtemp(prefix="ffrt-tests-"))
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+for place in (cuda_wheel.cache_folder().parent, fetched.cache_folder()):
+    place.mkdir(parents=True, exist_ok=True)
+    (CACHE / "ffrt").mkdir(exist_ok=True)
+    (CACHE / "ffrt" / place.name).symlink_to(place)
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+
 RELEASES = {"kv10": "1.0", "kv11": "1.1"}
 """Fixtures that are small releases as bundles, and the version of each."""
 
@@ -56,7 +69,7 @@ def own_bundle(tmp_path: Path) -> bundle.Bundle:
 def wheel() -> Path:
     """The onnxruntime-gpu wheel (256 MB), fetched once into the user's cache folder; for slow tests alone."""
     try:
-        return fetch_wheel(cache_folder())
+        return cuda_wheel.fetch_wheel(cuda_wheel.cache_folder())
     except ProviderError as error:
         pytest.skip(str(error))
 

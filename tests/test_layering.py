@@ -37,7 +37,7 @@ FLOORS = {
 
 # third-party package -> the only files of ffrt that may import it
 ONLY = {
-    "onnxruntime": {"onnxruntime"},
+    "onnxruntime": {"onnxruntime_session"},
     "openvino": {"openvino"},
     "tokenizers": {"tokens", "text", "run"},
     "av": {

@@ -238,12 +238,14 @@ def test_doctor_names_versions_providers_and_the_next_step(
     engine = tmp_path / "ffrt" / "engines" / "digest" / "tensorrt" / "graph.engine"
     engine.parent.mkdir(parents=True)
     engine.write_bytes(bytes(3000))
+    empty = rf"^graphs +0.0 kB +{tmp_path}/ffrt/graphs is empty; what ONNX Runtime optimises is kept there$"
     assert cli.main(["doctor"]) == 0
     printed = capsys.readouterr().out
     for name in ("ffrt", "python", "numpy", "onnxruntime", "tokenizers", "av", "demo bundle", "cuda", "threads"):
         assert re.search(rf"^{name} ", printed, re.MULTILINE)
     assert re.search(r"^auto +cpu ", printed, re.MULTILINE) or re.search(r"^cuda +ok ", printed, re.MULTILINE)
     assert re.search(rf"^engines +3.0 kB +{tmp_path}/ffrt/engines$", printed, re.MULTILINE)
+    assert re.search(empty, printed, re.MULTILINE)
     assert "providers" in printed
     assert printed.splitlines()[-1].startswith("next: ffrt generate ")
 

@@ -1,4 +1,4 @@
-"""The folder of the engines that some providers build."""
+"""The folders in which what a provider made of a graph is kept."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ logger = logging.getLogger("ffrt")
 
 
 def engines_folder() -> Path | None:
-    """Where engines are kept: `ffrt/engines` in the user's cache folder, with a folder per bundle digest.
+    """Where engines are kept: `ffrt/engines` in the user's cache folder, with a folder per bundle digest; or None."""
+    cache = cache_folder()
+    return None if cache is None else cache / "engines"
 
-    None for a user who has no home folder, as in many containers: engines are then not kept.
-    """
+
+def graphs_folder() -> Path | None:
+    """Where optimised graphs are kept: `ffrt/graphs` in the user's cache folder; or None."""
+    cache = cache_folder()
+    return None if cache is None else cache / "graphs"
+
+
+def cache_folder() -> Path | None:
+    """`ffrt` in the user's cache folder; None for a user who has no home folder, as in many containers."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():
         try:
             cache = Path.home() / ".cache"
         except RuntimeError:  # no HOME, and no row of the user in the password file
             return None
-    return cache / "ffrt" / "engines" if cache.is_absolute() else None
+    return cache / "ffrt" if cache.is_absolute() else None
 
 
 def ensure_dir(folder: Path | None) -> Path | None:

@@ -1,37 +1,22 @@
-"""An ONNX file opened by ONNX Runtime. The only module that imports onnxruntime."""
+"""How ONNX Runtime opens an ONNX file for a provider, and what is installed of it."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import importlib.util
 import logging
-import os
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ffrt.backend.arrays import DTYPES, DeviceArray, Feed, OrtValue, Tensor, on_host
-from ffrt.backend.cancel import Cancellation, token
-from ffrt.backend.inherited import OPENING, keep_for_ever
-from ffrt.backend.processors import processors
+from ffrt.backend.cancel import Cancellation
+from ffrt.backend.inherited import OPENING
+from ffrt.backend.onnxruntime_session import OnnxRuntimeSession, ort
+from ffrt.backend.processors import features, processors
 from ffrt.backend.runner import Provider, SessionOptions
 from ffrt.backend.wheels import advice
-from ffrt.errors import PackageError, ProviderError
-
-try:
-    import onnxruntime as ort  # type: ignore[import-untyped]
-    from onnxruntime.capi._pybind_state import OrtValueVector  # type: ignore[import-untyped]
-except ImportError as error:
-    raise PackageError(
-        'ffrt needs ONNX Runtime: type pip install "ffrt[cpu]" for the processor or pip install "ffrt[cuda]" for an '
-        f"NVIDIA GPU ({error})"
-    ) from error
+from ffrt.errors import FfrtError, ProviderError
 
 FOLDED_BYTES = 1 << 20
 """The largest constant that a session on a GPU folds when it is opened, where weights stay as they are stored."""
@@ -40,115 +25,6 @@ PLUGIN_PREFIX = "onnxruntime_ep_"
 """What the modules of plug-in packages begin with; each has `get_library_path()`."""
 
 logger = logging.getLogger("ffrt")
-
-
-class _Node(Protocol):
-    name: str
-    type: str
-    shape: list[int | str | None] | None
-
-
-class _Binding(Protocol):
-    def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None: ...
-    def bind_cpu_input(self, name: str, arr_on_cpu: NDArray[Any]) -> None: ...
-    def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None: ...
-    def bind_output(self, name: str, device_type: str, device_id: int) -> None: ...
-    def get_outputs(self) -> Sequence[OrtValue]: ...
-
-
-class _InferenceSession(Protocol):
-    def get_inputs(self) -> list[_Node]: ...
-    def get_outputs(self) -> list[_Node]: ...
-    def get_providers(self) -> list[str]: ...
-    def run(self, names: Sequence[str], feed: Mapping[str, NDArray[Any]], options: object) -> list[NDArray[Any]]: ...
-    def io_binding(self) -> _Binding: ...
-    def run_with_iobinding(self, binding: _Binding, options: object) -> None: ...
-
-
-class OnnxRuntimeSession:
-    """One file opened by ONNX Runtime for one provider. Not re-entrant while launches are recorded."""
-
-    engine = "ONNX Runtime"
-
-    def __init__(self, session: _InferenceSession, name: str, provider: Provider, options: SessionOptions) -> None:
-        self._session = session
-        self._name = name
-        self._process = os.getpid()
-        self._provider = provider
-        self._records = options.cuda_graph
-        self._shrink_arena = provider.shrinks_arena and len(options.sizes) > 0
-        self.inputs = [_tensor(node) for node in session.get_inputs()]
-        self.outputs = [_tensor(node) for node in session.get_outputs()]
-
-    def __del__(self) -> None:
-        if self._process != os.getpid():
-            keep_for_ever(self._session)
-
-    @property
-    def provider(self) -> str:
-        """The provider that the session really got."""
-        first = self._session.get_providers()[0]
-        return self._provider.name if first == self._provider.ort_name else first
-
-    @property
-    def device(self) -> str:
-        """Where device arrays lie: "cuda" or "cpu"."""
-        return self._provider.device
-
-    def device_array(self, array: NDArray[Any]) -> DeviceArray:
-        """`array` uploaded to the device; on the CPU it is the same memory, which must not change meanwhile."""
-        return device_array(array, self.device)
-
-    def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
-        """All outputs on the host. Raises Cancelled, and ONNX Runtime's own errors."""
-        names = [tensor.name for tensor in self.outputs]
-        if any(isinstance(value, DeviceArray) for value in feed.values()):
-            return {name: value.numpy() for name, value in self.run_on_device(feed, names, cancellation).items()}
-        hosted = {name: on_host(value) for name, value in feed.items()}
-        with self._cancellable(token(cancellation), in_place=False) as options:
-            return dict(zip(names, self._session.run(names, hosted, options), strict=True))
-
-    def run_on_device(
-        self,
-        feed: Feed,
-        outputs: Sequence[str] | Mapping[str, DeviceArray],
-        cancellation: Cancellation | None = None,
-    ) -> dict[str, DeviceArray]:
-        """The named outputs on the device, in the arrays of a mapping. Raises Cancelled and ONNX Runtime's errors."""
-        targets = outputs if isinstance(outputs, Mapping) else {}
-        binding = self._session.io_binding()
-        for name, value in feed.items():
-            if isinstance(value, DeviceArray):
-                binding.bind_ortvalue_input(name, value.ort_value)
-            else:
-                binding.bind_cpu_input(name, np.asarray(value, order="C"))
-        for name in outputs:
-            if name in targets:
-                binding.bind_ortvalue_output(name, targets[name].ort_value)
-            else:
-                binding.bind_output(name, self.device, 0)
-        with self._cancellable(token(cancellation), in_place=len(targets) > 0) as options:
-            self._session.run_with_iobinding(binding, options)
-        values = _detach(binding.get_outputs())
-        return {name: DeviceArray(value) for name, value in zip(outputs, values, strict=True)}
-
-    @contextlib.contextmanager
-    def _cancellable(self, cancellation: Cancellation, *, in_place: bool) -> Iterator[object]:
-        options = ort.RunOptions()
-        if self._shrink_arena:  # from the next run on it is one block, planned by this run
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0")
-        if self._records and not in_place:
-            options.add_run_config_entry("gpu_graph_id", "-1")  # a recording holds the addresses of its arrays
-        with cancellation.aborts(functools.partial(setattr, options, "terminate", True), f"graph {self._name}"):
-            yield options
-        self._shrink_arena = False
-
-
-def device_array(array: NDArray[Any], device: str) -> DeviceArray:
-    """`array` uploaded to `device`; on the CPU it is the same memory."""
-    source = np.asarray(array, order="C")
-    value = ort.OrtValue.ortvalue_from_numpy(source, device, 0)
-    return DeviceArray(value, source if device == "cpu" else None)
 
 
 def runtime_version() -> str:
@@ -182,12 +58,45 @@ def open_session(
 ) -> OnnxRuntimeSession:
     """Open a file; `name` is what errors call the graph.
 
+    With `options.kept_graph` it is opened as ONNX Runtime has optimised it, once for all processes.
     Raises ProviderError if the session did not get the provider, Cancelled, and ONNX Runtime's own errors.
     """
+    if options.kept_graph is None:
+        return _opened(path, name, provider, options, cancellation)
+    kept = options.kept_graph.also(ort.__version__, ort.get_build_info(), features())
+    for may_make in (True, False):
+        with kept.checked() as optimised:
+            if optimised is not None:
+                try:
+                    return _opened(optimised, name, provider, options, cancellation, is_optimised=True)
+                except FfrtError:
+                    raise
+                except Exception as error:
+                    kept.remove(str(error))
+        if may_make:
+            kept.make(functools.partial(_opened, path, name, provider, options, cancellation))
+    return _opened(path, name, provider, options, cancellation)
+
+
+def _opened(
+    path: Path,
+    name: str,
+    provider: Provider,
+    options: SessionOptions,
+    cancellation: Cancellation,
+    place: Path | None = None,
+    *,
+    is_optimised: bool = False,
+) -> OnnxRuntimeSession:
+    """Open a file, which is optimised already or on the way; with a `place` the optimised graph is written there."""
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.force_spinning_stop", "1")  # other sessions need the cores then
     unused = _trade_memory(settings, provider, options)
+    if is_optimised:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if place is not None:
+        settings.optimized_model_filepath = str(place)
     here = processors().count
     settings.intra_op_num_threads = here if options.threads is None else options.threads
     if settings.intra_op_num_threads > here:  # a thread that spins keeps one that works from its processor
@@ -242,19 +151,6 @@ def _trade_memory(settings: Any, provider: Provider, options: SessionOptions) ->
             settings.enable_cpu_mem_arena = False
             settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return unused
-
-
-def _detach(values: Sequence[Any]) -> list[OrtValue]:
-    """Detach values from their IOBinding, which would otherwise keep the session and its weights alive."""
-    detached = OrtValueVector()
-    for value in values:
-        detached.push_back(value._ortvalue)
-    return [ort.OrtValue(value) for value in detached]
-
-
-def _tensor(node: _Node) -> Tensor:
-    shape = None if node.shape is None else tuple(node.shape)
-    return Tensor(node.name, DTYPES.get(node.type, str(node.type)), shape)
 
 
 def _ep_devices() -> list[Any]:

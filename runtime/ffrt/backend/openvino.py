@@ -25,6 +25,7 @@ from ffrt.backend import onnxruntime
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor, on_host
 from ffrt.backend.cancel import Cancellation, token
 from ffrt.backend.inherited import keep_for_ever
+from ffrt.backend.onnxruntime_session import OnnxRuntimeSession, device_array
 from ffrt.backend.processors import processors
 from ffrt.backend.runner import Provider, SessionOptions
 from ffrt.errors import ProviderError
@@ -89,7 +90,7 @@ class OpenVinoSession:
 
     def device_array(self, array: NDArray[Any]) -> DeviceArray:
         """The same memory, which must not change meanwhile."""
-        return onnxruntime.device_array(array, "cpu")
+        return device_array(array, "cpu")
 
     def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, NDArray[Any]]:
         """All outputs, copied. Raises Cancelled, though a compilation runs to its end, and RuntimeError."""
@@ -139,7 +140,7 @@ def has_openvino() -> bool:
 
 def open_session(
     path: Path, name: str, provider: Provider, options: SessionOptions, cancellation: Cancellation
-) -> OpenVinoSession | onnxruntime.OnnxRuntimeSession:
+) -> OpenVinoSession | OnnxRuntimeSession:
     """Open a file with OpenVINO's package, or with ONNX Runtime's plug-in where that alone is installed."""
     if not has_openvino():
         return onnxruntime.open_session(path, name, provider, options, cancellation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,13 @@ def _cores(numbers: set[int], root: Path) -> int:
     folder = root / "sys/devices/system/cpu"
     files = {number: read(folder / f"cpu{number}/topology/thread_siblings_list").strip() for number in numbers}
     return max(1, len({siblings if siblings else number for number, siblings in files.items()}))
+
+
+def features() -> str:
+    """What the processor can do, as the system says it: kernels, and how their weights are laid out, depend on it."""
+    lines = read(ROOT / "proc/cpuinfo").splitlines()
+    own = (line.partition(":")[2].strip() for line in lines if line.lower().startswith(("flags", "features")))
+    return next(own, f"{platform.machine()} {platform.processor()}")
 
 
 def _quota(group: Group) -> float | None:

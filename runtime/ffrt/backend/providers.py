@@ -55,6 +55,7 @@ CPU = Provider(
     install='pip install "ffrt[cpu]"',
     open=onnxruntime.open_session,
     automatic=True,
+    keeps_graphs=True,
     survives_fork=True,
     dtypes=("float32", "float16"),
     runs=("cpu", "openvino"),

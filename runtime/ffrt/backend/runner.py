@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor
 from ffrt.backend.cancel import Cancellation
+from ffrt.backend.kept_graph import KeptGraph
 
 Memory = Literal["fast", "low"]
 MEMORY: tuple[Memory, ...] = get_args(Memory)
@@ -73,6 +74,7 @@ class SessionOptions:
     `threads` is the number of CPU threads inside an operator, None for one per free core; `dtype` what OpenVINO
     computes in ("float32" or "bfloat16"); `channels_last` is for graphs whose convolutions and normalisations were
     fused for that layout, others get slower; `engines` is the folder for built engines, None to keep none;
+    `kept_graph` is where the optimised graph is kept, None to keep none;
     `cuda_graph` records the launches of a run and replays them, for fixed shapes and device arrays that stay where they
     are; `sizes` fixes symbolic axes; `provider_options` come from the caller and win over the row's own.
     """
@@ -82,6 +84,7 @@ class SessionOptions:
     dtype: str = "float32"
     channels_last: bool = False
     engines: Path | None = None
+    kept_graph: KeptGraph | None = None
     cuda_graph: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
     provider_options: Mapping[str, str] = field(default_factory=dict)
@@ -108,9 +111,9 @@ class Provider:
 
     `device` is where its arrays lie; `automatic` rows are tried by "auto" in the order of the table; `one_shape` says
     that a new shape costs it seconds; `keeps_engines` that it builds an engine per graph, which takes minutes, and
-    keeps it in a file; `shrinks_arena` that its arena is given back after the first run of a shape;
-    `survives_fork` that a forked child can open its sessions anew; `maps_weights` that a session goes on reading
-    weights from the bundle's files, as every one does with memory "low".
+    keeps it in a file; `keeps_graphs` that what ONNX Runtime makes of a small graph is kept; `shrinks_arena` that its
+    arena is given back after the first run of a shape; `survives_fork` that a forked child can open its sessions anew;
+    `maps_weights` that a session goes on reading weights from the bundle's files, as every one does with memory "low".
 
     `dtypes` are what a bundle optimised for it may compute in, the default first; empty for a provider that bundles
     cannot be optimised for. `runs` names the providers whose optimised bundles it runs; every provider runs plain ones.
@@ -129,6 +132,7 @@ class Provider:
     automatic: bool = False
     one_shape: bool = False
     keeps_engines: bool = False
+    keeps_graphs: bool = False
     shrinks_arena: bool = False
     survives_fork: bool = False
     maps_weights: bool = False

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor
 from ffrt.backend.cancel import Cancellation, Turn, token
-from ffrt.backend.engines import ensure_dir, files_below
+from ffrt.backend.engines import ensure_dir, files_below, graphs_folder
 from ffrt.backend.inherited import keep_for_ever
-from ffrt.backend.onnxruntime import device_array
+from ffrt.backend.kept_graph import MAX_STORED_BYTES, KeptGraph
+from ffrt.backend.onnxruntime_session import device_array
 from ffrt.backend.providers import AUTO, CPU, check_options, choose_provider, compatible_with
 from ffrt.backend.runner import EngineSession, Memory, Provider, SessionOptions
 from ffrt.backend.wheels import advice
@@ -74,6 +75,7 @@ class Session:
             dtype=dtype,
             channels_last=optimised_for == "cuda",
             engines=ensure_dir(engines) if self._provider.keeps_engines else None,
+            kept_graph=_kept_graph(source) if self._provider.keeps_graphs and memory == "fast" else None,
             cuda_graph=cuda_graph,
             provider_options=check_options(provider, provider_options),
         )
@@ -209,6 +211,14 @@ class Session:
                 own = source.path if isinstance(source, GraphFile) else source
                 said = str(error).replace(str(path.parent), os.fsencode(own.parent).decode("utf-8", "replace"))
                 raise _open_error(self.name, own, self._provider, self._options.memory, said) from error
+
+
+def _kept_graph(source: Path | GraphFile) -> KeptGraph | None:
+    """Where the optimised form of a small graph of a bundle is kept; None for other files."""
+    folder = graphs_folder()
+    if folder is None or not isinstance(source, GraphFile) or source.stored_bytes > MAX_STORED_BYTES:
+        return None
+    return KeptGraph(folder, source.identity)
 
 
 def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error: str) -> FfrtError:

@@ -111,6 +111,17 @@ class GraphFile:
         self._file = file
         self._kept: dict[str, KeptFile] = {}
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What pins every byte of it: the digest of the bundle, and the name of the file."""
+        return self._bundle.digest, self._file
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the file and of the weights that it names."""
+        names = [self._file, *self._bundle.walked[self._file].weights]
+        return sum(self._bundle.files[name].bytes for name in names)
+
     @contextmanager
     def held(self) -> Iterator[Path]:
         """A path of the graph that an engine can open, in a block. Raises BundleError as `Bundle.opened`."""

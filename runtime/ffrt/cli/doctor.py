@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ffrt._version import __version__
-from ffrt.backend.engines import engines_folder, files_below
+from ffrt.backend.engines import engines_folder, files_below, graphs_folder
 from ffrt.backend.free_memory import free_memory
 from ffrt.backend.graph import Graph
 from ffrt.backend.onnxruntime import has_plugin, runtime_version
@@ -67,15 +67,17 @@ def _machine_rows() -> list[Sequence[str]]:
         free = free_memory(on_gpu)
         if free is not None:
             rows.append((name, f"{free.bytes / 1e9:.1f} GB", f"free; the limit is {free.limit}"))
-    folder = engines_folder()
+    kept = (("engines", engines_folder(), "TensorRT builds"), ("graphs", graphs_folder(), "ONNX Runtime optimises"))
+    return rows + [_kept_row(name, folder, made) for name, folder, made in kept]
+
+
+def _kept_row(name: str, folder: Path | None, made: str) -> Sequence[str]:
+    """What is kept in a folder; `made` says by whom."""
     if folder is None:
-        return [
-            *rows,
-            ("engines", "no", "no home folder, so what TensorRT builds is not kept; XDG_CACHE_HOME gives one"),
-        ]
-    engines = files_below(folder)
-    told = str(folder) if engines else f"{folder} is empty; TensorRT keeps its engines there"
-    return [*rows, ("engines", readable(sum(file.stat().st_size for file in engines)), told)]
+        return name, "no", f"no home folder, so what {made} is not kept; XDG_CACHE_HOME gives one"
+    files = files_below(folder)
+    told = str(folder) if files else f"{folder} is empty; what {made} is kept there"
+    return name, readable(sum(file.stat().st_size for file in files)), told
 
 
 def _cuda(bundle: Bundle) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import pytest
 
 from ffrt import Bundle, BundleError, Pipeline, open_bundle
 from ffrt.backend.graph import Graph
-from ffrt.backend.onnxruntime import OnnxRuntimeSession
+from ffrt.backend.onnxruntime_session import OnnxRuntimeSession
 from ffrt.backend.providers import PROVIDERS, is_available
 from tests.linked import GRAPH, LATENT, WEIGHTS, write_linked, write_weights
 

@@ -17,7 +17,7 @@ from ffrt import Bundle, Pipeline
 from ffrt.backend import parts
 from ffrt.backend.arrays import DeviceArray, Tensor, on_host
 from ffrt.backend.graph import Graph
-from ffrt.backend.onnxruntime import OnnxRuntimeSession, device_array
+from ffrt.backend.onnxruntime_session import OnnxRuntimeSession, device_array
 from ffrt.backend.parts import Parts
 from ffrt.bundle import GraphSpec, Optimised, Parity, PartSpec, open_bundle
 from ffrt.errors import BundleError, GraphInputError, ProviderError

@@ -16,7 +16,7 @@ import pytest
 from ffrt import Bundle, GraphInputError, OutOfMemoryError, ProviderError
 from ffrt.backend.arrays import DeviceArray
 from ffrt.backend.graph import Graph
-from ffrt.backend.onnxruntime import OnnxRuntimeSession
+from ffrt.backend.onnxruntime_session import OnnxRuntimeSession
 from ffrt.backend.processors import processors
 from ffrt.backend.providers import CPU, CUDA, PROVIDERS
 from ffrt.backend.session import Session

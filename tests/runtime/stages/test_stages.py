@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from ffrt import Bundle, Pipeline, RequestError, open_bundle
 from ffrt.backend.arrays import Feed
-from ffrt.backend.onnxruntime import OnnxRuntimeSession
+from ffrt.backend.onnxruntime_session import OnnxRuntimeSession
 from ffrt.backend.providers import CPU, PROVIDERS
 from ffrt.sampling import Sampling
 from ffrt.stages import decode, interpolate, text
