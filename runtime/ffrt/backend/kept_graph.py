@@ -20,10 +20,10 @@ from typing import BinaryIO
 from ffrt.errors import FfrtError
 from ffrt.output.work import work_folder
 
-MAX_STORED_BYTES = 1 << 26
+MAX_STORED_BYTES = 1 << 28
 """Of a graph file and its weights, as the bundle stores them, for which an entry is kept. An entry holds weights in
 float32 as kernels want them, twice as many bytes and more, and is in memory while it is made."""
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 31
 """Of all entries; the ones that were not used for longest go."""
 _NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{64}\.graph")
 _PIECE_BYTES = 1 << 20
@@ -43,6 +43,10 @@ class KeptGraph:
     def also(self, *facts: str) -> KeptGraph:
         """The entry for these facts as well."""
         return replace(self, facts=(*self.facts, *facts))
+
+    def at(self, folder: Path) -> KeptGraph:
+        """The same in another folder."""
+        return replace(self, folder=folder)
 
     @contextlib.contextmanager
     def checked(self) -> Iterator[Path | None]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import logging
 import pkgutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ffrt.backend.cancel import Cancellation
 from ffrt.backend.inherited import OPENING
+from ffrt.backend.kept_graph import KeptGraph
 from ffrt.backend.onnxruntime_session import OnnxRuntimeSession, ort
 from ffrt.backend.processors import features, processors
 from ffrt.backend.runner import Provider, SessionOptions
@@ -58,34 +62,47 @@ def open_session(
 ) -> OnnxRuntimeSession:
     """Open a file; `name` is what errors call the graph.
 
-    With `options.kept_graph` it is opened as ONNX Runtime has optimised it, once for all processes.
-    Raises ProviderError if the session did not get the provider, Cancelled, and ONNX Runtime's own errors.
+    With `options.kept_graph` it is opened in the form that ONNX Runtime makes of it, once for all processes; where that
+    cannot be kept, once for this one. In that form the sizes of all values are known, so that memory is used again:
+    a decoder takes a half to a third. Raises ProviderError if the session did not get the provider, Cancelled, and
+    ONNX Runtime's own errors.
     """
-    if options.kept_graph is None:
-        return _opened(path, name, provider, options, cancellation)
-    kept = options.kept_graph.also(ort.__version__, ort.get_build_info(), features())
+    opened = functools.partial(_opened, name=name, provider=provider, options=options, cancellation=cancellation)
+    if options.kept_graph is not None:
+        kept = options.kept_graph.also(ort.__version__, ort.get_build_info(), features())
+        session = _through(kept, path, opened)
+        if session is None:
+            with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix="ffrt-") as folder:
+                session = _through(kept.at(Path(folder)), path, opened)
+        if session is not None:
+            return session
+    return opened(path)
+
+
+def _through(kept: KeptGraph, path: Path, opened: Callable[..., OnnxRuntimeSession]) -> OnnxRuntimeSession | None:
+    """A session of the entry, which is made of the file if there is none; None if that fails. Raises FfrtError."""
     for may_make in (True, False):
         with kept.checked() as optimised:
             if optimised is not None:
                 try:
-                    return _opened(optimised, name, provider, options, cancellation, is_optimised=True)
+                    return opened(optimised, is_optimised=True)
                 except FfrtError:
                     raise
                 except Exception as error:
                     kept.remove(str(error))
         if may_make:
-            kept.make(functools.partial(_opened, path, name, provider, options, cancellation))
-    return _opened(path, name, provider, options, cancellation)
+            kept.make(lambda place: opened(path, place=place))
+    return None
 
 
 def _opened(
     path: Path,
+    *,
     name: str,
     provider: Provider,
     options: SessionOptions,
     cancellation: Cancellation,
     place: Path | None = None,
-    *,
     is_optimised: bool = False,
 ) -> OnnxRuntimeSession:
     """Open a file, which is optimised already or on the way; with a `place` the optimised graph is written there."""

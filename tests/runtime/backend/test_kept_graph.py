@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,18 +70,18 @@ def test_the_next_process_opens_what_was_optimised_and_gives_the_same_bits(
 
 
 def test_what_was_optimised_gives_the_bits_of_the_plain_graph(
-    tiny: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, opened: Opened
 ) -> None:
     kept = decoded(tiny)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    assert np.array_equal(decoded(tiny), kept)
+    monkeypatch.setattr("ffrt.backend.session.MAX_STORED_BYTES", 0)
+    assert np.array_equal(decoded(tiny), kept) and opened == [False, True, False]
 
 
 def test_whole_videos_are_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the demo, whose networks have everything that ONNX Runtime fuses."""
     videos = []
-    for place in (str(folder.parents[1]), "/dev/null"):
-        monkeypatch.setenv("XDG_CACHE_HOME", place)
+    for most in (kept_graph.MAX_STORED_BYTES, 0):
+        monkeypatch.setattr("ffrt.backend.session.MAX_STORED_BYTES", most)
         with Pipeline.from_pretrained(provider="cpu", threads=1) as pipe:
             video = pipe("a red circle moving right on a black background", fps=8, num_inference_steps=1, seed=3)
             videos.append(next(iter(video.chunks())))
@@ -150,7 +151,7 @@ def test_memory_low_and_large_graphs_keep_none(tiny: Bundle, folder: Path, monke
     assert entries(folder) == []
 
 
-def test_nothing_is_kept_where_nothing_can_be_written(
+def test_what_cannot_be_kept_is_made_for_this_process(
     tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opened
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -158,7 +159,13 @@ def test_nothing_is_kept_where_nothing_can_be_written(
     first = decoded(tiny)
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     assert np.array_equal(decoded(tiny), first)
-    assert opened == [False, False] and (tmp_path / "file").read_text() == "in the way"
+    assert opened == [False, True] * 2 and (tmp_path / "file").read_text() == "in the way"
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", unwritable)
+    assert np.array_equal(decoded(tiny), first) and opened[4:] == [False]
+
+
+def unwritable(**named: Any) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_disk_that_fills_up_costs_the_entry_alone(
