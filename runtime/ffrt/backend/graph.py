@@ -19,13 +19,14 @@ from ffrt.backend.axes import Axis, bind_axes, evaluate
 from ffrt.backend.cancel import Cancellation, token
 from ffrt.backend.cuda_graph import CudaGraphSession
 from ffrt.backend.engines import engines_folder
+from ffrt.backend.kept_graph import MAX_STORED_BYTES
 from ffrt.backend.parts import Parts
 from ffrt.backend.providers import AUTO, choose_provider
 from ffrt.backend.runner import Memory, Runner
 from ffrt.backend.session import Session
 from ffrt.bundle import Bundle
 from ffrt.errors import BundleError, GraphInputError
-from ffrt.families import TensorSpec
+from ffrt.families import OVER_PIXELS, TensorSpec
 
 
 class Graph:
@@ -77,7 +78,7 @@ class Graph:
                 provider=provider,
                 provider_options=provider_options,
                 threads=threads,
-                memory=memory,
+                memory="fast" if row.keeps_graphs and holds_weights(bundle, name) else memory,
                 optimised_for=optimised_for(bundle),
                 dtype="float32" if bundle.optimised is None else bundle.optimised.dtype,
                 engines=None if kept is None else kept / bundle.digest / row.name / Path(file).stem,
@@ -187,6 +188,16 @@ class Graph:
             return bind_axes(axes)
         except ValueError as error:
             raise GraphInputError(f"{where}, {error}") from None
+
+
+def holds_weights(bundle: Bundle, name: str) -> bool:
+    """Whether a graph is opened on the CPU as with memory "fast" in any case, since it then takes less memory.
+
+    The values of a network over pixels take more than its weights, and a half to a third where it was optimised.
+    """
+    spec = bundle.graphs[name]
+    files = [part.file for part in spec.parts] if spec.parts else [spec.file]
+    return name in OVER_PIXELS and all(bundle.graph_file(file).stored_bytes <= MAX_STORED_BYTES for file in files)
 
 
 def optimised_for(bundle: Bundle) -> str | None:

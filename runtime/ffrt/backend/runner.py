@@ -19,7 +19,8 @@ MEMORY: tuple[Memory, ...] = get_args(Memory)
 
 "fast" keeps float32 copies of the weights, laid out for their kernels, and every session of a pipeline. "low" leaves
 weights in the bundle's file, which the system maps, and converts each where it is used, so that a network larger than
-memory runs; one stage's session is open at a time and is opened again for the next request. On a GPU "low" gives a
+memory runs; one stage's session is open at a time and is opened again for the next request. On the CPU this is for the
+networks over latents: those over pixels have small weights and large values. On a GPU "low" gives a
 stage's memory back when it ends, and what runs before the steps leaves before they begin. OpenVINO lays weights out for
 its kernels either way, half as large in bfloat16.
 """

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ffrt.families.contract import (
     DEEP,
     OPTIONAL_GRAPHS,
+    OVER_PIXELS,
     SHALLOW,
     Contract,
     Signature,
@@ -26,6 +27,7 @@ __all__ = [
     "KANDINSKY_1_0",
     "KANDINSKY_1_1",
     "OPTIONAL_GRAPHS",
+    "OVER_PIXELS",
     "SHALLOW",
     "Contract",
     "Family",

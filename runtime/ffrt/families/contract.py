@@ -64,6 +64,8 @@ SHALLOW: Mapping[str, str] = {
 }
 """For step caching: a U-Net -> the graph of its outermost level alone, which takes `deep` from the whole one."""
 
+OVER_PIXELS = frozenset({"movq_encoder", "movq_decoder", "image_decoder"})
+"""The networks that see pixels and not latents: their weights are small beside their values."""
 OPTIONAL_GRAPHS = frozenset({"masked_interpolation_unet", *SHALLOW.values()})
 """Graphs that a bundle may leave out."""
 

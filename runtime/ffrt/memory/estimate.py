@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffrt.backend.graph import holds_weights
 from ffrt.backend.runner import Memory
 from ffrt.bundle import Bundle
-from ffrt.families import SHALLOW
+from ffrt.families import OVER_PIXELS, SHALLOW
 
 PROCESS_BYTES = 80_000_000
 """Python and the libraries, with no graph open."""
@@ -81,7 +82,7 @@ class Run:
     @property
     def of_pixels(self) -> bool:
         """Whether the network works on pixels, or on latents."""
-        return self.graph.startswith(("movq", "image_decoder"))
+        return self.graph in OVER_PIXELS
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Estimate:
 def estimate(bundle: Bundle, runs: Sequence[Run], latent: int, memory: Memory, on_gpu: bool) -> Estimate:
     """What runs, one after the other, take on frames of `latent` latent pixels.
 
-    "fast" keeps every graph and the memory that its values had. "low" holds one graph at a time, whose weights stay in
-    the bundle's files.
+    "fast" keeps every graph and the memory that its values had. "low" holds one graph at a time; weights of networks
+    over latents stay in the bundle's files.
     """
     if on_gpu:
         taken = _on_gpu(bundle, runs, latent, memory)
@@ -113,19 +114,26 @@ def estimate(bundle: Bundle, runs: Sequence[Run], latent: int, memory: Memory, o
     if memory == "fast":
         held, peak = 0.0, 0.0
         for run in runs:
-            unpacked, nodes = _unpacked(bundle, run.graph), NODES * _size(bundle, run.graph)
-            peak = max(peak, held + nodes + OPENING * unpacked)
-            held += nodes + OPEN * unpacked + _values(bundle, run, latent, memory)
+            opening, open_ = _held(bundle, run, latent)
+            peak = max(peak, held + opening)
+            held += open_
         return _with_margin(max(peak, held), 0)
-    each = [
-        NODES * _size(bundle, run.graph)
-        + STREAMED * _unpacked(bundle, run.graph)
-        + _values(bundle, run, latent, memory)
-        for run in runs
-    ]
+    each, mapped = [], [0]
+    for run in runs:
+        if holds_weights(bundle, run.graph):
+            each.append(max(_held(bundle, run, latent)))
+        else:
+            nodes, weights = NODES * _size(bundle, run.graph), STREAMED * _unpacked(bundle, run.graph)
+            each.append(nodes + weights + _values(bundle, run, latent, memory))
+            mapped.append(sum(bundle.walked[file].stored for file in _files(bundle, run.graph)))
     most = max(each)
-    mapped = max(sum(bundle.walked[file].stored for file in _files(bundle, run.graph)) for run in runs)
-    return _with_margin(most + KEPT * (sum(each) - most), mapped)
+    return _with_margin(most + KEPT * (sum(each) - most), max(mapped))
+
+
+def _held(bundle: Bundle, run: Run, latent: int) -> tuple[float, float]:
+    """Bytes while a graph is opened with its weights, and once it is open and has run."""
+    unpacked, nodes = _unpacked(bundle, run.graph), NODES * _size(bundle, run.graph)
+    return nodes + OPENING * unpacked, nodes + OPEN * unpacked + _values(bundle, run, latent, "fast")
 
 
 def weight_bytes(bundle: Bundle, name: str) -> list[int]:
