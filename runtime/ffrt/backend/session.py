@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from ffrt._version import __version__
 from ffrt.backend.arrays import DeviceArray, Feed, Tensor
 from ffrt.backend.cancel import Cancellation, Turn, token
 from ffrt.backend.engines import ensure_dir, files_below, graphs_folder
@@ -218,7 +219,7 @@ def _kept_graph(source: Path | GraphFile) -> KeptGraph | None:
     folder = graphs_folder()
     if folder is None or not isinstance(source, GraphFile) or source.stored_bytes > MAX_STORED_BYTES:
         return None
-    return KeptGraph(folder, source.identity)
+    return KeptGraph(folder, (__version__, *source.identity))
 
 
 def _open_error(name: str, path: Path, provider: Provider, memory: Memory, error: str) -> FfrtError:
