@@ -110,7 +110,7 @@ def test_a_network_whose_width_no_convolution_says_is_taken_for_as_wide_as_its_w
     walked[file] = replace(walked[file], width=None)
     guessed = estimate(replace(demo, walked=walked), (run,), 2304, "fast", False)
     assert math.sqrt(walked[file].unpacked / 4) / 64 == pytest.approx(34.6, abs=0.2)
-    assert 1 < guessed.taken / told.taken < 1.1
+    assert 1 < guessed.taken / told.taken < 1.2
 
 
 def test_nothing_is_promised_where_nothing_fits(demo: Bundle) -> None:
