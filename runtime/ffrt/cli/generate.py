@@ -8,22 +8,30 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ffrt.cli.flags import add_options, add_running, flag_of
 from ffrt.cli.loading import loading
+from ffrt.cli.pipe import StdoutPipe, refuse_terminal
 from ffrt.cli.progress import Progress
 from ffrt.cli.stopping import cancelled_by_signals, stoppable
-from ffrt.errors import RequestError, VideoWriteError
+from ffrt.errors import Cancelled, RequestError, VideoWriteError
 from ffrt.files import shown
 from ffrt.generation.request import Request, options
 from ffrt.output.whole_file import Identity, identity
+
+if TYPE_CHECKING:
+    from ffrt.generation.generation import Generation
+    from ffrt.generation.step import Step
+    from ffrt.pipeline import Pipeline
 
 
 def add_generate(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ffrt generate`."""
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help="what the video shows")
-    add("-o", "--output", required=True, metavar="FILE", help="file to write: .mp4, .webm, .gif or .png")
+    add("-o", "--output", required=True, metavar="FILE", help="file to write: .mp4, .webm, .gif or .png; - is stdout")
+    add("--format", metavar="NAME", help="with -o -: mp4 (fragmented, the default) or webm")
     add("--bundle", metavar="DIR", help="folder of a bundle (default: the demo)")
     add_options(parser, Request, {"motion": _motion, "guidance_interval": _interval})
     add("--size", type=_size, default=(None, None), metavar="HxW", help="height x width in pixels, or one number")
@@ -42,15 +50,25 @@ def flags() -> dict[str, str]:
         "memory": "--memory",
         "cuda_graph": "--cuda-graph",
         "path": "--output",
+        "format": "--format",
     }
 
 
 def generate(args: argparse.Namespace) -> int:
     """Make the video and return the exit status: 0, or 130 after Ctrl-C. Raises FfrtError."""
     with loading("ffrt"):
+        from ffrt.media.live import check_live_format
         from ffrt.media.video_file import check_target
         from ffrt.pipeline import Pipeline  # noqa: F401  # takes longest
 
+    if args.output == "-":
+        refuse_terminal()
+        check_live_format(_format(args))
+        return stoppable("stdout", lambda: None, lambda: _stream(args))
+    if args.format is not None:
+        raise RequestError(
+            f"format: expected none with a file, whose suffix says it, got {args.format!r}; leave it out"
+        )
     try:
         target = check_target(args.output)
     except VideoWriteError as error:
@@ -60,19 +78,10 @@ def generate(args: argparse.Namespace) -> int:
 
 def _generate(args: argparse.Namespace, target: Path) -> int:
     from ffrt.media.target import output_of
-    from ffrt.pipeline import Pipeline
 
     started_s = time.monotonic()
-    height, width = args.size
-    given = {name: getattr(args, name) for name in options() if name not in ("height", "width")}
-    request = Request(**given, height=height, width=width)
-    with (
-        Progress(sys.stderr, quiet=args.quiet) as progress,
-        Pipeline.from_pretrained(
-            args.bundle, provider=args.provider, threads=args.threads, memory=args.memory, cuda_graph=args.cuda_graph
-        ) as pipe,
-    ):
-        generation = pipe.generate(request)
+    with Progress(sys.stderr, quiet=args.quiet) as progress, _opened(args) as pipe:
+        generation = pipe.generate(_request(args))
         with cancelled_by_signals(generation.cancel):
             video = generation.save(target, on_step=progress.update)
     if not args.quiet:
@@ -83,6 +92,49 @@ def _generate(args: argparse.Namespace, target: Path) -> int:
             f"{video.duration_s:.1f} s long, made in {took_s:.1f} s"
         )
     return 0
+
+
+def _stream(args: argparse.Namespace) -> int:
+    """Write the video to stdout while it is made. Raises BrokenPipeError if its reader goes away."""
+    with Progress(sys.stderr, quiet=args.quiet) as progress, _opened(args) as pipe:
+        generation = pipe.generate(_request(args))
+        stdout = StdoutPipe(lambda: _stop(generation))
+
+        def on_step(step: Step) -> None:
+            stdout.check_reader()
+            progress.update(step)
+
+        with cancelled_by_signals(generation.cancel):
+            try:
+                generation.stream(cast("BinaryIO", stdout), format=_format(args), on_step=on_step)
+            except VideoWriteError as error:
+                if isinstance(error.__cause__, BrokenPipeError):
+                    raise error.__cause__ from None
+                raise
+    return 0
+
+
+def _stop(generation: Generation) -> None:
+    if generation.cancelled:
+        raise Cancelled("the rest of the stream was not written: the request was cancelled")
+
+
+def _format(args: argparse.Namespace) -> str:
+    return "mp4" if args.format is None else str(args.format)
+
+
+def _request(args: argparse.Namespace) -> Request:
+    height, width = args.size
+    given = {name: getattr(args, name) for name in options() if name not in ("height", "width")}
+    return Request(**given, height=height, width=width)
+
+
+def _opened(args: argparse.Namespace) -> Pipeline:
+    from ffrt.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(
+        args.bundle, provider=args.provider, threads=args.threads, memory=args.memory, cuda_graph=args.cuda_graph
+    )
 
 
 def _what_is_there(target: Path) -> tuple[Identity | None, ...]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,27 +21,16 @@ from ffrt.errors import RequestError
 from ffrt.families import Stage
 from ffrt.files import AnyPath
 from ffrt.generation.checkpoint import Checkpoint
-from ffrt.generation.plan import FRAME_NOISE_STREAM, Plan, StageRun
+from ffrt.generation.early_frames import EarlyFrames, can_be_early
+from ffrt.generation.making import Making, State
+from ffrt.generation.plan import Plan, StageRun
 from ffrt.generation.progress import Progress
-from ffrt.generation.request import Request
-from ffrt.generation.step import Decode, Step
+from ffrt.generation.step import Step
+from ffrt.media.live import stream_video
 from ffrt.media.video import Video
-from ffrt.media.video_file import check_target
-from ffrt.sampling import Array, Denoised, normal_noise, uniform_noise
-from ffrt.stages import first_frame, interpolate
+from ffrt.media.video_file import Frames, check_target
+from ffrt.sampling import Array
 from ffrt.stages.run import Stages
-from ffrt.stages.text import Context
-
-logger = logging.getLogger("ffrt")
-
-
-@dataclass(frozen=True)
-class State:
-    """What the stages so far have given: text context, first frame uint8 [H, W, 3], latents [n, 4, h, w]."""
-
-    context: Context | None = None
-    frame: NDArray[np.uint8] | None = None
-    latents: Array | None = None
 
 
 class Generation(Iterator[Step]):
@@ -69,9 +56,11 @@ class Generation(Iterator[Step]):
         self._facts = facts
         self._resume = resume
         self._progress = Progress(plan.stages, clock)
-        self._notes: list[Note] = list(plan.notes)
+        self._making = Making(plan, self._stages, self._progress, self._cancellation, list(plan.notes))
         self._checkpoint: Checkpoint | None = resume
         self._video: Video | None = None
+        self._frame: NDArray[np.uint8] | None = None  # of the last step, where frames are wanted
+        self._wants_frames = False
         self._steps = self._run()
         self._running = threading.Lock()
         self._process = os.getpid()
@@ -138,7 +127,7 @@ class Generation(Iterator[Step]):
     @property
     def notes(self) -> tuple[Note, ...]:
         """Facts for the caller so far: a prompt that was cut, a picture that is smaller than the video."""
-        return tuple(self._notes)
+        return tuple(self._making.notes)
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -169,131 +158,124 @@ class Generation(Iterator[Step]):
         for step in self:
             on_step(step)
         video = self.video
-        run = self.plan.stages[-1]
-
-        def written(done: int, total: int) -> None:
-            self._cancellation.check("the rest of the file")
-            on_step(self._progress.step(run, done - 1, self._latents, self._stages.decode))
-
         self._progress.resume()
-        video.save(target, on_frame=written)
+        video.save(target, on_frame=lambda done, total: on_step(self._decoded(done - 1)))
         return video
 
-    @property
-    def _request(self) -> Request:
-        """The request with its picture as it was when the plan was made, wherever its file is by now."""
-        picture = self.plan.picture
-        return self.plan.request if picture is None else replace(self.plan.request, image=picture)
+    def frames(self, *, on_step: Callable[[Step], None] = lambda step: None) -> Iterator[NDArray[np.uint8]]:
+        """Run what is left and give every frame, uint8 [H, W, 3], as soon as it is final: those of `video` to the bit.
+
+        The windows of interpolation and decoding go in order of time, so that the first frames are there while the last
+        are still noise. `on_step` is called as by `save`, except that interpolation tells no steps of its own: they
+        count as done when it begins. `video` and `checkpoint` are there at the end; leaving before is `close`.
+
+        With `cache_interval` above 1 or memory "low" everything is interpolated before the first frame is decoded:
+        features are kept from step to step there, or one network's weights at a time.
+        Raises Cancelled, and RequestError if the generation was closed before its end.
+        """
+        checks.function("on_step", on_step)
+        return self._each_frame(on_step)
+
+    def stream(
+        self, file: BinaryIO, *, format: str = "mp4", on_step: Callable[[Step], None] = lambda step: None
+    ) -> Video:
+        """Run what is left and write frames to a binary file as soon as they are final; gives the video.
+
+        `file` needs `write` alone: a pipe, a socket's file, a response. `format` is "mp4" (fragmented) or "webm".
+        `on_step` as of `frames`. Frames are encoded, and `file` is written, in a thread that ends before this returns
+        or raises; a `write` that blocks is waited for. `file` is flushed and stays open.
+
+        Raises RequestError or VideoWriteError before anything runs, for what is no binary file, another format, or a
+        size that it cannot hold; VideoWriteError, caused by the error of `file`, if it cannot be written; Cancelled.
+        """
+        checks.function("on_step", on_step)
+        height, width = self._size
+        frames = Frames(self._each_frame(on_step), self.plan.num_frames, height, width, self.plan.fps, self._metadata)
+        stream_video(file, frames, format, self._cancellation)
+        return self.video
+
+    def _each_frame(self, on_step: Callable[[Step], None]) -> Iterator[NDArray[np.uint8]]:
+        if self._video is not None:
+            self._progress.resume()
+            for index, frame in enumerate(self._video):
+                on_step(self._decoded(index))
+                yield frame
+            return
+        with self._alone():
+            if self._wants_frames:
+                raise RequestError("generation: expected one reader of its frames, got a second one; read its video")
+            self._wants_frames = True
+        try:
+            for step in self:
+                on_step(step)
+                if self._frame is not None:
+                    yield self._frame
+            self._cancellation.check("the rest of the frames")
+            if self._video is None:
+                raise RequestError(
+                    "generation: expected one that is under way, got one that was closed; generate again"
+                )
+        finally:
+            self._wants_frames, self._frame = False, None
+            self.close()
+
+    def _decoded(self, index: int) -> Step:
+        """Frame `index` of the video is decoded."""
+        self._cancellation.check("the rest of the frames")
+        return self._progress.step(self.plan.stages[-1], index, self._latents, self._stages.decode)
 
     @property
     def _latents(self) -> Array | None:
         return None if self._checkpoint is None else self._checkpoint.latents
 
     def _run(self) -> Generator[Step, None, None]:
-        with self._stages.request():
-            _log(self.plan.notes)
-            state, runs = self._resumed()
-            for run in runs:
+        making = self._making
+        with making.stages.request():
+            state, runs = making.begin(self._resume)
+            for place, run in enumerate(runs):
                 self._cancellation.check(str(run.stage))
+                if run.stage is not Stage.TEXT and run.stage is not Stage.DECODING and state.context is None:
+                    state = replace(state, context=making.encode())
+                if self._wants_frames and can_be_early(making, run):
+                    state = yield from self._early(state, runs[place:])
+                    break
                 if run.stage is Stage.DECODING:
                     break
-                if state.context is None and run.stage is not Stage.TEXT:
-                    state = replace(state, context=self._encode())
-                state = yield from self._stage(run, state)
-                self._checkpoint = Checkpoint(
-                    self._request,
-                    self.plan.bundle_digest,
-                    self._stages.graphs.provider,
-                    run.stage,
-                    run.fps,
-                    state.frame,
-                    state.latents,
-                )
+                state = yield from making.stage(run, state)
+                self._checkpoint = making.checkpoint(run, state)
             assert state.latents is not None
             self._video = self._make_video(state.latents)
 
-    def _resumed(self) -> tuple[State, tuple[StageRun, ...]]:
-        """Where to begin: the state that the checkpoint holds, and the stages after it."""
-        runs, start = self.plan.stages, self._resume
-        if start is None:
-            return State(frame=self.plan.picture), runs
-        ends = [(run.stage, run.fps) for run in runs]
-        place = ends.index((start.after, start.fps)) + 1
-        self._progress.skip(runs[:place])
-        frame = self.plan.picture if start.frame is None else start.frame
-        return State(frame=frame, latents=start.latents), runs[place:]
+    def _early(self, state: State, runs: Sequence[StageRun]) -> Generator[Step, None, State]:
+        """Interpolate and decode in order of time: a Step per frame, which is `_frame` at that step."""
 
-    def _encode(self) -> Context:
-        request = self.plan.request
-        context = self._stages.text(request.prompt, request.negative_prompt)
-        self._notes += context.notes
-        _log(context.notes)
-        return context
+        def ended(run: StageRun, state: State) -> None:
+            self._checkpoint = self._making.checkpoint(run, state)
 
-    def _stage(self, run: StageRun, state: State) -> Generator[Step, None, State]:
-        """Run one stage, a Step per denoising step; returns the state after it."""
-        plan, stages, seed = self.plan, self._stages, int(self.plan.request.seed)
-        if run.stage is Stage.TEXT:
-            state = replace(state, context=self._encode())
-            yield self._progress.step(run, 0)
-            return state
-        context, sampling = state.context, run.sampling
-        assert context is not None and sampling is not None
-        if run.stage is Stage.FIRST_FRAME:
-            noise = normal_noise(seed, run.stream, first_frame.noise_shape(plan.shape))
-            steps = stages.first_frame(context.rows(), sampling, noise)
-            decode = partial(stages.decode, graph="image_decoder")
-            latent = yield from self._report(run, steps, _unchanged, decode)
-            return replace(state, frame=stages.picture(latent))
-        if run.stage is Stage.KEYFRAMES:
-            noise = normal_noise(seed, run.stream, plan.shape)
-            if plan.image is None or state.frame is None:
-                steps = stages.keyframes(context.rows(), sampling, noise)
-            else:
-                frame = stages.encode_picture(state.frame, plan.shape)
-                frame_noise = uniform_noise(seed, FRAME_NOISE_STREAM, frame.shape)
-                steps = stages.image_keyframes(context.rows(), sampling, plan.image, frame, frame_noise, noise)
-            return replace(state, latents=(yield from self._report(run, steps, _unchanged, stages.decode)))
-        ends = state.latents
-        assert ends is not None and run.one_pass is not None
-        noise = normal_noise(seed, run.stream, interpolate.noise_shape("group", ends.shape))
-        steps = stages.interpolation(context.interpolation_rows(), ends, run.one_pass, sampling, noise)
-        merge = partial(interpolate.merge, "group", ends)
-        return replace(state, latents=(yield from self._report(run, steps, merge, stages.decode)))
+        early = EarlyFrames(self._making, state, runs, ended)
+        for step, frame in early.run():
+            self._cancellation.check("the rest of the frames")
+            self._frame = frame
+            yield step
+        return early.state
 
-    def _report(
-        self,
-        run: StageRun,
-        steps: Generator[Denoised, None, Array],
-        estimate: Callable[[Array], Array],
-        decode: Decode,
-    ) -> Generator[Step, None, Array]:
-        """The steps of a stage as `Step`s; `estimate` turns what is denoised into latents [n, 4, h, w]."""
-        while True:
-            try:
-                at = next(steps)
-            except StopIteration as end:
-                latents: Array = end.value
-                return latents
-            yield self._progress.step(run, at.index, estimate(at.x0), decode)
-            self._cancellation.check(f"the rest of the {run.stage}")
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of the video in pixels."""
+        downscale = self._stages.bundle.video.downscale
+        return self.plan.shape[2] * downscale, self.plan.shape[3] * downscale
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {**self.plan.metadata(), **self._facts}
 
     def _make_video(self, latents: Array) -> Video:
-        downscale = self._stages.bundle.video.downscale
+        height, width = self._size
         return Video(
             lambda: self._stages.decode(latents),
             num_frames=len(latents),
-            height=latents.shape[2] * downscale,
-            width=latents.shape[3] * downscale,
+            height=height,
+            width=width,
             fps=self.plan.fps,
-            metadata={**self.plan.metadata(), **self._facts},
+            metadata=self._metadata,
         )
-
-
-def _log(notes: Iterable[Note]) -> None:
-    for note in notes:
-        logger.warning(note.text)
-
-
-def _unchanged(x0: Array) -> Array:
-    return x0

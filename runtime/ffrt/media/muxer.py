@@ -96,3 +96,47 @@ class Muxer:
     def _close_again(self) -> None:
         if self.again is not None:
             self.again.close()
+
+
+class _Sent:
+    """A file of the caller that is written and nothing else. After its first error nothing is written or raised."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: Exception | None = None
+        self.left = False
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
+        while rest and self.error is None and not self.left:
+            try:
+                count = self.file.write(rest)
+                rest = rest[len(rest) if count is None else count :]
+                if not len(rest) and hasattr(self.file, "flush"):
+                    self.file.flush()
+            except Exception as error:
+                self.error = error
+                raise
+        return len(data)
+
+
+class LiveMuxer:
+    """An output container over a file that can only be written, such as a pipe. The file stays open."""
+
+    def __init__(self, file: BinaryIO, format: str, options: Mapping[str, str]) -> None:
+        import av
+
+        self.sent = _Sent(file)
+        self.container = av.open(self.sent, "w", format=format, options=dict(options))
+
+    def finish(self, count: int) -> None:
+        """End the stream. Raises the first error of the file; how many frames came is for its reader to count."""
+        self.container.close()
+        if self.sent.error is not None:
+            raise self.sent.error
+
+    def abort(self) -> None:
+        """Write no more. The first error is the one to show."""
+        self.sent.left = True
+        with contextlib.suppress(Exception):
+            self.container.close()

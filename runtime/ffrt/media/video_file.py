@@ -132,7 +132,7 @@ def _encode(files: list[Path], suffix: str, video: Frames, target: Path) -> None
         writer: Writer = (
             PngWriter(files, video.metadata)
             if suffix == ".png"
-            else AvWriter(files[0], suffix, video.height, video.width, video.fps, video.metadata)
+            else AvWriter.at(files[0], suffix, video.height, video.width, video.fps, video.metadata)
         )
     try:
         for done, frame in enumerate(video.frames, start=1):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffrt.media.colours import BT709, from_rgb, tag
-from ffrt.media.muxer import Muxer
+from ffrt.media.muxer import LiveMuxer, Muxer
 
 if TYPE_CHECKING:
     import av
@@ -27,6 +27,23 @@ CODECS: Mapping[str, tuple[str, dict[str, str], dict[str, str]]] = {  # codec, i
     ".mp4": ("libx264", {"crf": "16", "preset": "medium"}, {"movflags": "+faststart"}),
     ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}, {}),
     ".gif": ("gif", {}, {"loop": "0"}),
+}
+SHORT_S = 0.2
+LIVE: Mapping[str, tuple[str, dict[str, str], dict[str, str]]] = {  # as CODECS, for a stream
+    ".mp4": (
+        "libx264",
+        {"crf": "16", "preset": "veryfast", "tune": "zerolatency"},
+        {
+            "movflags": "+empty_moov+default_base_moof+frag_keyframe",
+            "frag_duration": str(int(SHORT_S * 1e6)),
+            "flush_packets": "1",
+        },
+    ),
+    ".webm": (
+        "libvpx-vp9",
+        {"crf": "20", "b": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1", "lag-in-frames": "0"},
+        {"live": "1", "cluster_time_limit": str(int(SHORT_S * 1e3)), "flush_packets": "1"},
+    ),
 }
 
 
@@ -46,19 +63,27 @@ class Writer(Protocol):
 class AvWriter:
     """mp4, webm and gif through PyAV; gif frames pass a filter graph that chooses 256 colours for each."""
 
-    def __init__(self, part: Path, suffix: str, height: int, width: int, fps: int, metadata: Mapping[str, str]) -> None:
-        self.part = part
+    def __init__(
+        self,
+        muxer: Muxer | LiveMuxer,
+        codec: str,
+        codec_options: Mapping[str, str],
+        height: int,
+        width: int,
+        fps: int,
+        metadata: Mapping[str, str],
+    ) -> None:
+        self.muxer = muxer
+        self.container = muxer.container
         self.count = 0
         self.time_base = Fraction(1, fps)
         self.comment = json.dumps(dict(metadata))
         self.graph: av.filter.Graph | None = None
-        codec, codec_options, container_options = CODECS[suffix]
-        self.muxer = Muxer(part, suffix[1:], container_options)
-        self.container = self.muxer.container
         try:
-            self.stream = cast("VideoStream", self.container.add_stream(codec, rate=fps, options=codec_options))
+            options = dict(codec_options)
+            self.stream = cast("VideoStream", self.container.add_stream(codec, rate=fps, options=options))
             self.stream.height, self.stream.width = height, width
-            if suffix == ".gif":
+            if codec == "gif":
                 self.stream.pix_fmt = "pal8"
                 self.stream.codec_context.time_base = Fraction(1, 100)
                 self.graph = _palette_graph(height, width, self.time_base)
@@ -66,9 +91,18 @@ class AvWriter:
                 self.stream.pix_fmt = "yuv420p"
                 self.stream.codec_context.time_base = self.time_base
                 self._tag(metadata)
+            if isinstance(muxer, LiveMuxer):
+                self.container.start_encoding()  # a reader that is gone is noticed now
         except BaseException:
             self.abort()
             raise
+
+    @classmethod
+    def at(cls, part: Path, suffix: str, height: int, width: int, fps: int, metadata: Mapping[str, str]) -> AvWriter:
+        """The writer of a file `part`."""
+        codec, codec_options, container_options = CODECS[suffix]
+        muxer = Muxer(part, suffix[1:], container_options)
+        return cls(muxer, codec, codec_options, height, width, fps, metadata)
 
     def _tag(self, metadata: Mapping[str, str]) -> None:
         tag(self.stream.codec_context, BT709)
@@ -110,8 +144,8 @@ class AvWriter:
         """Close the file and count its packets."""
         self._push(None)
         self.muxer.finish(self.count)
-        if self.graph is not None:
-            _add_gif_comment(self.part, self.comment)
+        if isinstance(self.muxer, Muxer) and self.graph is not None:
+            _add_gif_comment(self.muxer.part, self.comment)
 
     def abort(self) -> None:
         """Close the files; they will be deleted, and the first error is the one to show."""

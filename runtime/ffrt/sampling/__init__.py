@@ -4,7 +4,7 @@ The sampling of Kandinsky Video 1.0 (arXiv 2311.13073) and 1.1, and two solvers 
 """
 
 from ffrt.sampling.guidance import dynamic_threshold, guidance_weights, guide, guide_rows, plain_weights
-from ffrt.sampling.loop import Denoised, denoise, drain
+from ffrt.sampling.loop import Denoised, advance, denoise, drain
 from ffrt.sampling.noise import Array, group_noise, normal_noise, take, uniform_noise
 from ffrt.sampling.schedule import MAX_STEPS, NoiseLevels, add_noise, noise_levels, time_of, zero_snr_alpha_bars
 from ffrt.sampling.settings import Sampling
@@ -22,6 +22,7 @@ __all__ = [
     "Solver",
     "Update",
     "add_noise",
+    "advance",
     "denoise",
     "drain",
     "dynamic_threshold",

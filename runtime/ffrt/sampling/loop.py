@@ -10,7 +10,7 @@ import numpy as np
 
 from ffrt.sampling.guidance import dynamic_threshold
 from ffrt.sampling.noise import Array, take
-from ffrt.sampling.solvers import Parametrisation, updates
+from ffrt.sampling.solvers import Parametrisation, Update, updates
 
 Returned = TypeVar("Returned")
 
@@ -41,18 +41,31 @@ def denoise(
     1..1000, or too few draws.
     """
     planned = updates(config, steps, sampler)
-    x, x0_before = take(noise), None
+    x, x0 = take(noise), None
     for index, update in enumerate(planned):
-        x0 = update.from_x * x + update.from_prediction * predict(x, update.time)
-        x0 = dynamic_threshold(x0.astype(np.float32, copy=False), config.threshold, config.threshold_max)
-        x = update.keep_x * x + update.keep_x0 * x0
-        if update.keep_before and x0_before is not None:
-            x = x + update.keep_before * x0_before
-        if update.add_noise:
-            x = x + update.add_noise * take(noise)
-        x0_before = x0
+        prediction = predict(x, update.time)
+        draw = take(noise) if update.add_noise else None
+        x, x0 = advance(update, config, x, prediction, x0, draw)
         yield Denoised(index, steps, update.time, x, x0)
     return x
+
+
+def advance(
+    update: Update, config: Parametrisation, x: Array, prediction: Array, x0_before: Array | None, noise: Array | None
+) -> tuple[Array, Array]:
+    """One step from `x` [n, c, h, w] and its guided prediction: the next latent and the clean estimate.
+
+    `x0_before` is the estimate of the step before, `noise` the draw of a noisy step; each is None where there is none.
+    Every item is worked out by itself, so that some of them give what all together would, to the bit.
+    """
+    x0 = update.from_x * x + update.from_prediction * prediction
+    x0 = dynamic_threshold(x0.astype(np.float32, copy=False), config.threshold, config.threshold_max)
+    x = update.keep_x * x + update.keep_x0 * x0
+    if update.keep_before and x0_before is not None:
+        x = x + update.keep_before * x0_before
+    if update.add_noise and noise is not None:
+        x = x + update.add_noise * noise
+    return x, x0
 
 
 def drain(steps: Generator[Any, None, Returned]) -> Returned:

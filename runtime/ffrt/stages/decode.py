@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,20 +41,42 @@ def clip_frames(count: int) -> int:
     return -(-count // max(1, count // CHUNK_FRAMES))
 
 
+def in_chunks(pieces: Iterable[NDArray[np.float32]], chunk_frames: int) -> Iterator[NDArray[np.float32]]:
+    """Latents that come in pieces [n, 4, h, w] of any n, as chunks of `chunk_frames`, the last one shorter.
+
+    A chunk is given as soon as its last latent has come.
+    """
+    held: list[NDArray[np.float32]] = []
+    count = 0
+    for piece in pieces:
+        start = 0
+        while count + len(piece) - start >= chunk_frames:
+            stop = start + chunk_frames - count
+            yield np.concatenate([*held, piece[start:stop]])
+            held, count, start = [], 0, stop
+        if start < len(piece):
+            held.append(piece[start:])
+            count += len(piece) - start
+    if held:
+        yield np.concatenate(held)
+
+
 def decode_chunks(
-    graph: Network, latents: NDArray[np.float32], chunk_frames: int = CHUNK_FRAMES, fill: bool = False
+    graph: Network,
+    latents: NDArray[np.float32] | Iterable[NDArray[np.float32]],
+    chunk_frames: int = CHUNK_FRAMES,
+    fill: bool = False,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order, `chunk_frames` at a time.
+    """Latents [N, 4, h, w], or pieces of them in order, -> uint8 frames [n, H, W, 3], `chunk_frames` at a time.
 
     With `fill`, for decoders that see frames one by one, the last of several chunks repeats its last latent up to the
     size of the others and drops the surplus frames, so that a GPU meets one shape.
     """
-    for start in range(0, len(latents), chunk_frames):
-        chunk = latents[start : start + chunk_frames]
-        count = len(chunk)
-        if fill and start > 0 and count < chunk_frames:
-            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], chunk_frames - count, axis=0)])
-        yield to_frames(graph({"latent": np.ascontiguousarray(chunk)})["image"][:count])
+    pieces = [latents] if isinstance(latents, np.ndarray) else latents
+    for index, chunk in enumerate(in_chunks(pieces, chunk_frames)):
+        surplus = chunk_frames - len(chunk) if fill and index > 0 else 0
+        filled = np.concatenate([chunk, np.repeat(chunk[-1:], surplus, axis=0)])
+        yield to_frames(graph({"latent": filled})["image"][: len(chunk)])
 
 
 def to_frames(image: NDArray[np.float32], rounded: bool = True) -> NDArray[np.uint8]:

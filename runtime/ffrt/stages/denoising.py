@@ -72,14 +72,15 @@ def denoise_network(
     def predict(x: Array, time: float) -> Array:
         parts = []
         for one in inputs.at(time):
-            guided = _guided(network, one, x if one.items is None else x[one.items], time)
+            guided = guided_prediction(network, one, x if one.items is None else x[one.items], time)
             parts.append(guided if one.core is None else guided[one.core])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return (yield from denoise(predict, noise, config, steps=steps, sampler=sampler))
 
 
-def _guided(network: Network | DeviceNetwork, one: ModelInput, x: Array, time: float) -> Array:
+def guided_prediction(network: Network | DeviceNetwork, one: ModelInput, x: Array, time: float) -> Array:
+    """What `network` predicts for the items `x` that `one` sees, the rows of guidance summed."""
     rows = np.concatenate([x] * len(one.weights)).reshape(len(one.before), -1, *x.shape[-2:])
     feed = {"x": np.concatenate([one.before, rows, one.after], axis=1), **one.conditioning(time)}
     return guide_rows(network(feed)["prediction"], one.weights).reshape(x.shape)

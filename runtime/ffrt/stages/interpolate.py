@@ -7,6 +7,7 @@ et al. 2023).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -141,7 +142,28 @@ def _inputs(
     weights: NDArray[np.float32],
 ) -> list[ModelInput]:
     """What the network sees in turn, for these `rows` of guidance and their weights."""
-    given = np.stack([latents, np.zeros_like(latents)])[rows]  # [B, T, 4, h, w]
+    items = noise_shape(method, latents.shape)[0]
+    cut = windows(items, window, halo) if method == "group" else [(slice(0, items), slice(0, items))]
+    inputs = []
+    for seen, core in cut:
+        frames = latents[seen.start : seen.stop + 1] if method == "group" else latents
+        one = window_input(method, frames, skip_frames, prompt, rows, weights)
+        inner = slice(core.start - seen.start, core.stop - seen.start)
+        whole = len(cut) == 1 and len(one.before) == len(rows) * items
+        inputs.append(one if whole else replace(one, items=seen, core=inner))
+    return inputs
+
+
+def window_input(
+    method: Method,
+    latents: Array,
+    skip_frames: int,
+    prompt: Prompt | None,
+    rows: NDArray[np.intp],
+    weights: NDArray[np.float32],
+) -> ModelInput:
+    """What the network sees of the given latents [n, 4, h, w] of a window, for these `rows` of guidance."""
+    given = np.stack([latents, np.zeros_like(latents)])[rows]  # [B, n, 4, h, w]
     text: dict[str, NDArray[np.generic]] = {}
     if prompt is not None:
         context, mask = prompt
@@ -150,18 +172,8 @@ def _inputs(
             "context_mask": mask[rows],
             "temporal_mask": np.array([1, 0], np.float32)[rows],
         }
-
-    items = noise_shape(method, latents.shape)[0]
-    cut = windows(items, window, halo) if method == "group" else [(slice(0, items), slice(0, items))]
-    inputs = []
-    for seen, core in cut:
-        frames = given[:, seen.start : seen.stop + 1] if method == "group" else given
-        before, after, times, count = condition(method, frames)
-        conditioning = partial(_conditioning, times, count, skip_frames, text)
-        inner = slice(core.start - seen.start, core.stop - seen.start)
-        whole = len(cut) == 1 and len(before) == len(rows) * items
-        inputs.append(ModelInput(weights, before, after, conditioning, *((None, None) if whole else (seen, inner))))
-    return inputs
+    before, after, times, count = condition(method, given)
+    return ModelInput(weights, before, after, partial(_conditioning, times, count, skip_frames, text))
 
 
 def _conditioning(

@@ -20,6 +20,7 @@ from ffrt.stages.decode import CHUNK_FRAMES, clip_frames, decode_chunks, encode_
 from ffrt.stages.denoising import DeviceNetwork, Network, Prompt
 from ffrt.stages.first_frame import first_frame_steps
 from ffrt.stages.graphs import LiveGraph, OpenGraphs
+from ffrt.stages.in_time_order import TimeOrder
 from ffrt.stages.interpolate import GRAPHS, Method, interpolation_steps
 from ffrt.stages.keyframes import ImageConditioning, image_keyframe_steps, keyframe_steps
 from ffrt.stages.step_cache import StepCache
@@ -166,13 +167,45 @@ class Stages:
             keep_rows=self.graphs.one_shape,
         )
 
+    def interpolation_in_time_order(
+        self,
+        prompt: Prompt | None,
+        count: int,
+        one_pass: InterpolationPass,
+        sampling: Sampling,
+        noise: Iterator[Array],
+    ) -> TimeOrder:
+        """One pass over `count` latents that gives what `interpolation` gives, the first frames first."""
+        return TimeOrder(
+            self.network(GRAPHS["group"]),
+            self.bundle.interpolation,
+            one_pass,
+            count,
+            noise,
+            sampling,
+            prompt=prompt,
+            update=self.graphs.update(),
+            keep_rows=self.graphs.one_shape,
+        )
+
+    @property
+    def in_time_order(self) -> bool:
+        """Whether interpolation and decoding may take turns; with memory "low" each turn would read weights anew."""
+        return self.graphs.settings.memory == "fast"
+
     def decode(self, latents: Array, graph: str = "movq_decoder") -> Iterator[NDArray[np.uint8]]:
         """Latents [N, 4, h, w] -> uint8 frames [n, H, W, 3] in order, chunk by chunk.
 
         `graph` is "movq_decoder", or "image_decoder" for the latent of a first frame.
         """
+        return self.decode_pieces(iter([latents]), len(latents), graph)
+
+    def decode_pieces(
+        self, pieces: Iterator[Array], count: int, graph: str = "movq_decoder"
+    ) -> Iterator[NDArray[np.uint8]]:
+        """As `decode`, for `count` latents that come in pieces [n, 4, h, w]: a chunk as soon as it is there."""
         temporal = self.bundle.video.temporal_decoder and graph == "movq_decoder"
-        frames = clip_frames(len(latents)) if temporal else CHUNK_FRAMES
+        frames = clip_frames(count) if temporal else CHUNK_FRAMES
         fill = self.graphs.one_shape and not temporal
         with self.request():
-            yield from decode_chunks(self.network(graph), latents, frames, fill=fill)
+            yield from decode_chunks(self.network(graph), pieces, frames, fill=fill)

@@ -76,7 +76,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, suffix: str,
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
 def test_a_frame_that_a_muxer_has_lost_is_missed(tmp_path: Path, suffix: str) -> None:
     """Formats that end in an index may drop the error of a full disk, so frames are counted in the finished file."""
-    writer = AvWriter(tmp_path / "a", suffix, 64, 96, 8, {})
+    writer = AvWriter.at(tmp_path / "a", suffix, 64, 96, 8, {})
     for frame in circle(3):
         writer.add(frame)
     writer.count += 1
