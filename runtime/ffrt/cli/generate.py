@@ -64,7 +64,7 @@ def generate(args: argparse.Namespace) -> int:
     if args.output == "-":
         refuse_terminal()
         check_live_format(_format(args))
-        return stoppable("stdout", lambda: None, lambda: _stream(args))
+        return stoppable("stdout", lambda: None, lambda: _stream(args), "the stream ends before its end")
     if args.format is not None:
         raise RequestError(
             f"format: expected none with a file, whose suffix says it, got {args.format!r}; leave it out"

@@ -13,15 +13,18 @@ from ffrt.errors import Cancelled
 from ffrt.files import shown
 
 
-def stoppable(output: str, there: Callable[[], object], make: Callable[[], int]) -> int:
-    """What `make` returns, or 130 after Ctrl-C; `there` identifies what stands at `output`."""
+def stoppable(output: str, there: Callable[[], object], make: Callable[[], int], told: str | None = None) -> int:
+    """What `make` returns, or 130 after Ctrl-C; `there` identifies what stands at `output`.
+
+    `told` is said of an output that can be written in part.
+    """
     before = there()
     try:
         return make()
     except (KeyboardInterrupt, Cancelled):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more changes nothing
         written = f"{shown(output)} had been written" if there() != before else "nothing was written"
-        print(f"ffrt: stopped, {written}", file=sys.stderr)
+        print(f"ffrt: stopped, {written if told is None else told}", file=sys.stderr)
         return 130
 
 
