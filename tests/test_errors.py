@@ -31,6 +31,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "runtime/ffrt/bundle/tokenizer.py": {"ValueError": CAUGHT},
     "runtime/ffrt/cli/generate.py": {"ArgumentTypeError": "argparse shows it with the flag"},
     "runtime/ffrt/cli/interpolate.py": {"ArgumentTypeError": "argparse shows it with the flag"},
+    "runtime/ffrt/cli/pipe.py": {"BrokenPipeError": "main ends quietly with it"},
     "runtime/ffrt/cli/serve.py": {"ArgumentTypeError": "argparse shows it with the flag"},
     "runtime/ffrt/files.py": {"ArgumentTypeError": "argparse shows it with the flag"},
     "runtime/ffrt/generation/arrays_file.py": {"ValueError": CAUGHT},

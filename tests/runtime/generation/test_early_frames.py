@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -159,6 +161,26 @@ def test_the_command_writes_a_video_to_stdout(long: Bundle) -> None:
 def test_a_reader_that_goes_in_mid_stream_ends_the_command_quietly(long: Bundle) -> None:
     done = command(long, '"$@" | head -c 1000 >&2; exit ${PIPESTATUS[0]}', "--quiet")
     assert done.returncode == 1 and len(done.stderr) == 1000 and b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_was_never_there_is_noticed_before_the_first_frame(long: Bundle) -> None:
+    done = command(long, '"$@" | true; exit ${PIPESTATUS[0]}', "--steps", "1000")
+    assert done.returncode == 1 and b"interpolation" not in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_command_whose_reader_does_not_read(long: Bundle) -> None:
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    words = ["generate", PROMPT, "-o", "-", "--bundle", str(long.folder), "--fps", "30", "--threads", "1"]
+    line = [sys.executable, "-m", "ffrt", *words]
+    with subprocess.Popen(line, stdout=theirs, stderr=subprocess.PIPE, env=environment()) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        assert b"keyframes" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    os.close(ours)
+    assert process.returncode == 130 and b"stopped, the stream ends before its end" in told
 
 
 def test_a_terminal_and_other_formats_are_refused(long: Bundle) -> None:
