@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -19,6 +20,7 @@ import pytest
 import tests.bundles
 from ffrt import Bundle, Cancelled, Pipeline, RequestError, Stage, Step, VideoWriteError
 from ffrt.media.metadata import read_metadata
+from ffrt.stages.graphs import LiveGraph
 from tests.runtime.clips import environment
 
 PROMPT = "a red circle moving right"
@@ -53,6 +55,25 @@ def test_frames_are_those_of_the_video(long: Bundle, memory: str, fps: int) -> N
     assert done == sorted(set(done)) and done[-1] == steps[0].of and {step.of for step in steps} == {done[-1]}
     assert steps[-1].remaining_s == 0
     np.testing.assert_array_equal(np.stack(list(generation.frames())), want)
+
+
+def test_a_temporal_decoder_sees_the_clips_of_the_video(long: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = replace(long, video=replace(long.video, temporal_decoder=True))
+    sizes: list[int] = []
+    run = LiveGraph.__call__
+
+    def recorded(self: LiveGraph, feed: dict) -> dict:
+        if self.name == "movq_decoder":
+            sizes.append(len(feed["latent"]))
+        return run(self, feed)
+
+    monkeypatch.setattr(LiveGraph, "__call__", recorded)
+    generation = Pipeline(bundle, provider="cpu", threads=1).generate(PROMPT, fps=30)
+    early = np.stack(list(generation.frames()))
+    seen = sizes.copy()
+    sizes.clear()
+    np.testing.assert_array_equal(early, generation.video.frames)
+    assert seen == sizes and max(sizes) == 5
 
 
 def test_frames_come_before_the_last_windows(own: Pipeline) -> None:
