@@ -31,12 +31,12 @@ from bench.pipeline_speed.memory import memory_of
 from bench.pipeline_speed.plot import plot
 from bench.pipeline_speed.stages import measure_scale, videos
 from bench.pipeline_speed.table import table
-from bench.pipeline_speed.waiting import neighbours_of, starts_of
+from bench.pipeline_speed.waiting import first_frames_of, neighbours_of, starts_of
 from ffrt import Bundle, open_bundle
 from ffrt.backend.openvino import multiplies_bfloat16
 from ffrt.stages.interpolate import MIDDLE
 
-PARTS = ("stages", "video", "clips", "start", "neighbour", "memory", "profile")
+PARTS = ("stages", "video", "clips", "start", "first_frame", "neighbour", "memory", "profile")
 
 
 def arguments(line: ArgumentParser) -> None:
@@ -106,6 +106,8 @@ def measure(asked: Namespace) -> Iterator[Result]:
         if "start" in parts:
             say("starts")
             record["start"] = starts_of(str(demo.folder), asked.threads)
+        if "first_frame" in parts:
+            record["first_frame"] = first_frames_of(str(demo.folder), threads, asked.video_runs)
         if "neighbour" in parts:
             record["neighbour"] = neighbours_of(str(demo.folder), threads, asked.video_runs)
         if "memory" in parts:

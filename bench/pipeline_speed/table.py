@@ -91,11 +91,24 @@ REACHED = {
 
 
 def waiting_tables(record: Mapping[str, Any]) -> list[str]:
-    """The marks of a start, and a video beside busy threads."""
+    """The marks of a start, the first frame, and a video beside busy threads."""
     lines = []
     if "start" in record:
         rows = ([REACHED[mark], seconds(timing)] for mark, timing in record["start"].items())
         lines += markdown(["from the start of a process to", "s"], rows)
+    if "first_frame" in record:
+        found = record["first_frame"]
+        early = (
+            [
+                f'`preset="{preset}"`',
+                seconds(own["first"]),
+                seconds(own["last"]),
+                f"{100 * own['share']['median']:.0f} %",
+            ]
+            for preset, own in found["presets"].items()
+        )
+        heads = [f"{found['frames']} frames at {found['fps']} fps", "first frame, s", "last frame, s", "share"]
+        lines += [*([""] if lines else []), *markdown(heads, early)]
     if "neighbour" in record:
         found = record["neighbour"]
         beside = (

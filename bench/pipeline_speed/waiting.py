@@ -1,4 +1,4 @@
-"""What a person waits for beside the steps: a program that starts, and a machine that is busy with something else."""
+"""What a person waits for: a program that starts, the first frame, a machine that is busy with something else."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from bench.contenders.work import PROMPT
 from bench.harness.program import target
+from bench.harness.record import BenchError
 from bench.harness.run import child, progress, ratio_of, summary
 from ffrt import Pipeline
 
-START_S, SLOWER = 1.5, 3.0
+START_S, FIRST_SHARE, SLOWER = 1.5, 0.25, 3.0
 STARTS = 5
 NEIGHBOURS = (1, 3)
 """Busy threads beside ours for each thread of ours: with one, half of the processor is left."""
@@ -47,6 +50,40 @@ def starts_of(bundle: str, threads: int | None, runs: int = STARTS) -> dict[str,
             if index >= 0:
                 found.setdefault(mark, []).append(seconds)
     return {mark: asdict(summary(seconds)) for mark, seconds in found.items()}
+
+
+def first_frames_of(bundle: str, threads: int, runs: int = 3) -> dict[str, Any]:
+    """Seconds to the first frame and to the last, at the highest rate, by preset, and their ratio by round.
+
+    With every graph open; nothing is written. Raises BenchError if the frames are not those of the video.
+    """
+    found: dict[str, dict[str, list[float]]] = {preset: {"first": [], "last": []} for preset in ("fast", "quality")}
+    with Pipeline.from_pretrained(bundle, provider="cpu", threads=threads) as pipe:
+        fps = max(pipe.bundle.rates)
+        generation = pipe.generate(PROMPT, fps=fps, preset="fast", seed=11)
+        early = np.stack(list(generation.frames()))
+        if not np.array_equal(early, generation.video.frames):
+            raise BenchError("frames in order of time: expected those of the video to the bit, got others")
+        for _ in progress("first frames", runs):
+            for preset, seconds in found.items():
+                began = time.perf_counter()
+                frames = pipe.generate(PROMPT, fps=fps, preset=preset, seed=11).frames()
+                next(frames)
+                seconds["first"].append(time.perf_counter() - began)
+                for _ in frames:
+                    pass
+                seconds["last"].append(time.perf_counter() - began)
+    return {
+        "fps": fps,
+        "frames": len(early),
+        "presets": {
+            preset: {
+                **{name: asdict(summary(own)) for name, own in seconds.items()},
+                "share": ratio_of(seconds["first"], seconds["last"]),
+            }
+            for preset, seconds in found.items()
+        },
+    }
 
 
 def neighbours_of(bundle: str, threads: int, runs: int = 3) -> dict[str, Any]:
@@ -87,11 +124,16 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def targets_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What is asked of a start and of a video beside busy threads, where they were measured."""
+    """What is asked of a start, a first frame and a video beside busy threads, where they were measured."""
     rows = []
     if "start" in record:
         first_s = record["start"]["step"]["median_s"]
         rows.append(target("process start to first step", first_s, START_S, least=False, unit="s"))
+    if "first_frame" in record:
+        found = record["first_frame"]
+        percent = 100 * found["presets"]["fast"]["share"]["median"]
+        name = f'first frame of a video at {found["fps"]} fps with `preset="fast"`, share of the whole time'
+        rows.append(target(name, percent, 100 * FIRST_SHARE, least=False, unit="%"))
     if "neighbour" in record:
         found = record["neighbour"]
         slower = found["slower"][str(found["threads"])]["median"]

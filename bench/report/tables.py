@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import device_memory, export_memory, first_frame, real_footage
+from bench import device_memory, export_memory, real_footage
 from bench.demo_quality import table as demo_quality
 from bench.harness.record import BenchError, Record
 from bench.harness.words import markdown, number, verdict
@@ -30,7 +30,6 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "interp_speed": interp_speed.table,
     "export_memory": export_memory.table,
     "device_memory": device_memory.table,
-    "first_frame": first_frame.table,
     "memory": memory,
     "real_footage": real_footage.table,
     "skip_values.film": film.table,

@@ -30,7 +30,7 @@ from bench.pipeline_speed.memory import memory_of
 from bench.pipeline_speed.plot import plot
 from bench.pipeline_speed.table import table
 from bench.serving.processes import children, usage
-from ffrt import Bundle, Context, open_bundle
+from ffrt import Bundle, Context, Generation, open_bundle
 from ffrt.backend.openvino import OpenVinoSession
 from ffrt.sampling import Array, Denoised
 
@@ -283,11 +283,14 @@ def test_a_whole_run_measures_everything(tiny_ways: Bundle, ship: Callable[[Bund
     assert record["whole"] and set(record["scales"]) == {"small", "demo"} and record["video"]["frames"] == 9
     clips = {"61 frames, wall time", "61 frames, peak memory", "241 frames, peak memory", "import ffrt"}
     beside = "video beside as many busy threads as its own, over alone"
-    waits = {"process start to first step", beside}
+    first = 'first frame of a video at 30 fps with `preset="fast"`, share of the whole time'
+    waits = {"process start to first step", first, beside}
     assert {item["name"] for item in record["targets"]} == {*headline.TARGETS, "host_overhead", *clips, *waits}
     reached = [timing["median_s"] for timing in record["start"].values()]
     assert list(record["start"]) == ["python", "import", "bundle", "text", "step"] and reached[0] > 0
     assert reached == sorted(reached)
+    for own in record["first_frame"]["presets"].values():
+        assert 0 < own["first"]["median_s"] <= own["last"]["median_s"] and 0 < own["share"]["median"] <= 1
     assert list(record["neighbour"]["slower"]) == ["1", "3"] and list(record["neighbour"]["seconds"]) == ["0", "1", "3"]
     assert {(item["scale"], item["contender"]) for item in record["targets"] if "scale" in item} == {
         (scale, contender) for scale in ("small", "demo") for contender in ("optimised", "openvino")
@@ -301,8 +304,19 @@ def test_a_whole_run_measures_everything(tiny_ways: Bundle, ship: Callable[[Bund
     assert "**optimised graph**" in said and "OpenVINO, bfloat16" in said and "peak memory of a whole video" in said
     assert "- demo, decoding a frame, optimised: ConvTranspose 100 %" in said
     assert "| import ffrt | 0.20 s | at most 0.30 s | yes |" in said
-    assert "| the first denoising step is done |" in said and "| busy threads beside |" in said
+    assert (
+        "first frame, s" in said
+        and "| the first denoising step is done |" in said
+        and "| busy threads beside |" in said
+    )
     assert plot(record).shape[1:] == (1300, 3)
+
+
+def test_other_frames_than_those_of_the_video_are_not_timed(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = Generation.frames
+    monkeypatch.setattr(Generation, "frames", lambda self: [frame ^ 1 for frame in frames(self)])
+    with pytest.raises(BenchError, match="expected those of the video to the bit"):
+        waiting.first_frames_of(str(tiny.folder), 1, 1)
 
 
 def test_neighbours_are_busy_and_go() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import cuda_run, device_memory, export_memory, first_frame, real_footage
+from bench import cuda_run, device_memory, export_memory, real_footage
 from bench.demo_quality import __main__ as demo_quality
 from bench.harness import program, record
 from bench.harness.program import Program, Result
@@ -29,7 +29,6 @@ MODULES = (
     demo_quality,
     device_memory,
     export_memory,
-    first_frame,
     interp_speed,
     pipeline_speed,
     real_footage,
@@ -133,7 +132,6 @@ def test_only_a_run_at_the_defaults_is_whole(module: object) -> None:
         "demo_quality": (["--strict", "--threads", "1"], ["--quick"]),
         "device_memory": (["--ort", "wheel"], ["--scale", "tiny"]),
         "export_memory": (["--keep"], ["--small"]),
-        "first_frame": (["--threads", "1"], ["--rounds", "1"]),
         "interp_speed": (["--scale", "small", "--remake"], ["--side", "256"]),
         "pipeline_speed": (["--compile", "--threads", "1"], ["--row", "2"]),
         "real_footage": (["--threads", "1"], ["--frames", "9"]),
