@@ -29,6 +29,12 @@ def linked(tmp_path: Path) -> Bundle:
     return open_bundle(tmp_path / "bundle")
 
 
+@pytest.fixture(autouse=True)
+def weights_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder stands here for a network that leaves its weights in their file with memory "low"."""
+    monkeypatch.setattr("ffrt.backend.graph.holds_weights", lambda bundle, name: False)
+
+
 def decoder(bundle: Bundle, provider: str = "cpu", memory: str = "fast") -> Graph:
     return Graph(bundle, "movq_decoder", provider=provider, threads=1, memory=memory)
 
