@@ -86,9 +86,11 @@ class _Limited(io.FileIO):
 
 
 def _records(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """The members by their name below the one folder that holds them all."""
+    """The members by their name below the one folder that holds them all, without the programs of TorchScript."""
     found: dict[str, zipfile.ZipInfo] = {}
     for record in archive.infolist():
+        if record.filename.partition("/")[2].startswith("code/"):
+            continue
         if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
             raise CheckpointError(
                 f"{path}: {record.filename[:80]} is compressed and cannot be mapped; save it with torch.save"

@@ -64,10 +64,10 @@ def read_pickled(path: Path) -> Any:
     larger than a file of weights can be.
     """
     archive, pickle = open_archive(path)
-    return _Machine(archive).run(pickle)
+    return Machine(archive).run(pickle)
 
 
-class _Machine:
+class Machine:
     """The stack machine of pickle, as far as a weight file needs it."""
 
     def __init__(self, archive: Archive) -> None:
@@ -217,7 +217,7 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
-def _tuple(count: int) -> Callable[[_Machine, Any], None]:
+def _tuple(count: int) -> Callable[[Machine, Any], None]:
     return lambda machine, _: machine.stack.append(tuple([machine.pop() for _ in range(count)][::-1]))
 
 
@@ -229,7 +229,7 @@ _CONSTANTS: Mapping[str, Any] = {
     "MARK": MARK,
 }
 _VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-_OPERATIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
+_OPERATIONS: Mapping[str, Callable[[Machine, Any], None]] = {
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.group())),
