@@ -28,6 +28,13 @@ def psnr_db(frames: Frames, truth: Frames) -> float:
     return float(np.mean([capped_psnr_db(*pair) for pair in zip(frames, truth, strict=True)]))
 
 
+def mse(frames: Frames, truth: Frames) -> float:
+    """Mean squared error of uint8 `[N, H, W, 3]`, of levels from 0 to 1. Raises BenchError when the two differ in shape."""
+    check_shapes(frames, truth)
+    pairs = zip(frames, truth, strict=True)
+    return float(np.mean([np.mean((one.astype(np.float64) - other) ** 2) for one, other in pairs])) / 255**2
+
+
 def ssim(frames: Frames, truth: Frames) -> float:
     """Mean structural similarity of uint8 `[N, H, W, 3]`, from -1 to 1 (Wang et al. 2004, eq. 13), by scikit-image.
 

@@ -132,7 +132,7 @@ def inception_score(probabilities: Rows, splits: int = 10, seed: int = 42) -> Es
     if np.any(probabilities < 0) or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise BenchError("inception score: expected rows of probabilities that sum to 1, got others")
     shuffled = probabilities.copy()
-    np.random.RandomState(seed).shuffle(shuffled)  # noqa: NPY002  (the protocol's own generator)
+    np.random.RandomState(seed).shuffle(shuffled)  # the protocol's own generator
     scores = [score_of(part) for part in np.array_split(shuffled, edges(len(shuffled), splits))]
     return Estimate(float(np.mean(scores)), float(np.std(scores)), (len(probabilities),))
 
@@ -149,9 +149,7 @@ def score_of(probabilities: Rows) -> float:
     return float(np.exp(np.mean(np.sum(probabilities * ratio, axis=1))))
 
 
-def estimate(
-    value: Callable[..., float], counts: tuple[int, ...], seed: int, resamples: int = RESAMPLES
-) -> Estimate:
+def estimate(value: Callable[..., float], counts: tuple[int, ...], seed: int, resamples: int = RESAMPLES) -> Estimate:
     """A value of weights, one row of them for each set, and its deviation when clips are drawn anew (Efron 1979).
 
     The interval is the value and 1.96 deviations: resampled values of a biased number lie beside it.

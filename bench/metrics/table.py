@@ -6,8 +6,10 @@ import numpy as np
 
 from bench.metrics.base import Frames, Metric
 from bench.metrics.detector import detect
+from bench.metrics.dists import dists
 from bench.metrics.lpips import lpips
-from bench.metrics.pixels import change_db, psnr_db, ssim
+from bench.metrics.pixels import change_db, mse, psnr_db, ssim
+from bench.metrics.vmaf import vmaf
 
 
 def fault_count(frames: Frames) -> float:
@@ -20,7 +22,10 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("psnr_db", "dB", True, True, psnr_db, digits=1, label="PSNR"),
         Metric("ssim", "", True, True, ssim, digits=4, label="SSIM"),
+        Metric("mse", "", False, True, mse, digits=5, label="MSE"),
         Metric("lpips", "", False, True, lpips, digits=3, label="LPIPS"),
+        Metric("dists", "", False, True, dists, digits=3, label="DISTS"),
+        Metric("vmaf", "", True, True, vmaf, temporal=True, digits=1, label="VMAF"),
         Metric("change_db", "dB", True, True, change_db, temporal=True, digits=1, label="PSNR of the changes"),
         Metric("detector", "faults", False, False, fault_count, temporal=True, digits=0, label="faults"),
     )

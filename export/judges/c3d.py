@@ -26,7 +26,7 @@ class C3D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for name, into, out in zip(LAYERS, CHANNELS, CHANNELS[1:], strict=True):
+        for name, into, out in zip(LAYERS, CHANNELS[:-1], CHANNELS[1:], strict=True):
             self.add_module(name, nn.Conv3d(into, out, 3, padding=1))
         self.fc6 = nn.Linear(512 * 4 * 4, 4096)
         self.fc7 = nn.Linear(4096, 4096)

@@ -194,7 +194,7 @@ def traced(judge: Judge, module: nn.Module, example: tuple[Tensor, ...]) -> onnx
 
 
 def compared(name: str, judge: Judge, module: nn.Module, model: onnx.ModelProto) -> float:
-    """Largest difference of the graph to the module over two draws, relative to the largest value. Raises ParityError."""
+    """Largest difference of the graph to the module in two draws, over the largest value. Raises ParityError."""
     content = model.SerializeToString()
     if len(content) > LARGEST_BYTES:
         raise CheckpointError(f"{name}: expected a graph of less than {LARGEST_BYTES} bytes, got {len(content)}")
@@ -210,4 +210,3 @@ def compared(name: str, judge: Judge, module: nn.Module, model: onnx.ModelProto)
     if not worst <= FLOOR:
         raise ParityError(f"{name}: expected a difference of at most {FLOOR} to PyTorch, got {worst:.3g}; not kept")
     return worst
-

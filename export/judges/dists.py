@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -30,8 +32,7 @@ class Dists(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(stage, stage[1:], strict=False))
-            for stage in STAGES
+            nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(stage)) for stage in STAGES
         )
         for name in ("alpha", "beta"):
             self.register_buffer(name, torch.ones(1, sum(CHANNELS), 1, 1))

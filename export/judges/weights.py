@@ -1,7 +1,7 @@
-"""Published weights of judges into our modules: no pickle and no code of a file is ever run, and no tensor is left over.
+"""Published weights of judges into our modules: no code of a file is ever run, and no tensor is left over.
 
-A TorchScript file is a program, and PyTorch's interpreter of it is no sandbox: its operators map and write files. So only
-its tensors are read, by the same machine that reads state dicts, and our own module computes with them.
+A TorchScript file is a program, and PyTorch's interpreter is no sandbox: its operators map and write files. So only the
+tensors are read, by the machine that reads state dicts too, and our own module computes with them.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from bench.metrics.fetched import Inside, fetched
 from bench.metrics.lpips import WEIGHTS, graph, lpips, weights
 from bench.metrics.table import METRICS
 from export.datasets import sdist
+from export.errors import CheckpointError
 
 KNOWN = [0.0, 0.02567, 0.20332, 0.74945, 0.51073]
 """Equal, moved by 2 px, noise of 8, noise of 40, negative."""
@@ -116,7 +117,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_weights_that_are_code_are_refused() -> None:
-    with pytest.raises(BenchError, match="expected numpy arrays alone, got builtins.eval"):
+    with pytest.raises(CheckpointError, match="expected numpy arrays alone, got builtins.eval"):
         weights(pickle.dumps({"params": eval}))
 
 

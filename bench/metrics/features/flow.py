@@ -4,6 +4,7 @@ Clips whose shorter side is over 128 px are scaled down first. Lengths are share
 """
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,13 @@ def motion_features(frames: Frames) -> Floats:
     """
     check(frames, LEAST_FRAMES)
     small = shrunk(frames)
-    velocities = np.stack([flow(one, other) for one, other in zip(small, small[1:], strict=False)])
+    velocities = np.stack([flow(one, other) for one, other in itertools.pairwise(small)])
     velocities /= small.shape[1]
     return np.concatenate([directions(velocities), directions(np.diff(velocities, axis=0))])
 
 
 def directions(vectors: Floats) -> Floats:
-    """Mean length of vectors `[T, h, w, 2]` by cell and direction, `[CELLS * CELLS * ANGLES]`; neighbours share a bin."""
+    """Mean length of vectors `[T, h, w, 2]` by cell and direction, `[72]`; a vector between two directions counts to both."""
     length = np.hypot(vectors[..., 0], vectors[..., 1])
     turn = np.arctan2(vectors[..., 1], vectors[..., 0]) % (2 * np.pi) * (ANGLES / (2 * np.pi))
     lower = np.floor(turn)
@@ -68,7 +69,7 @@ def warp_difference(frames: Frames) -> float:
     """
     check(frames, 2)
     small = shrunk(frames)
-    found = [between(one, other) for one, other in zip(small, small[1:], strict=False)]
+    found = [between(one, other) for one, other in itertools.pairwise(small)]
     return 1000 * float(np.mean(found))
 
 

@@ -18,8 +18,6 @@ def frame_features(frames: Frames) -> NDArray[np.float64]:
     Raises NetworkError where its weights cannot be had.
     """
     network = opened(EFFICIENTNET)
-    found = [
-        network(frames=resized(frames[part], SIDE_PX, SIDE_PX, "bicubic")) for part in batches(len(frames), BATCH)
-    ]
+    found = [network(frames=resized(frames[part], SIDE_PX, SIDE_PX, "bicubic")) for part in batches(len(frames), BATCH)]
     mean: NDArray[np.float64] = np.concatenate(found).astype(np.float64).mean(axis=0)
     return mean
