@@ -32,6 +32,7 @@ FLOORS = {
     "bench": {
         *{"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
         *{"pytest", "pytest_benchmark", "safetensors", "skimage", "transformers", "openai"},
+        *{"cv2", "imageio_ffmpeg"},  # flow and libvmaf, in bench.metrics
     },
 }
 

@@ -29,7 +29,10 @@ def psnr_db(frames: Frames, truth: Frames) -> float:
 
 
 def mse(frames: Frames, truth: Frames) -> float:
-    """Mean squared error of uint8 `[N, H, W, 3]`, of levels from 0 to 1. Raises BenchError when the two differ in shape."""
+    """Mean squared error of uint8 `[N, H, W, 3]`, of levels from 0 to 1.
+
+    Raises BenchError when the two differ in shape.
+    """
     check_shapes(frames, truth)
     pairs = zip(frames, truth, strict=True)
     return float(np.mean([np.mean((one.astype(np.float64) - other) ** 2) for one, other in pairs])) / 255**2

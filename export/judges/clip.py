@@ -36,6 +36,9 @@ def read_clip(folder: Path) -> Any:
 class ClipImage(nn.Module):
     """uint8 `[N, side, side, 3]` -> unit vectors `[N, D]`."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, clip: Any) -> None:
         super().__init__()
         self.clip = clip

@@ -28,6 +28,8 @@ class Dists(nn.Module):
 
     alpha: Tensor
     beta: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class Dists(nn.Module):
         x, found = (picture - self.shift) / self.scale, [picture]
         for index, stage in enumerate(self.stages):
             x = halved(x) if index else x
-            for convolution in stage:  # type: ignore[union-attr, unused-ignore]
+            for convolution in stage.children():
                 x = F.relu(convolution(x))
             found.append(x)
         return found

@@ -45,7 +45,7 @@ def motion_features(frames: Frames) -> Floats:
 
 
 def directions(vectors: Floats) -> Floats:
-    """Mean length of vectors `[T, h, w, 2]` by cell and direction, `[72]`; a vector between two directions counts to both."""
+    """Mean length of vectors `[T, h, w, 2]` by cell and direction, `[72]`; one between two counts to both."""
     length = np.hypot(vectors[..., 0], vectors[..., 1])
     turn = np.arctan2(vectors[..., 1], vectors[..., 0]) % (2 * np.pi) * (ANGLES / (2 * np.pi))
     lower = np.floor(turn)
