@@ -16,6 +16,11 @@ from bench.metrics.sets import kernel_distance, scaled
 from bench.metrics.vmaf import FfmpegError, ffmpeg, vmaf
 from tests.bench.metrics.folders import clip
 
+KNOWN_DISTS = [0.0, 0.26917, 0.40047, 0.42638]
+"""Equal, noise of 10, noise of 40, negative."""
+KNOWN_FRAME = (0.152150, 4.118965)
+"""Mean and largest."""
+
 
 def needs(network: Network) -> None:
     """Skip unless the graph was made: `python -m bench.metrics get`."""
@@ -95,8 +100,3 @@ def test_without_libvmaf_there_is_an_error_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "candidates", lambda: [])
     with pytest.raises(FfmpegError, match="pip install imageio-ffmpeg"):
         module.ffmpeg.__wrapped__()
-
-
-KNOWN_DISTS = [0.0, 0.0, 0.0, 0.0]
-"""Equal, noise of 10, noise of 40, negative."""
-KNOWN_FRAME = (0.0, 0.0)
