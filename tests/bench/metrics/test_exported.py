@@ -48,7 +48,7 @@ def test_fvd_takes_the_logits_of_the_file_that_was_named(tmp_path: Path) -> None
     found = answers(network, videos)
     with torch.no_grad():
         want = module(torch.from_numpy(np.stack([clip(0, 20)[:16], clip(1, 16)]))).numpy()
-    assert found.rows == pytest.approx(want, abs=1e-4 * np.abs(want).max())
+    assert found.rows == pytest.approx(want, abs=float(1e-4 * np.abs(want).max()))
     assert network.title == "FD-I3D of another file" and network.record["difference_to_pytorch"] <= 1e-4
     with pytest.raises(BenchError, match="at least 401 real clips for 400 dimensions, got 2"):
         fvd(videos, videos, file)
