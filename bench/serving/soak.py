@@ -1,7 +1,7 @@
 """A server under traffic of every kind for two hours: whether it holds its memory, files, threads and disk.
 
-The first part is warm-up. What grows is judged by a line through the samples after it; samples follow one another, so
-the line's interval comes from means over pieces of the time. A process that was replaced is counted as a restart.
+The first part is warm-up. What grows is judged by a line through the samples after it, as in `bench.serving.growth`. A
+process that was replaced is counted as a restart.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.harness.program import target
 from bench.harness.record import BenchError
 from bench.harness.run import say
+from bench.serving.growth import grown
 from bench.serving.processes import bytes_below, usage
 from bench.serving.server import Server, serving
 from bench.serving.sizes import Sizes
@@ -28,9 +26,6 @@ from bench.serving.traffic import Traffic
 WARM_UP = 0.25
 """Of the time."""
 MOST_PERCENT = 2.0
-PIECES = 20
-Z = 2.1
-"""Of Student's distribution for so many pieces, 95 %."""
 SAY_EVERY_S = 300.0
 PROCESSES = ("server", "worker")
 VALUES = ("own", "rss", "files", "threads")
@@ -53,7 +48,10 @@ def soak(sizes: Sizes) -> dict[str, Any]:
     restarts = sum(
         float(line.split()[-1]) for line in places.splitlines() if line.startswith("ffrt_place_restarts_total")
     )
-    growth = {name: {value: grown(samples, name, value) for value in VALUES} for name in PROCESSES}
+    growth = {
+        name: {value: grown(samples, name, value, WARM_UP * samples[-1]["at_s"]) for value in VALUES}
+        for name in PROCESSES
+    }
     return {
         "minutes": sizes.soak_s / 60,
         "sample_s": sizes.sample_s,
@@ -95,40 +93,6 @@ def sampled(server: Server, traffic: Traffic, seconds: float, every_s: float) ->
             say(f"soak: {one['at_s'] / 60:.0f} min, {one['server']['own'] / 1e6:.1f} MB, {dict(traffic.done)}")
         time.sleep(every_s)
     return samples
-
-
-def grown(samples: list[dict[str, Any]], name: str, value: str) -> dict[str, float]:
-    """How one number of a process changed after warm-up: its slope, and the first and the last quarter."""
-    times = np.array([one["at_s"] for one in samples])
-    values = np.array([one[name][value] for one in samples], np.float64)
-    kept = times >= WARM_UP * times[-1]
-    slope, half = line(times[kept], values[kept])
-    quarters = np.array_split(values[kept], 4)
-    return {
-        "per_hour": 3600 * slope,
-        "noise_per_hour": 3600 * half,
-        "first_quarter": float(quarters[0].mean()),
-        "last_quarter": float(quarters[-1].mean()),
-        "largest": float(values.max()),
-    }
-
-
-def line(times: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope of a line through the means of pieces, and the half-width of its 95 % interval.
-
-    Raises BenchError for fewer than four samples.
-    """
-    count = min(PIECES, len(times) // 2)
-    if count < 2:
-        raise BenchError(f"soak: expected at least 4 samples after warm-up, got {len(times)}; give it more minutes")
-    x = np.array([piece.mean() for piece in np.array_split(times, count)])
-    y = np.array([piece.mean() for piece in np.array_split(values, count)])
-    x0 = x - x.mean()
-    slope = float(x0 @ y / (x0 @ x0))
-    rest = y - y.mean() - slope * x0
-    error = float(np.sqrt(rest @ rest / max(1, count - 2) / (x0 @ x0)))
-    least = float(np.ptp(times)) ** -1  # one byte, file or thread over the whole time is no growth
-    return slope, max(Z * error, least)
 
 
 def thinned(samples: list[dict[str, Any]], most: int = 240) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from bench.harness import record as records
 from bench.harness.words import markdown, number, verdict
+from bench.serving.growth import grown
 from bench.serving.overhead import WORDS
 
+HOUR_S = 3600.0
 KILLED = {"server": "the server", "worker": "its worker", "both": "both"}
 PARTS_OF_A_START = {
     "python": "Python",
@@ -149,12 +151,14 @@ def soak(record: Mapping[str, Any]) -> list[str]:
     """What both processes took, at first and at last."""
     rows = []
     for name, values in record["growth"].items():
-        own, rss = values["own"], values["rss"]
+        own, rss, samples = values["own"], values["rss"], record["samples"]
+        late = grown(samples, name, "own", max(0.0, samples[-1]["at_s"] - HOUR_S))
         rows.append(
             [
                 name,
                 f"{own['first_quarter'] / 1e6:.1f} to {own['last_quarter'] / 1e6:.1f}",
                 f"{own['per_hour'] / 1e6:.2f} ± {own['noise_per_hour'] / 1e6:.2f}",
+                f"{late['per_hour'] / 1e6:.2f} ± {late['noise_per_hour'] / 1e6:.2f}",
                 f"{rss['first_quarter'] / 1e6:.1f} to {rss['last_quarter'] / 1e6:.1f}",
                 f"{rss['largest'] / 1e6:.1f}",
                 *(
@@ -163,7 +167,7 @@ def soak(record: Mapping[str, Any]) -> list[str]:
                 ),
             ]
         )
-    heads = ["process", "own MB", "per hour", "resident MB", "at most", "open files", "threads"]
+    heads = ["process", "own MB", "per hour", "in the last hour", "resident MB", "at most", "open files", "threads"]
     did = ", ".join(f"{count} {what}" for what, count in sorted(record["did"].items()))
     told = (
         f"{record['minutes']:.1f} minutes; {did}. {record['restarts']:.0f} restarts of the worker. Data folder at most "

@@ -22,12 +22,12 @@ from bench.report.tables import shown, with_tables
 from bench.serving import __main__ as serving
 from bench.serving.cancel import POINTS, spread
 from bench.serving.generator import Load, Seen, next_video, quantiles, run
+from bench.serving.growth import grown, line
 from bench.serving.load import KEYS, MOST_VIDEOS, enough, rows_of
 from bench.serving.plot import PLOTS
 from bench.serving.processes import bytes_below, children, is_worker, usage
 from bench.serving.server import Client, free_port
 from bench.serving.sizes import sizes_of
-from bench.serving.soak import grown, line
 from bench.serving.table import MADE, table
 from ffrt import Bundle
 
@@ -127,7 +127,7 @@ def test_growth_is_a_slope_with_its_noise() -> None:
     slope, half = line(times, 5 + noise)
     assert abs(slope) < half
     samples = [{"at_s": t, "server": {"rss": 100 + (50 if t < 90 else 0)}} for t in times]
-    assert grown(samples, "server", "rss")["per_hour"] == 0, "what happens while it warms up is left out"
+    assert grown(samples, "server", "rss", 100)["per_hour"] == 0, "what happens while it warms up is left out"
     with pytest.raises(BenchError, match="expected at least 4 samples"):
         line(times[:3], times[:3])
 
