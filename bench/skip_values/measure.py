@@ -41,7 +41,7 @@ class Film:
 
 def films(clips: int, scene_count: int, spinning: int) -> list[Film]:
     """The first `clips` held-out clips of the demo that move, so many held-out scenes, and more that spin, by shape."""
-    from export.training.between import kind_of
+    from export.datasets.demo import kind_of
 
     moving = [clip for clip in held_out(clips) if clip.action != STANDING]
     others = [clip for clip in held_out(HELD_OUT) if kind_of(clip) == SPINNING and clip not in moving]

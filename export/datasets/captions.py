@@ -4,18 +4,14 @@ Every phrase belongs to one class only, so a caption never says something untrue
 or the background.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from export.datasets.shapes import Clip, sample_clip
-from ffrt.output.whole_file import whole_file
-
-T = TypeVar("T")
+from export.datasets.tokens import CORPUS, write_tokenizer
+from export.datasets.wording import dressed, mostly_first, noun_phrase, pick
 
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("red", "scarlet", "crimson"),
@@ -139,17 +135,17 @@ def caption(clip: Clip, rng: np.random.Generator) -> str:
 
 def variant(clip: Clip, rng: np.random.Generator) -> str:
     """A free wording: synonyms, word order, articles, capitals and final punctuation drawn from `rng`."""
-    colour = _mostly_first(COLOUR_WORDS[clip.colour], rng)
-    noun = _mostly_first(SHAPE_WORDS[clip.shape], rng)
-    size = _pick(SIZE_WORDS[clip.size], rng) if clip.size is not None and rng.random() < 0.75 else ""
-    background = _mostly_first(BACKGROUND_WORDS[clip.background], rng)
-    article = _pick(("a", "a", "the", ""), rng)
-    participle, finite = _pick(ACTION_WORDS[clip.action], rng)
-    subject = _noun_phrase(article, size, colour, noun)
-    setting = _pick(_SETTINGS, rng).format(background)
-    place = f"{background} {_pick(('background', 'backdrop'), rng)}"
+    colour = mostly_first(COLOUR_WORDS[clip.colour], rng)
+    noun = mostly_first(SHAPE_WORDS[clip.shape], rng)
+    size = pick(SIZE_WORDS[clip.size], rng) if clip.size is not None and rng.random() < 0.75 else ""
+    background = mostly_first(BACKGROUND_WORDS[clip.background], rng)
+    article = pick(("a", "a", "the", ""), rng)
+    participle, finite = pick(ACTION_WORDS[clip.action], rng)
+    subject = noun_phrase(article, size, colour, noun)
+    setting = pick(_SETTINGS, rng).format(background)
+    place = f"{background} {pick(('background', 'backdrop'), rng)}"
     adjectives = _ADJECTIVES.get(clip.action, ())
-    described = _noun_phrase(article, _pick(adjectives, rng), size, colour, noun) if adjectives else ""
+    described = noun_phrase(article, pick(adjectives, rng), size, colour, noun) if adjectives else ""
 
     if rng.random() < 0.08:
         sentences = [f"{subject} {participle}", f"{subject} {finite}", f"{subject}, {participle}"]
@@ -168,28 +164,7 @@ def variant(clip: Clip, rng: np.random.Generator) -> str:
             f"{place}, {subject} {participle}",
         ]
         sentences += [f"{described} {setting}", f"{described}, {place}"] * bool(described)
-    text = _pick(sentences, rng)
-    dress = rng.random()
-    if dress < 0.3:
-        text = text[0].upper() + text[1:]
-    elif dress < 0.33:
-        text = text.upper()
-    return text + _pick(("", "", "", ".", ".", "!"), rng)
-
-
-def _noun_phrase(article: str, *words: str) -> str:
-    phrase = " ".join(word for word in words if word)
-    if article == "a" and phrase[0] in "aeiou":
-        article = "an"
-    return f"{article} {phrase}".lstrip()
-
-
-def _pick(options: Sequence[T], rng: np.random.Generator) -> T:
-    return options[int(rng.integers(len(options)))]
-
-
-def _mostly_first(words: Sequence[str], rng: np.random.Generator) -> str:
-    return words[0] if rng.random() < 0.5 else _pick(words, rng)
+    return dressed(pick(sentences, rng), rng)
 
 
 def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
@@ -200,31 +175,5 @@ def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
 
 
 def train_tokenizer(path: str | PathLike[str]) -> None:
-    """Write the demo's `tokenizer.json`: byte-level BPE of 512 tokens, the same file every time.
-
-    `<pad>` is 0, `</s>` is 1 and ends every text. Text is NFKC-normalised and lower-cased, runs of white space become
-    one space; then any Unicode text can be encoded and decoded again. The file sets no truncation and no padding.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFKC(),
-            normalizers.Lowercase(),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        special_tokens=["<pad>", "</s>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(vocabulary_corpus(20_000, seed=0), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    with whole_file(Path(path)) as part:
-        tokenizer.save(str(part), pretty=False)
+    """Write the demo's `tokenizer.json`, the same file every time (`export.datasets.tokens`)."""
+    write_tokenizer(path, vocabulary_corpus(CORPUS, seed=0))

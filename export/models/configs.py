@@ -229,6 +229,12 @@ PRESETS = {
     ),
 }
 
+_SMALL_MOVQ = MoVQConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, attn_resolutions=(16,), resolution=64)
+"""For 64 px: a quarter of the side, so that latents are 16 x 16 as in the demo."""
+PRESETS["digits"] = replace(PRESETS["demo"], name="digits", image_size=64, movq=_SMALL_MOVQ)
+PRESETS["people"] = replace(PRESETS["demo"], name="people", image_size=64, movq=_SMALL_MOVQ, num_frames=24)
+"""The demo's networks for other domains of clips (`export.datasets.domains`)."""
+
 PRESETS["film"] = replace(PRESETS["demo"], name="film", image_height=64, residual=True)
 """The demo's networks, trained on a film; its words and keyframes stay those of the demo."""
 

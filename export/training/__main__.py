@@ -1,4 +1,4 @@
-"""Train the demo weights: ``python -m export.training STAGE``.
+"""Train weights of the demo or, with ``--domain``, of another domain: ``python -m export.training STAGE``.
 
 Stages, in order: ``movq`` and ``text``; then, once ``python -m export.training.latents`` has encoded the clips,
 ``image`` (spatial layers) and ``keyframes`` (temporal blocks; ``--unfreeze`` trains everything); once
@@ -27,6 +27,8 @@ with loading("python -m export.training" if __name__ == "__main__" else None):
     from torch import distributed
 
     from export.checkpoints.weights import WEIGHTS
+    from export.datasets.domain import Domain
+    from export.datasets.domains import add_domain, asked_domain
     from export.training.interpolation import InterpolationStage, MaskedInterpolationStage
     from export.training.keyframes import IMAGE, KeyframeStage, clip_lesson
     from export.training.loop import Settings, stop_alike, train
@@ -35,13 +37,15 @@ with loading("python -m export.training" if __name__ == "__main__" else None):
     from ffrt import FfrtError
     from ffrt.files import typed_path
 
-STAGES: dict[str, Callable[[Folders, argparse.Namespace], Stage[Any]]] = {
-    "movq": lambda folders, _: MoVQStage(folders),
-    "text": lambda folders, _: TextStage(folders),
-    "image": lambda folders, _: KeyframeStage(folders, IMAGE),
-    "keyframes": lambda folders, args: KeyframeStage(folders, clip_lesson(args.unfreeze, args.strides)),
-    "interpolation": lambda folders, _: InterpolationStage(folders),
-    "masked_interpolation": lambda folders, _: MaskedInterpolationStage(folders),
+STAGES: dict[str, Callable[[Folders, argparse.Namespace, Domain[Any]], Stage[Any]]] = {
+    "movq": lambda folders, _, domain: MoVQStage(folders, domain),
+    "text": lambda folders, _, domain: TextStage(folders, domain),
+    "image": lambda folders, _, domain: KeyframeStage(folders, IMAGE, domain=domain),
+    "keyframes": lambda folders, args, domain: KeyframeStage(
+        folders, clip_lesson(args.unfreeze, args.strides), domain=domain
+    ),
+    "interpolation": lambda folders, _, domain: InterpolationStage(folders, domain),
+    "masked_interpolation": lambda folders, _, domain: MaskedInterpolationStage(folders, domain),
 }
 
 
@@ -72,11 +76,15 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights (0.998)")
     parser.add_argument("--run", type=typed_path, default=Path("runs"), help="folder of checkpoints and latents")
     parser.add_argument("--weights", type=typed_path, default=WEIGHTS, help="folder of the weights that are kept")
+    add_domain(parser)
     args = parser.parse_args()
     args.run.mkdir(parents=True, exist_ok=True)
     args.weights.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)  # the same first weights in every process
-    stage = STAGES[args.stage](Folders(args.run, args.weights), args)
+    try:
+        stage = STAGES[args.stage](Folders(args.run, args.weights), args, asked_domain(args))
+    except FfrtError as error:
+        raise SystemExit(f"python -m export.training: {error}") from None
     settings = Settings(
         steps=stage.steps if args.steps is None else args.steps,
         batch=stage.batch if args.batch is None else args.batch,

@@ -24,12 +24,13 @@ with loading("python -m export.training.arms" if __name__ == "__main__" else Non
     from torch import Tensor, nn
 
     from export.checkpoints.weights import WEIGHTS, load_half
+    from export.datasets.demo import kind_of
     from export.datasets.scenes import Scene, held_out_scenes
     from export.datasets.shapes import Clip, sample_held_out
     from export.errors import CheckpointError
     from export.models.configs import PRESETS
     from export.models.movq import MoVQEncoder
-    from export.training.between import FINE_FPS, Clips, kind_of, latents_of
+    from export.training.between import FINE_FPS, Clips, latents_of
     from export.training.forms import GroupForm, MaskedForm
     from ffrt import FfrtError
     from ffrt.files import typed_path

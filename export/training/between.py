@@ -2,17 +2,17 @@
 
 ``between_08.npy`` holds clips at 8 fps, ``[clips, 61, 4, 16, 16]``, ``between_24.npy`` others at 24 fps,
 ``[clips, 181, 4, 16, 16]``; ``between_held_out.npz`` clips at 8 fps that are only measured, by what moves; all in
-float16. Half of them are clips of the demo's sentences, half scenes (`export.datasets.scenes`). A run of neighbours
-that are s / 24 seconds apart is cut out of a clip from any frame on.
+float16. Half of those of the demo are clips of its sentences, half scenes (`export.datasets.scenes`). A run of
+neighbours that are s / 24 seconds apart is cut out of a clip from any frame on.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ffrt.cli.loading import loading
 
@@ -23,13 +23,14 @@ with loading("python -m export.training.between" if __name__ == "__main__" else 
     from torch import Tensor
 
     from export.checkpoints.weights import WEIGHTS, load_half
-    from export.datasets.grammar import split
-    from export.datasets.scenes import Scene, held_out_scenes, render_scene, training_scenes
-    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_held_out
+    from export.datasets.demo import DEMO
+    from export.datasets.domain import Domain, seconds_of
+    from export.datasets.domains import add_domain, asked_domain
     from export.errors import CheckpointError
     from export.models.configs import PRESETS
     from export.models.movq import MoVQEncoder
-    from export.training.latents import dealt_clips, encoded
+    from export.training.latents import encoded
+    from ffrt import FfrtError
     from ffrt.files import typed_path
     from ffrt.output.whole_file import whole_file
 
@@ -37,8 +38,6 @@ GROUPS = 4
 COARSE_FPS, FINE_FPS = 8, 24
 COARSE, FINE = 800, 200
 """Clips at each rate: those at 8 fps serve skip values that are multiples of 3, those at 24 fps all."""
-CLIP_SEED, HELD_OUT_SEED = 12, 15
-HELD_OUT_DEMO, HELD_OUT_SCENES = 48, 24
 
 
 @dataclass(frozen=True)
@@ -75,55 +74,33 @@ class Clips:
         return Run(torch.from_numpy(np.stack(rows).astype(np.float32)).to(device), skip)
 
 
-def demo_clips(count: int) -> list[Clip]:
-    """The first ``count`` clips of the demo's sentences to train interpolation on; none of a kept combination.
-
-    A quarter spins, as in `export.training.latents`: what turns by a quarter between keyframes looks still, so only
-    many of them teach a network that reads no words what to make of one.
-    """
-    return dealt_clips(split()[0], count, CLIP_SEED)
-
-
-def held_out_clips(count: int = HELD_OUT_DEMO) -> list[Clip]:
-    """Clips of kept combinations, to measure with."""
-    rng = np.random.default_rng(HELD_OUT_SEED)
-    return [sample_held_out(rng) for _ in range(count)]
-
-
-def kind_of(clip: Clip) -> str:
-    """What a clip is counted under: "moving", "growing", "spinning" or "standing"."""
-    return {"growing": "growing", "shrinking": "growing"}.get(clip.action, clip.action.split()[0])
-
-
-def encode(run: Path, weights: Path) -> None:
+def encode(run: Path, weights: Path, domain: Domain[Any] = DEMO) -> None:
     """Write into ``run`` what is not there yet."""
-    encoder = MoVQEncoder(PRESETS["demo"].movq)
+    encoder = MoVQEncoder(PRESETS[domain.preset].movq)
     load_half(encoder, weights / "movq_encoder.safetensors")
     run.mkdir(parents=True, exist_ok=True)
-    clips, scenes = demo_clips((COARSE + FINE) // 2), training_scenes((COARSE + FINE) // 2)
-    half = FINE // 2
-    for fps, chosen in ((FINE_FPS, slice(half)), (COARSE_FPS, slice(half, None))):
-        shown: list[Clip | Scene] = [*clips[chosen], *scenes[chosen]]
+    for fps, shown in zip((FINE_FPS, COARSE_FPS), domain.between(FINE, COARSE), strict=True):
         name = f"between_{fps:02}"
         path = run / f"{name}.npy"
         if not path.exists():
-            rows = latents_of(shown, fps, encoder, name)
+            rows = latents_of(shown, fps, encoder, name, domain)
             with whole_file(path) as part:
                 np.save(part, rows)
     path = run / "between_held_out.npz"
     if not path.exists():
-        kept: dict[str, list[Clip | Scene]] = {"scenes": [*held_out_scenes(HELD_OUT_SCENES)]}
-        for clip in held_out_clips():
-            kept.setdefault(kind_of(clip), []).append(clip)
-        rows_of = {kind: latents_of(some, COARSE_FPS, encoder, kind) for kind, some in kept.items()}
+        kept = domain.between_held_out()
+        rows_of = {kind: latents_of(some, COARSE_FPS, encoder, kind, domain) for kind, some in kept.items()}
         with whole_file(path) as part, open(part, "wb") as file:
             np.savez(file, allow_pickle=False, **rows_of)
 
 
-def latents_of(clips: list[Clip | Scene], fps: int, encoder: MoVQEncoder, name: str) -> NDArray[np.float16]:
-    """Latents of whole clips, ``[clips, 7.5 fps + 1, 4, 16, 16]``."""
-    times = np.arange(round(MOTION_SECONDS * fps) + 1) / fps
-    rendered = (render(clip, times) if isinstance(clip, Clip) else render_scene(clip, times) for clip in clips)
+def latents_of(
+    clips: Sequence[Any], fps: int, encoder: MoVQEncoder, name: str, domain: Domain[Any] = DEMO
+) -> NDArray[np.float16]:
+    """Latents of whole clips, ``[clips, N, 4, h, w]``: of shapes 7.5 fps + 1 frames."""
+    times = np.arange(round(seconds_of(domain) * fps) + 1) / fps
+    size = PRESETS[domain.preset].image_size
+    rendered = (domain.render(clip, times, size) for clip in clips)
     return encoded(name, len(clips), rendered, encoder, every=20)
 
 
@@ -149,12 +126,16 @@ def main() -> None:
     """Encode what is not there yet."""
     parser = argparse.ArgumentParser(prog="python -m export.training.between", description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int)
+    add_domain(parser)
     parser.add_argument("--run", type=typed_path, default=Path("runs"))
     parser.add_argument("--weights", type=typed_path, default=WEIGHTS)
     args = parser.parse_args()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    encode(args.run, args.weights)
+    try:
+        encode(args.run, args.weights, asked_domain(args))
+    except FfrtError as error:
+        raise SystemExit(f"python -m export.training.between: {error}") from None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from export.models.configs import PRESETS, UNetConfig
+from export.models.configs import PRESETS, ModelConfig, UNetConfig
 from export.models.interpolation import InterpolationUNet
 from export.models.residual import KEY, SHARES, ResidualInterpolation, ResidualMasked, alpha_bar
 from export.training.between import Run
@@ -28,13 +28,17 @@ class GroupForm:
     """The paper's network: three frames between two keyframes in one row (section 4.2)."""
 
     name = "interpolation"
-    unet: UNetConfig = CONFIG.interpolation
     kind: type[ResidualInterpolation] | type[ResidualMasked] = ResidualInterpolation
     signals = 5 * KEY
 
-    def network(self) -> ResidualInterpolation | ResidualMasked:
-        """A fresh network, which begins at linear blending."""
-        return self.kind(start(self.unet, self.signals), torch.randn(self.unet.context_dim))
+    def network(self, config: ModelConfig = CONFIG) -> ResidualInterpolation | ResidualMasked:
+        """A fresh network of a preset, which begins at linear blending."""
+        unet = self.sizes(config)
+        return self.kind(start(unet, self.signals), torch.randn(unet.context_dim))
+
+    def sizes(self, config: ModelConfig) -> UNetConfig:
+        """The U-Net of this form in a preset."""
+        return config.interpolation
 
     def shown(self, middle: Tensor, keys: Tensor, level: Tensor) -> Tensor:
         """What the network sees of runs whose frames between are ``middle`` ``[B, G, 12, h, w]``, noised to ``level``.
@@ -81,9 +85,12 @@ class MaskedForm(GroupForm):
     """The baseline: every group becomes a window of 5 frames, all of them noised, with what is given and a mask."""
 
     name = "masked_interpolation"
-    unet = cast(UNetConfig, CONFIG.masked_interpolation)  # the demo has one
     kind = ResidualMasked
     signals = 2 * KEY + 1
+
+    def sizes(self, config: ModelConfig) -> UNetConfig:
+        """The U-Net of this form in a preset."""
+        return cast(UNetConfig, config.masked_interpolation)  # all that are trained here have one
 
     def shown(self, middle: Tensor, keys: Tensor, level: Tensor) -> Tensor:
         """Frames ``[B*G*5, 9, h, w]``: all five of each window noised, then what is given, then the mask."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.datasets.demo import DEMO
+from export.datasets.domain import Domain
+from export.models.configs import PRESETS
 from export.models.residual import KEY, alpha_bar
 from export.training.between import Run, Runs, held_out_runs, training_runs
 from export.training.forms import GroupForm, MaskedForm, noised
@@ -33,9 +37,9 @@ class InterpolationStage:
     steps, batch, lr = 6300, 4, 1e-3
     form: GroupForm = GroupForm()
 
-    def __init__(self, folders: Folders) -> None:
+    def __init__(self, folders: Folders, domain: Domain[Any] = DEMO) -> None:
         self.name = self.form.name
-        self.model = self.form.network()
+        self.model = self.form.network(PRESETS[domain.preset])
         self.runs, self.held_out = self.shown(folders.run)
 
     @staticmethod

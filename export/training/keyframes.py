@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.checkpoints.weights import load_half
-from export.datasets.captions import canonical, caption
+from export.datasets.demo import DEMO
+from export.datasets.domain import Domain
 from export.errors import OptionError
-from export.models.configs import UNetConfig
+from export.models.configs import PRESETS, TextConfig, UNetConfig
 from export.models.keyframes import KeyframeUNet
 from export.models.text import TextEncoder
-from export.training.latents import held_out_clips, keyframe_clips, keyframe_latents, picture_latents, pictures
+from export.training.latents import keyframe_latents, picture_latents
 from export.training.levels import MEASURED, LevelDraw
 from export.training.linear_start import start_keyframes
 from export.training.stages import CONFIG, UNCONDITIONAL, Folders, noised, velocity
@@ -30,9 +32,9 @@ MEASURED_FRAMES = 192
 class TextToVideo(nn.Module):
     """Text encoder and keyframe U-Net."""
 
-    def __init__(self, unet: UNetConfig = CONFIG.keyframes) -> None:
+    def __init__(self, unet: UNetConfig = CONFIG.keyframes, text: TextConfig = CONFIG.text) -> None:
         super().__init__()
-        self.text = TextEncoder(CONFIG.text)
+        self.text = TextEncoder(text)
         self.unet = KeyframeUNet(unet)
 
 
@@ -73,18 +75,27 @@ def clip_lesson(unfreeze: bool, strides: Sequence[int]) -> Lesson:
 class KeyframeStage:
     """One lesson of the keyframe U-Net. The T5 part stays as the text stage left it, as in the release."""
 
-    def __init__(self, folders: Folders, lesson: Lesson, unet: UNetConfig = CONFIG.keyframes) -> None:
-        self.lesson, self.name = lesson, lesson.name
+    def __init__(
+        self, folders: Folders, lesson: Lesson, unet: UNetConfig | None = None, domain: Domain[Any] = DEMO
+    ) -> None:
+        self.lesson, self.name, self.domain = lesson, lesson.name, domain
+        self.config = PRESETS[domain.preset]
         self.steps, self.batch, self.lr = lesson.steps, lesson.batch, lesson.lr
         self.video = lesson.layers != "spatial"
         if self.video:
-            self.latents, self.clips = keyframe_latents(folders.run, lesson.clips), keyframe_clips(lesson.clips)
+            self.latents, self.clips = (
+                keyframe_latents(folders.run, lesson.clips),
+                domain.dealt("keyframes", lesson.clips),
+            )
         else:
-            self.latents, self.clips = picture_latents(folders.run, lesson.clips), pictures(lesson.clips)[0]
+            self.latents, self.clips = (
+                picture_latents(folders.run, lesson.clips),
+                domain.dealt("pictures", lesson.clips),
+            )
         self.held_out: NDArray[np.float16] = np.load(folders.run / "held_out.npy")
-        self.held_out_clips = held_out_clips(len(self.held_out))
-        self.tokenizer = tokenizer_in(folders)
-        self.model = TextToVideo(unet)
+        self.held_out_clips = domain.dealt("held_out", len(self.held_out))
+        self.tokenizer = tokenizer_in(folders, domain)
+        self.model = TextToVideo(self.config.keyframes if unet is None else unet, self.config.text)
         load_half(self.model.text, folders.weights / "text_encoder.safetensors")
         if self.video:
             load_half(self.model.unet, folders.weights / "keyframe_unet.safetensors").train()
@@ -113,7 +124,7 @@ class KeyframeStage:
             moments = rng.integers(0, count, len(chosen))
             return np.stack([self.latents[i, t] for i, t in zip(chosen, moments, strict=True)]), None
         shown = slice(int(rng.integers(stride)), count, stride)
-        positions = torch.arange(count)[shown] * (CONFIG.position_range // count)
+        positions = torch.arange(count)[shown] * (self.config.position_range // count)
         return np.stack([self.latents[i, shown] for i in chosen]), positions
 
     def errors(
@@ -142,7 +153,7 @@ class KeyframeStage:
         """The weighed error of v of these clips, with captions, levels and noise drawn anew."""
         rows = len(chosen)
         drop = torch.rand(rows, device=device) < UNCONDITIONAL
-        text = self.context(model, [caption(self.clips[i], rng) for i in chosen], drop, device)
+        text = self.context(model, [self.domain.caption(self.clips[i], rng) for i in chosen], drop, device)
         level, told = self.lesson.levels.draw(rows, device)
         latents, positions = self.frames(chosen, stride, rng)
         clean = torch.from_numpy(latents.astype(np.float32)).to(device)
@@ -164,7 +175,7 @@ class KeyframeStage:
             moments = [(i % len(self.held_out), 7 * i % self.held_out.shape[1]) for i in range(MEASURED_FRAMES)]
             latents = np.stack([self.held_out[i, t] for i, t in moments])
             clips = [self.held_out_clips[i] for i, _ in moments]
-        positions = torch.arange(latents.shape[1]) * (CONFIG.position_range // latents.shape[1])
+        positions = torch.arange(latents.shape[1]) * (self.config.position_range // latents.shape[1])
         size = 4 if self.video else 64
         found = {}
         with torch.random.fork_rng():
@@ -175,7 +186,7 @@ class KeyframeStage:
                     rows = slice(first, first + size)
                     clean = torch.from_numpy(latents[rows].astype(np.float32)).to(device)
                     keep = torch.zeros(len(clean), dtype=torch.bool, device=device)
-                    text = self.context(model, [canonical(clip) for clip in clips[rows]], keep, device)
+                    text = self.context(model, [self.domain.canonical(clip) for clip in clips[rows]], keep, device)
                     level = torch.full((len(clean),), time, device=device)
                     shown = (level, level.float())
                     errors.append(self.errors(model, clean, shown, text, positions if self.video else None))

@@ -2,7 +2,7 @@
 
 ``pictures.npy`` holds a random moment of each of many clips, ``[pictures, 1, 4, 16, 16]``; ``keyframes_NN.npy`` whole
 clips at 2 fps, ``[1000, 16, 4, 16, 16]``; ``held_out.npy`` clips that are only measured; all in float16. The clips
-that are shown are a function of a seed and their number (:func:`keyframe_clips`), so captions are made anew for every
+that are shown are a function of a seed and their number (`Domain.dealt`), so captions are made anew for every
 step. What the interpolation networks train on is in `export.training.between`.
 """
 
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ffrt.cli.loading import loading
 
@@ -23,65 +24,46 @@ with loading("python -m export.training.latents" if __name__ == "__main__" else 
     from torch import Tensor
 
     from export.checkpoints.weights import WEIGHTS, load_half
-    from export.datasets.grammar import Combination, split
-    from export.datasets.shapes import MOTION_SECONDS, Clip, render, sample_parameters
+    from export.datasets.demo import DEMO
+    from export.datasets.domain import KEYFRAME_FPS, SEEDS, Domain, seconds_of
+    from export.datasets.domains import add_domain, asked_domain
     from export.errors import CheckpointError
     from export.models.configs import PRESETS
     from export.models.movq import MoVQEncoder
     from export.training.precision import half_precision
+    from ffrt import FfrtError
     from ffrt.files import typed_path
     from ffrt.output.whole_file import whole_file
 
-KEYFRAME_SEED = 11
-HELD_OUT_SEED = 13
-PICTURE_SEED = 14
 SHARD = 1000
 """Clips in a file of keyframes: encoding and training may take turns."""
-SPIN_EVERY = 4
-"""Every fourth clip spins, and every third picture: what turns has the most outlines to learn."""
-PICTURE_SPINS_EVERY = 3
+HELD_OUT = 200
+"""Clips that are only measured."""
 
 
-def keyframe_clips(count: int) -> list[Clip]:
-    """The first ``count`` clips to train keyframes on; none of a combination that is kept for tests."""
-    return dealt_clips(split()[0], count, KEYFRAME_SEED)
-
-
-def pictures(count: int) -> tuple[list[Clip], list[NDArray[np.float64]]]:
-    """The first ``count`` clips to train on single pictures, and the moment in seconds of each, ``[1]``."""
-    moments = [
-        np.random.default_rng([PICTURE_SEED, 3, index]).uniform(0.0, MOTION_SECONDS, 1) for index in range(count)
+def picture_moments(count: int, domain: Domain[Any] = DEMO) -> list[NDArray[np.float64]]:
+    """The moment in seconds of each of the first ``count`` single pictures, ``[1]``."""
+    return [
+        np.random.default_rng([SEEDS["pictures"], 3, index]).uniform(0.0, seconds_of(domain), 1)
+        for index in range(count)
     ]
-    return dealt_clips(split()[0], count, PICTURE_SEED, PICTURE_SPINS_EVERY), moments
 
 
-def held_out_clips(count: int = 200) -> list[Clip]:
-    """The first ``count`` clips to measure with: of kept combinations only, spinning as often as in training."""
-    return dealt_clips(split()[1], count, HELD_OUT_SEED)
+def keyframe_times(count: int = 16) -> NDArray[np.float64]:
+    """Seconds of so many keyframes."""
+    return np.arange(count) / KEYFRAME_FPS
 
 
-def dealt_clips(cells: Sequence[Combination], count: int, seed: int, spin_every: int = SPIN_EVERY) -> list[Clip]:
-    """Every ``spin_every``-th spins; both kinds go through all their cells in turn, each turn in a new order."""
-    spinning = _deck([cell for cell in cells if cell.action == "spinning"], np.random.default_rng([seed, 0]))
-    others = _deck([cell for cell in cells if cell.action != "spinning"], np.random.default_rng([seed, 1]))
-    drawn = (next(others if index % spin_every else spinning) for index in range(count))
-    return [sample_parameters(cell, np.random.default_rng([seed, 2, index])) for index, cell in enumerate(drawn)]
-
-
-def _deck(cells: Sequence[Combination], rng: np.random.Generator) -> Iterator[Combination]:
-    """Endless: all cells in one order, then in another."""
-    while True:
-        yield from (cells[index] for index in rng.permutation(len(cells)))
-
-
-def keyframe_times() -> NDArray[np.float64]:
-    """Seconds of the 16 keyframes, ``[16]``."""
-    return np.arange(16) / 2.0
-
-
-def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encoder: MoVQEncoder) -> None:
+def write(
+    path: Path,
+    clips: Sequence[Any],
+    times: list[NDArray[np.float64]],
+    encoder: MoVQEncoder,
+    domain: Domain[Any] = DEMO,
+) -> None:
     """Encode and write, whole or not at all: an interrupted file is made again."""
-    rendered = (render(clip, moments) for clip, moments in zip(clips, times, strict=True))
+    size = PRESETS[domain.preset].image_size
+    rendered = (domain.render(clip, moments, size) for clip, moments in zip(clips, times, strict=True))
     rows = encoded(path.name, len(clips), rendered, encoder)
     with whole_file(path) as part:
         np.save(part, rows)
@@ -90,7 +72,7 @@ def write(path: Path, clips: list[Clip], times: list[NDArray[np.float64]], encod
 def encoded(
     name: str, count: int, rendered: Iterable[Tensor], encoder: MoVQEncoder, every: int = 50
 ) -> NDArray[np.float16]:
-    """Latents ``[count, N, 4, 16, 16]`` of clips ``[N, 3, 128, 128]``, with a line of progress now and then."""
+    """Latents ``[count, N, 4, 16, 16]`` of clips ``[N, 3, H, W]``, with a line of progress now and then."""
     started, rows = time.perf_counter(), []
     for done, frames in enumerate(rendered, 1):
         rows.append(in_pairs(frames, encoder))
@@ -107,25 +89,28 @@ def in_pairs(frames: Tensor, encoder: MoVQEncoder) -> NDArray[np.float16]:
         return torch.cat([encoder(two).float().half() for two in frames.split(2)]).numpy()
 
 
-def plans(picture_count: int, keyframes: int) -> Iterator[tuple[str, list[Clip], list[NDArray[np.float64]]]]:
+def plans(
+    picture_count: int, keyframes: int, domain: Domain[Any] = DEMO
+) -> Iterator[tuple[str, Sequence[Any], list[NDArray[np.float64]]]]:
     """Every file with the clips that it shows, each at its times in seconds."""
-    yield "held_out.npy", held_out_clips(), [keyframe_times()] * len(held_out_clips())
+    times = keyframe_times(domain.keyframes)
+    yield "held_out.npy", domain.dealt("held_out", HELD_OUT), [times] * HELD_OUT
     if picture_count:
-        yield "pictures.npy", *pictures(picture_count)
-    clips = keyframe_clips(keyframes)
+        yield "pictures.npy", domain.dealt("pictures", picture_count), picture_moments(picture_count, domain)
+    clips = domain.dealt("keyframes", keyframes)
     for number, first in enumerate(range(0, keyframes, SHARD)):
         shard = clips[first : first + SHARD]
-        yield f"keyframes_{number:02}.npy", shard, [keyframe_times()] * len(shard)
+        yield f"keyframes_{number:02}.npy", shard, [times] * len(shard)
 
 
-def encode(run: Path, weights: Path, picture_count: int, keyframes: int) -> None:
+def encode(run: Path, weights: Path, picture_count: int, keyframes: int, domain: Domain[Any] = DEMO) -> None:
     """Write into ``run`` what is not there yet: so many pictures and whole clips (0: none)."""
-    encoder = MoVQEncoder(PRESETS["demo"].movq)
+    encoder = MoVQEncoder(PRESETS[domain.preset].movq)
     load_half(encoder, weights / "movq_encoder.safetensors")
     run.mkdir(parents=True, exist_ok=True)
-    for name, clips, times in plans(picture_count, keyframes):
+    for name, clips, times in plans(picture_count, keyframes, domain):
         if not (run / name).exists():
-            write(run / name, clips, times, encoder)
+            write(run / name, clips, times, encoder, domain)
 
 
 def keyframe_latents(run: Path, count: int) -> NDArray[np.float16]:
@@ -161,6 +146,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8000, help="single pictures (8000)")
     parser.add_argument("--keyframes", type=int, default=8000, help=f"clips, a multiple of {SHARD} (8000)")
     parser.add_argument("--threads", type=int)
+    add_domain(parser)
     parser.add_argument("--run", type=typed_path, default=Path("runs"))
     parser.add_argument("--weights", type=typed_path, default=WEIGHTS)
     args = parser.parse_args()
@@ -168,7 +154,10 @@ def main() -> None:
         parser.error(f"--keyframes: expected a multiple of {SHARD}, got {args.keyframes}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    encode(args.run, args.weights, args.pictures, args.keyframes)
+    try:
+        encode(args.run, args.weights, args.pictures, args.keyframes, asked_domain(args))
+    except FfrtError as error:
+        raise SystemExit(f"python -m export.training.latents: {error}") from None
 
 
 if __name__ == "__main__":

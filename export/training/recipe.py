@@ -1,4 +1,4 @@
-"""The keyframes of the demo from nothing: ``python -m export.training.recipe``.
+"""The keyframes of a domain from nothing: ``python -m export.training.recipe``.
 
 Words, pictures, whole clips, then grain at a falling rate; latents are encoded before the stage that needs them. Stop
 it at any time (Ctrl-C, SIGTERM, a power cut): the same command goes on from the last checkpoint, and passes over stages
@@ -21,6 +21,9 @@ with loading("python -m export.training.recipe" if __name__ == "__main__" else N
     import torch
 
     from export.checkpoints.weights import WEIGHTS
+    from export.datasets.demo import DEMO
+    from export.datasets.domain import Domain
+    from export.datasets.domains import add_domain, asked_domain
     from export.training.keyframes import IMAGE, KeyframeStage, Lesson
     from export.training.latents import encode
     from export.training.levels import LevelDraw
@@ -75,13 +78,13 @@ def left(chapters: Sequence[Chapter], run: Path, first: str | None = None) -> It
             print(f"{chapter.name}: done", file=sys.stderr)
 
 
-def stage_of(chapter: Chapter, folders: Folders) -> Stage[Any]:
+def stage_of(chapter: Chapter, folders: Folders, domain: Domain[Any] = DEMO) -> Stage[Any]:
     """The stage, with what it needs encoded."""
     if chapter.lesson is None:
-        return TextStage(folders)
+        return TextStage(folders, domain)
     clips, whole = chapter.lesson.clips, chapter.lesson.layers != "spatial"
-    encode(folders.run, folders.weights, 0 if whole else clips, clips if whole else 0)
-    return KeyframeStage(folders, chapter.lesson)
+    encode(folders.run, folders.weights, 0 if whole else clips, clips if whole else 0, domain)
+    return KeyframeStage(folders, chapter.lesson, domain=domain)
 
 
 def main() -> None:
@@ -93,6 +96,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the processor (PyTorch's choice)")
     parser.add_argument("--run", type=typed_path, default=Path("runs"), help="folder of checkpoints and latents")
     parser.add_argument("--weights", type=typed_path, default=WEIGHTS, help="folder of the weights that are kept")
+    add_domain(parser)
     args = parser.parse_args()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -100,9 +104,10 @@ def main() -> None:
     args.weights.mkdir(parents=True, exist_ok=True)
     stop_alike()
     try:
+        domain = asked_domain(args)
         for chapter in left(RECIPE, args.run, args.first):
             torch.manual_seed(chapter.settings.seed)
-            stage = stage_of(chapter, Folders(args.run, args.weights))
+            stage = stage_of(chapter, Folders(args.run, args.weights), domain)
             train(stage, replace(chapter.settings, device=args.device, run=args.run, weights=args.weights))
     except FfrtError as error:
         raise SystemExit(f"python -m export.training.recipe: {error}") from None

@@ -6,14 +6,15 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.datasets.shapes import render, sample_clip
+from export.datasets.demo import DEMO
+from export.datasets.domain import Domain, seconds_of
 from export.models.configs import PRESETS
 from export.models.movq import MoVQ
 
@@ -104,12 +105,16 @@ class MoVQStage:
     name, steps, batch, lr = "movq", 3000, 8, 2e-3
     noise = 0.05
 
-    def __init__(self, folders: Folders) -> None:
-        self.model = MoVQ(CONFIG.movq)
+    def __init__(self, folders: Folders, domain: Domain[Any] = DEMO) -> None:
+        self.domain, self.config = domain, PRESETS[domain.preset]
+        self.model = MoVQ(self.config.movq)
 
     def frames(self, rng: np.random.Generator, count: int) -> Tensor:
-        """``count`` clips, one random moment of each: ``[count, 3, 128, 128]`` in -1..1."""
-        return torch.cat([render(sample_clip(rng), rng.uniform(0.0, 7.5, 1)) for _ in range(count)])
+        """``count`` clips, one random moment of each: ``[count, 3, H, W]`` in -1..1."""
+        size, end = self.config.image_size, seconds_of(self.domain)
+        return torch.cat(
+            [self.domain.render(self.domain.sample(rng), rng.uniform(0.0, end, 1), size) for _ in range(count)]
+        )
 
     def held_out(self) -> Tensor:
         """Pictures to measure with, ``[32, 3, H, W]`` in -1..1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,26 +11,19 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from export.datasets.captions import caption, train_tokenizer
-from export.datasets.grammar import ACTIONS, BACKGROUNDS, COLOURS, SHAPES, SIZES
-from export.datasets.shapes import sample_clip
+from export.datasets.demo import DEMO
+from export.datasets.domain import Domain, corpus
+from export.datasets.tokens import CORPUS, write_tokenizer
+from export.models.configs import PRESETS, TextConfig
 from export.models.text import TextEncoder
-from export.training.stages import CONFIG, Folders
-
-ATTRIBUTES: dict[str, tuple[str | None, ...]] = {
-    "colour": COLOURS,
-    "shape": SHAPES,
-    "action": ACTIONS,
-    "background": BACKGROUNDS,
-    "size": (None, *SIZES),
-}
+from export.training.stages import Folders
 
 
-def tokenizer_in(folders: Folders) -> Tokenizer:
-    """The tokenizer beside the weights, trained first where there is none."""
+def tokenizer_in(folders: Folders, domain: Domain[Any] = DEMO) -> Tokenizer:
+    """The tokenizer beside the weights, trained first where there is none, on captions of the domain."""
     path = folders.weights / "tokenizer.json"
     if not path.exists():
-        train_tokenizer(path)
+        write_tokenizer(path, corpus(domain, CORPUS))
     return Tokenizer.from_file(str(path))
 
 
@@ -45,12 +39,12 @@ def tokens(tokenizer: Tokenizer, captions: list[str], device: torch.device) -> t
 class ReadingText(nn.Module):
     """The text encoder and, in training only, one linear classifier for each attribute of a clip."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: TextConfig, attributes: Mapping[str, tuple[str | None, ...]]) -> None:
         super().__init__()
-        self.text = TextEncoder(CONFIG.text)
+        self.text = TextEncoder(config)
         nn.init.normal_(self.text.null_embedding)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(CONFIG.text.context_dim, len(words)) for name, words in ATTRIBUTES.items()}
+            {name: nn.Linear(config.context_dim, len(words)) for name, words in attributes.items()}
         )
 
     def forward(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -63,23 +57,25 @@ class ReadingText(nn.Module):
 class TextStage:
     """The text encoder learns to read before it is frozen, as the released one was pretrained.
 
-    It learns which colour, shape, action, background and size a caption names, told from the mean of its context by
-    linear classifiers.
+    It learns what a caption names, of the demo which colour, shape, action, background and size, told from the mean of
+    its context by linear classifiers.
     """
 
     name, steps, batch, lr = "text", 1500, 128, 3e-3
 
-    def __init__(self, folders: Folders) -> None:
-        self.tokenizer = tokenizer_in(folders)
-        self.model = ReadingText()
+    def __init__(self, folders: Folders, domain: Domain[Any] = DEMO) -> None:
+        self.domain = domain
+        self.tokenizer = tokenizer_in(folders, domain)
+        self.model = ReadingText(PRESETS[domain.preset].text, domain.attributes)
 
     def answers(self, model: ReadingText, rng: np.random.Generator, batch: int, device: torch.device) -> list[Tensor]:
         """Cross-entropy and accuracy of every attribute on captions of random clips."""
-        clips = [sample_clip(rng) for _ in range(batch)]
-        logits = model(*tokens(self.tokenizer, [caption(clip, rng) for clip in clips], device))
+        clips = [self.domain.sample(rng) for _ in range(batch)]
+        logits = model(*tokens(self.tokenizer, [self.domain.caption(clip, rng) for clip in clips], device))
+        shown = [self.domain.words(clip) for clip in clips]
         found = []
-        for name, words in ATTRIBUTES.items():
-            truth = torch.tensor([words.index(getattr(clip, name)) for clip in clips], device=device)
+        for name, words in self.domain.attributes.items():
+            truth = torch.tensor([words.index(one[name]) for one in shown], device=device)
             right = (logits[name].argmax(1) == truth).float().mean()
             found.append(torch.stack((F.cross_entropy(logits[name], truth), right)))
         return found
@@ -92,7 +88,7 @@ class TextStage:
     def measure(self, model: ReadingText, device: torch.device) -> dict[str, float]:
         """The share of right answers, by attribute."""
         found = self.answers(model, np.random.default_rng(99), 512, device)
-        return {f"{name}_right": float(right) for name, (_, right) in zip(ATTRIBUTES, found, strict=True)}
+        return {f"{name}_right": float(right) for name, (_, right) in zip(self.domain.attributes, found, strict=True)}
 
     def exported(self, model: ReadingText) -> Mapping[str, nn.Module]:
         """What a bundle takes of the model."""

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from export.checkpoints.weights import save_half
+from export.datasets.demo import HELD_OUT_SCENES, held_out_clips
 from export.datasets.grammar import is_held_out
 from export.datasets.scenes import Scene, held_out_scenes
 from export.errors import CheckpointError
 from export.models.configs import PRESETS
 from export.models.movq import MoVQEncoder
-from export.training import arms, between
+from export.training import arms
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def test_no_clip_was_drawn_by_a_training_or_is_shown_in_its_curves() -> None:
     demo = [clip for clip in clips if not isinstance(clip, Scene)]
     assert len(demo) == len(clips) / 2 == arms.CLIPS
     assert all(is_held_out(clip.colour, clip.shape, clip.action, clip.background) for clip in demo)
-    assert not any(clip in between.held_out_clips() for clip in demo)
-    assert not any(clip in held_out_scenes(between.HELD_OUT_SCENES) for clip in clips[arms.CLIPS :])
+    assert not any(clip in held_out_clips() for clip in demo)
+    assert not any(clip in held_out_scenes(HELD_OUT_SCENES) for clip in clips[arms.CLIPS :])
     assert "standing" not in arms.kinds_of(clips) and "scenes, crossing" in arms.kinds_of(clips)
 
 

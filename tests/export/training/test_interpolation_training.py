@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from export.datasets import demo
 from export.datasets.grammar import is_held_out
 from export.datasets.scenes import KINDS, Scene, held_out_scenes, render_scene, training_scenes
 from export.datasets.shapes import FRAME_PX, MOTION_SECONDS, Clip
@@ -132,8 +133,8 @@ def test_runs_are_neighbours_of_one_clip(folders: Folders, skip: int) -> None:
 
 def test_nothing_tested_was_trained_on() -> None:
     """Clips of kept combinations alone are measured; scenes come from a stream of their own, and none comes twice."""
-    assert not any(kept(clip) for clip in between.demo_clips((between.COARSE + between.FINE) // 2))
-    assert all(kept(clip) for clip in between.held_out_clips())
+    assert not any(kept(clip) for clip in demo.demo_clips((between.COARSE + between.FINE) // 2))
+    assert all(kept(clip) for clip in demo.held_out_clips())
     trained = training_scenes((between.COARSE + between.FINE) // 2)
     bodies = {body for scene in trained for body in scene.bodies}
     assert len(bodies) == sum(len(scene.bodies) for scene in trained)

@@ -16,7 +16,9 @@ import torch
 from bench.datasets.prompts import Case, cases, outline_cases
 from bench.datasets.shapes import held_out
 from export.checkpoints.weights import save_half
-from export.datasets import captions, grammar, shapes
+from export.datasets import captions, demo, grammar, shapes
+from export.datasets.demo import DEMO
+from export.datasets.domain import PARTS
 from export.datasets.grammar import Combination, combinations, is_held_out, split
 from export.models.configs import PRESETS
 from export.models.keyframes import KeyframeUNet
@@ -112,7 +114,7 @@ def test_every_lesson_of_the_recipe_shows_no_kept_combination(
     """What a step shows is what it takes a caption of, in any wording; what is measured is kept throughout."""
     shown: list[shapes.Clip] = []
     word: Callable[..., str] = captions.caption
-    monkeypatch.setattr(keyframes, "caption", lambda clip, rng: (shown.append(clip), word(clip, rng))[1])
+    monkeypatch.setattr(demo, "caption", lambda clip, rng: (shown.append(clip), word(clip, rng))[1])
     stage = keyframes.KeyframeStage(folders, dataclasses.replace(lesson, clips=40))
     for step in range(3):
         stage.loss(stage.model, np.random.default_rng(step), 2, CPU)
@@ -127,7 +129,7 @@ def test_no_file_of_latents_but_the_held_out_one_shows_a_kept_combination() -> N
 
 @pytest.mark.parametrize(
     ("clips", "share"),
-    [(latents.keyframe_clips(8000), 4), (latents.pictures(8000)[0], 3), (latents.held_out_clips(), 4)],
+    [(DEMO.dealt("keyframes", 8000), 4), (DEMO.dealt("pictures", 8000), 3), (DEMO.dealt("held_out", 200), 4)],
 )
 def test_what_spins_has_its_share_and_every_clip_starts_upright(clips: list[shapes.Clip], share: int) -> None:
     assert sum(clip.action == "spinning" for clip in clips) == -(-len(clips) // share)
@@ -135,15 +137,15 @@ def test_what_spins_has_its_share_and_every_clip_starts_upright(clips: list[shap
 
 
 def test_a_longer_list_starts_with_a_shorter_one() -> None:
-    for draw in (latents.keyframe_clips, latents.held_out_clips, lambda count: latents.pictures(count)[0]):
-        assert draw(60)[:40] == draw(40)
+    for part in PARTS:
+        assert DEMO.dealt(part, 60)[:40] == DEMO.dealt(part, 40)
 
 
 def test_cells_come_in_turn() -> None:
     trained = split()[0]
     seen = [
         tuple(getattr(clip, name) for name in ("colour", "shape", "action", "background", "size"))
-        for clip in latents.keyframe_clips(8000)
+        for clip in DEMO.dealt("keyframes", 8000)
     ]
     for spins in (True, False):
         counts = [seen.count((*four(cell), cell.size)) for cell in trained if (cell.action == "spinning") == spins]
@@ -153,4 +155,4 @@ def test_cells_come_in_turn() -> None:
 def test_all_prompts_and_clips_of_the_benches_are_kept() -> None:
     for tested in (cases(250), cases(250, "tune"), outline_cases(144), held_out(24), held_out(8, "tune")):
         assert all(map(kept, tested))
-    assert len(latents.held_out_clips()) == 200
+    assert len(DEMO.dealt("held_out", 200)) == 200

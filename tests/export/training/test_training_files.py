@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.datasets.shapes import Clip, sample_clip
+from export.datasets import demo
+from export.datasets.shapes import Clip, render, sample_clip
 from export.training import between, latents, stages
 from export.training.curves import progress
 from export.training.levels import LevelDraw, level_weight
@@ -81,7 +82,7 @@ def test_what_is_there_is_not_encoded_again(
     latents.encode(tmp_path / "run" / "deep", tmp_path, 0, 0)
     found = np.load(tmp_path / "run" / "deep" / "a.npy")
     assert found.shape == (100, 3, 4, 16, 16) and found.dtype == np.float16
-    want = latents.render(clips[7], times[7]).mean((1, 2, 3)).numpy()
+    want = render(clips[7], times[7]).mean((1, 2, 3)).numpy()
     np.testing.assert_allclose(found[7, :, 0, 0, 0], want, atol=1e-3)
     assert set(encoder.batches) == {1, 2} and len(encoder.batches) == 204
     lines = capsys.readouterr().err.splitlines()
@@ -111,14 +112,15 @@ def test_the_files_of_latents_are_those_that_stages_read() -> None:
 def test_clips_to_interpolate_are_encoded_whole(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"COARSE": 4, "FINE": 2, "HELD_OUT_SCENES": 2}.items():
+    for name, value in {"COARSE": 4, "FINE": 2}.items():
         monkeypatch.setattr(between, name, value)
+    monkeypatch.setattr(demo, "HELD_OUT_SCENES", 2)
     between.encode(tmp_path, tmp_path)
     assert np.load(tmp_path / "between_08.npy").shape == (4, 61, 4, 16, 16)
     assert np.load(tmp_path / "between_24.npy").shape == (2, 181, 4, 16, 16)
     held_out = between.held_out_runs(tmp_path)
     assert set(held_out) == {"scenes", "moving", "growing", "spinning", "standing"}
-    assert sum(map(len, held_out.values())) == 2 + between.HELD_OUT_DEMO
+    assert sum(map(len, held_out.values())) == 2 + demo.HELD_OUT_DEMO
     done = len(encoder.batches)
     between.encode(tmp_path, tmp_path)
     assert len(encoder.batches) == done

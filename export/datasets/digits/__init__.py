@@ -1,0 +1,1 @@
+"""The domain "digits": two handwritten digits that bounce."""

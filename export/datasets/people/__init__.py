@@ -1,0 +1,1 @@
+"""The domain "people": motion-captured actions, alone and one after another."""
