@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.datasets import demo
+from export.datasets.demo import DEMO
 from export.datasets.shapes import Clip, render, sample_clip
+from export.models.configs import PRESETS
 from export.training import between, latents, stages
 from export.training.curves import progress
 from export.training.levels import LevelDraw, level_weight
@@ -170,7 +172,7 @@ def test_weights_of_levels_by_hand() -> None:
 
 def test_a_caption_is_judged_by_the_mean_of_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding has rows of zeros, and does not count."""
-    reading = ReadingText()
+    reading = ReadingText(PRESETS["demo"].text, DEMO.attributes)
     context = torch.zeros(1, 5, reading.heads["colour"].in_features)
     context[:, :3] = 2.0
     monkeypatch.setattr(reading.text, "forward", lambda ids, mask: (context, None))
