@@ -33,7 +33,7 @@ class DomainVerdict:
 
 
 def judge_digits(frames: Frames, words: Words, read: Reader | None = None) -> DomainVerdict:
-    """Judge a clip ``[N, 64, 64, 3]`` of two digits: their motions, the place where they bounce and, with ``read``, which.
+    """Judge a clip ``[N, 64, 64, 3]`` of two digits: motions, where they bounce and, with ``read``, which they are.
 
     "bounce" counts where a turn was seen. Raises BenchError for another size.
     """

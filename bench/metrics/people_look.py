@@ -1,7 +1,7 @@
 """Which colour a person has and which the ground is, from the pixels of a clip. numpy only.
 
-Limbs are shaded and the ground has a shadow, so that colours are told by their hue and not by their brightness. What the
-person does is for a classifier: a :data:`ActionReader` is given whole clips.
+Limbs are shaded and the ground has a shadow, so that colours are told by their hue and not by their brightness. What
+the person does is for a classifier: a :data:`ActionReader` is given whole clips.
 """
 
 from __future__ import annotations
