@@ -53,7 +53,7 @@ class Track:
 
     @property
     def motion(self) -> str:
-        """ "moving up and down", "moving left and right" or "none"."""
+        """Either "moving up and down", "moving left and right" or "none"."""
         ways = [float(np.ptp([getattr(blob, axis) for blob in self.blobs])) for axis in ("x", "y")]
         if max(ways) < MOVES_PX or max(ways) < STRAIGHT * min(ways):
             return "none"
