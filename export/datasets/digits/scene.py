@@ -50,13 +50,16 @@ class Body:
         if not self.period_s > 0:
             raise SceneError(f"period_s must be positive, got {self.period_s}")
 
-    def corners(self, times: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[np.float64], ...]:
+    def corners(
+        self, times: NDArray[np.float64], height: int, width: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Left and upper edge of its glyph at each time, in px, ``[N]`` each."""
         turn = np.mod(self.phase + times / self.period_s, 1.0)
         along = np.minimum(2 * turn, 2 - 2 * turn)
         still = np.full_like(along, self.across)
         x, y = (still, along) if self.motion == MOTIONS[0] else (along, still)
-        return tuple(MARGIN_PX + way * (FRAME_PX - 2 * MARGIN_PX - side) for way, side in ((x, width), (y, height)))
+        left, top = (MARGIN_PX + way * (FRAME_PX - 2 * MARGIN_PX - side) for way, side in ((x, width), (y, height)))
+        return left, top
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def draw(
     light = torch.zeros(len(times), 1, size_px, size_px)
     for body in clip.bodies:
         glyph = torch.from_numpy(digits.glyph(body.row).astype(np.float32) / 255)
-        light = torch.maximum(light, placed(glyph, *body.corners(times, *glyph.shape), size_px))
+        light = torch.maximum(light, placed(glyph, *body.corners(times, glyph.shape[0], glyph.shape[1]), size_px))
     return (light * 2 - 1).expand(-1, 3, -1, -1).contiguous()
 
 

@@ -77,7 +77,9 @@ class PeopleDomain:
     @cached_property
     def cells(self) -> Mapping[tuple[bool, bool], tuple[Outfit, ...]]:
         """All outfits of one action and of two that have room, by whether they are kept and whether two act."""
-        found: dict[tuple[bool, bool], list[Outfit]] = {key: [] for key in itertools.product((False, True), repeat=2)}
+        found: dict[tuple[bool, bool], list[Outfit]] = {
+            (kept, two): [] for kept in (False, True) for two in (False, True)
+        }
         chains = [(step,) for step in STEPS] + list(itertools.product(STEPS, repeat=2))
         for steps in chains:
             if self.has_room(steps):

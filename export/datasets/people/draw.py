@@ -86,10 +86,10 @@ def painted(poses: Poses, colour: RGB, ground: RGB, camera: Camera, size_px: int
     light = torch.from_numpy(np.interp(nearness, (-0.3, 0.1), (FARTHEST, 1.0)).astype(np.float32))
     fills = torch.stack([as_colour(SKIN if part.skin else colour)[:, 0, 0] for part in PARTS])  # [P, 3]
     for place in range(len(PARTS)):
-        part = order[:, place]
-        ends = [in_px(right[rows, part], up[rows, part], scale, size_px) for right, up, _ in seen]
-        away = distance(x, y, *ends) - torch.from_numpy((radius[part] * scale).astype(np.float32))[:, None, None]
-        fill = (fills[part] * light[rows, part][:, None])[:, :, None, None]
+        nth = order[:, place]
+        ends = [in_px(right[rows, nth], up[rows, nth], scale, size_px) for right, up, _ in seen]
+        away = distance(x, y, *ends) - torch.from_numpy((radius[nth] * scale).astype(np.float32))[:, None, None]
+        fill = (fills[nth] * light[rows, nth][:, None])[:, :, None, None]
         rim = cover(away - RIM * scale)[:, None]
         frames = torch.lerp(frames, RIM_SHADE * fill.expand_as(frames), rim)
         frames = torch.lerp(frames, fill.expand_as(frames), cover(away)[:, None])

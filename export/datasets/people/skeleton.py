@@ -79,7 +79,8 @@ def points(poses: Poses) -> dict[str, Floats]:
 
 def along(turned: Floats, x: float, y: float, z: float) -> Floats:
     """A step in the axes of a part, ``[N, 3]``."""
-    return turned @ np.array([x, y, z])
+    step: Floats = turned @ np.array([x, y, z])
+    return step
 
 
 def capsules(poses: Poses) -> tuple[Floats, Floats, Floats]:
