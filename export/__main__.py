@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ffrt.cli.loading import loading
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("name", choices=[*sorted(PRESETS), *RELEASES])
     line.add_argument("--weights", type=typed_path, help="folder of the trained or released files (graphs/demo)")
     line.add_argument("--text-encoder", type=typed_path, help="Hugging Face folder (WEIGHTS/text_encoder)")
+    line.add_argument("--length", type=int, help="keyframes of a video, as trained with --length (the preset's own)")
     line.add_argument("--out", type=typed_path, help="folder of the bundle (graphs/demo, graphs/bundles/NAME)")
     line.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of a release's weights (fp16)")
     line.add_argument("--rounds", type=int, default=2, help="inputs that a release's graphs are compared on (2)")
@@ -103,11 +105,18 @@ def place_of(asked: argparse.Namespace) -> Path:
 def export_preset(asked: argparse.Namespace, report: Callable[[str], None]) -> Bundle:
     """A bundle of weights that were trained here."""
     weights = Path("graphs") / asked.name if asked.weights is None else asked.weights
-    return write_bundle(PRESETS[asked.name], weights, place_of(asked), report)
+    config = PRESETS[asked.name]
+    if asked.length is not None:
+        if not 2 <= asked.length <= config.position_range:
+            raise OptionError(f"--length: expected 2 to {config.position_range} keyframes, got {asked.length}")
+        config = replace(config, num_frames=asked.length)
+    return write_bundle(config, weights, place_of(asked), report)
 
 
 def export_release(asked: argparse.Namespace, report: Callable[[str], None]) -> Bundle:
     """A bundle of released weights."""
+    if asked.length is not None:
+        raise OptionError(f"--length: expected nothing for {asked.name}, whose release says its keyframes")
     if asked.weights is None:
         raise OptionError(f"--weights: expected the folder of the released files of {asked.name}, got none")
     if asked.rounds < 1:

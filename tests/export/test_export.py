@@ -215,6 +215,21 @@ def test_what_is_no_bundle_is_refused_before_anything_is_traced(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["people", "--length", "1"], "expected 2 to 180 keyframes, got 1"),
+        (["people", "--length", "181"], "expected 2 to 180 keyframes, got 181"),
+        (["kandinsky-video-1.0", "--length", "32"], "expected nothing for kandinsky-video-1.0"),
+    ],
+)
+def test_a_length_that_cannot_be_is_refused(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--weights", str(tmp_path), "--out", str(tmp_path / "bundle")]) == 1
+    assert f"--length: {words}" in capsys.readouterr().err and not (tmp_path / "bundle").exists()
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match="python -m export.train"):
