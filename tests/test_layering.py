@@ -27,7 +27,7 @@ FLOORS = {
     "graphs": {"ffrt", "onnx", "onnx_ir", "onnxruntime"},
     "export": {
         *{"ffrt", "graphs", "torch", "onnx", "onnxruntime", "onnxscript", "optimum"},
-        *{"transformers", "safetensors", "tokenizers", "matplotlib", "av"},
+        *{"transformers", "safetensors", "tokenizers", "matplotlib", "av", "PIL"},
     },
     "bench": {
         *{"ffrt", "graphs", "export", "torch", "onnx", "onnxruntime", "av", "matplotlib", "PIL", "tokenizers"},
