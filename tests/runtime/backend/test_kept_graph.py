@@ -145,7 +145,7 @@ def test_another_engine_or_processor_has_an_entry_of_its_own(
 
 
 def test_memory_low_and_large_graphs_keep_none(tiny: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded(tiny, memory="low")
+    Graph(tiny, "keyframe_unet", provider="cpu", threads=1, memory="low")
     monkeypatch.setattr("ffrt.backend.session.MAX_STORED_BYTES", 1000)
     decoded(tiny)
     assert entries(folder) == []
