@@ -1,5 +1,6 @@
 # make demo    set up a torch-free environment and write demo.mp4
 # make test    set up the development environment, then ruff, import-linter, mypy and pytest
+# make networks set up the development environment, then trace networks of published size and compare them with PyTorch
 # make attack  set up the development environment, then hundreds of faults and kills, then damaged files for MINUTES (60)
 # make mutation set up the development environment, then count small wrong changes that no test notices (hours)
 # make lowest  the fast tests, in an environment of the lowest version of everything that pyproject.toml allows
@@ -15,17 +16,20 @@ SEED ?= 7
 MINUTES ?= 60
 FILM = build/film
 
-.PHONY: demo test lint fast attack mutation lowest film docs clean check-python
+.PHONY: demo test lint fast networks attack mutation lowest film docs clean check-python
 
 demo: .venv-demo/ready
 	.venv-demo/bin/ffrt generate "$(PROMPT)" --seed $(SEED) -o demo.mp4
 
 test: lint
 	$(PYTEST) -m "not slow and not attack"
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not networks"
 
 fast: lint
 	$(PYTEST) -m "not slow and not attack"
+
+networks: .venv/ready
+	$(PYTEST) -m networks
 
 attack: .venv/ready
 	$(PYTEST) -m attack

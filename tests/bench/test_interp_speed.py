@@ -227,6 +227,7 @@ def test_unknown_words_are_refused_with_the_known_ones(
 
 
 @pytest.mark.slow
+@pytest.mark.networks
 def test_a_random_bundle_is_what_its_weights_say(tmp_path: Path) -> None:
     group = replace(TINY, dim_mult=(1,), num_blocks=(2,), add_cross_attention=(True,), add_self_attention=(True,))
     networks = {"interpolation_unet": group, "masked_interpolation_unet": masked_shape(group)}

@@ -39,6 +39,7 @@ def traced(module: nn.Module, path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.networks
 def test_fvd_takes_the_logits_of_the_file_that_was_named(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = I3DModule().eval()
@@ -57,6 +58,7 @@ def test_fvd_takes_the_logits_of_the_file_that_was_named(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.networks
 def test_is_takes_the_probabilities_of_the_file_that_was_named(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = C3DModule().eval()
@@ -93,6 +95,7 @@ def tiny_clip(folder: Path) -> nn.Module:
 
 
 @pytest.mark.slow
+@pytest.mark.networks
 def test_clipsim_is_the_mean_cosine_of_the_model_in_the_folder(tmp_path: Path) -> None:
     model = tiny_clip(tmp_path / "clip")
     videos = videos_in(written(tmp_path / "videos", {"a": clip(0, 3, 224), "b": clip(1, 2, 224)}))
