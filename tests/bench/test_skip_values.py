@@ -69,8 +69,8 @@ def test_at_the_passes_own_skip_the_pipeline_makes_the_same(masked_pipe: Pipelin
 
 
 def test_scenes_that_are_measured_are_not_those_that_training_looks_at() -> None:
+    from export.datasets.demo import HELD_OUT_SCENES
     from export.datasets.scenes import held_out_scenes
-    from export.training.between import HELD_OUT_SCENES
 
     assert shapes.scenes(18) == held_out_scenes()[-18:]
     assert not any(one in held_out_scenes(HELD_OUT_SCENES) for one in shapes.scenes(200 - HELD_OUT_SCENES))
