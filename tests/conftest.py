@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from bench.cuda import wheel as cuda_wheel
-from bench.metrics import fetched
+from bench.metrics.networks import fetched
 from ffrt import Pipeline, ProviderError, bundle
 from tests.bundles import MASKED_GRAPHS, write_bundle
 

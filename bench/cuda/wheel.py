@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.cuda.stand_ins import build_stand_ins
+from ffrt.backend import engines
 from ffrt.errors import ProviderError
 
 WHEEL = "onnxruntime-gpu==1.31.1"
@@ -20,10 +21,11 @@ PROVIDER_FILE = Path("onnxruntime") / "capi" / "libonnxruntime_providers_cuda.so
 
 
 def cache_folder() -> Path:
-    """Where the wheel is unpacked, for this version of Python."""
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = asked if asked.is_absolute() else Path.home() / ".cache"
-    return base / "ffrt" / WHEEL.replace("==", "-") / f"cp{sys.version_info.major}{sys.version_info.minor}"
+    """Where the wheel is unpacked, for this version of Python. Raises ProviderError for a user without a home."""
+    cache = engines.cache_folder()
+    if cache is None:
+        raise ProviderError(f"{WHEEL}: expected a home folder to keep it in, got none; set XDG_CACHE_HOME")
+    return cache / WHEEL.replace("==", "-") / f"cp{sys.version_info.major}{sys.version_info.minor}"
 
 
 def fetch_wheel(folder: Path) -> Path:

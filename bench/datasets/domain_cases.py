@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.datasets.shapes import pixels
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames
 
@@ -48,6 +49,4 @@ def domain_truth(domain: Any, clip: Any, fps: int, keyframes: int | None = None)
 
     count = domain.keyframes if keyframes is None else keyframes
     times = np.arange((count - 1) * fps // 2 + 1) / fps
-    image = domain.render(clip, times, PRESETS[domain.preset].image_size).numpy().transpose(0, 2, 3, 1)
-    frames: Frames = np.rint((image + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    return frames
+    return pixels(domain.render(clip, times, PRESETS[domain.preset].image_size).numpy())

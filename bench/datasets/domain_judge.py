@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.metrics import digit_tracks, people_look
 from bench.metrics.base import Frames
-from bench.metrics.digit_tracks import Reader
-from bench.metrics.people_look import ActionReader
+from bench.metrics.domains import digit_tracks, people_look
+from bench.metrics.domains.digit_tracks import Reader
+from bench.metrics.domains.people_look import ActionReader
 
 Words = Mapping[str, str | None]
 EDGE_PX = 4.0

@@ -59,20 +59,21 @@ def truth(clip: Any, fps: int) -> Frames:
     """The 7.5 s between 16 keyframes, rendered at `fps`: uint8 `[7.5 * fps + 1, 128, 128, 3]`."""
     from export.datasets.shapes import render
 
-    return _pixels(render(clip, _times_s(fps)).numpy())
+    return pixels(render(clip, _times_s(fps)).numpy())
 
 
 def scene_truth(scene: Any, fps: int) -> Frames:
     """As :func:`truth`, of a scene."""
     from export.datasets.scenes import render_scene
 
-    return _pixels(render_scene(scene, _times_s(fps)).numpy())
+    return pixels(render_scene(scene, _times_s(fps)).numpy())
 
 
 def _times_s(fps: int) -> NDArray[np.float64]:
     return np.arange(15 * fps // 2 + 1) / fps
 
 
-def _pixels(image: NDArray[np.float32]) -> Frames:
-    frames: Frames = np.rint((image.transpose(0, 2, 3, 1) + 1) * 127.5).astype(np.uint8)
+def pixels(image: NDArray[np.float32]) -> Frames:
+    """Rendered frames `[N, 3, H, W]` in -1..1 as uint8 `[N, H, W, 3]`."""
+    frames: Frames = np.rint((image.transpose(0, 2, 3, 1) + 1) * 127.5).clip(0, 255).astype(np.uint8)
     return frames

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.harness.record import BenchError
 from bench.metrics.base import Frames, check_shapes
-from bench.metrics.fetched import Inside, fetched
+from bench.metrics.networks.fetched import Inside, fetched
 from export.checkpoints.arrays import read_arrays
 
 WEIGHTS = Inside(

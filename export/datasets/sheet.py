@@ -19,6 +19,7 @@ from export.models.configs import PRESETS
 from ffrt import FfrtError
 from ffrt.files import typed_path
 from ffrt.output.whole_file import whole_file
+from ffrt.stages.decode import to_frames
 
 GAP_PX, GAP = 2, 255
 COLOURS = 128
@@ -31,8 +32,7 @@ def sheet(domain: Domain[Any], clips: list[Any], columns: int) -> NDArray[np.uin
     moments = np.linspace(0, domain.keyframes - 1, columns).round() / KEYFRAME_FPS
     rows = []
     for clip in clips:
-        frames = domain.render(clip, moments, size).numpy().transpose(0, 2, 3, 1)
-        shown = np.rint((frames + 1) * 127.5).clip(0, 255).astype(np.uint8)
+        shown = to_frames(domain.render(clip, moments, size).numpy())
         edges = ((0, 0), (GAP_PX, 0), (GAP_PX, 0), (0, 0))
         rows.append(np.concatenate(list(np.pad(shown, edges, constant_values=GAP)), axis=1))
     return np.concatenate(rows)

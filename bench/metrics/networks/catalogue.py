@@ -1,6 +1,6 @@
 """Every network that a metric here looks through. A new one is a row, and a module in `export.judges`."""
 
-from bench.metrics.fetched import Inside
+from bench.metrics.networks.fetched import Inside
 from bench.metrics.networks.network import Network
 
 EFFICIENTNET = Network(

@@ -14,7 +14,7 @@ from typing import Any
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from bench.harness.record import BenchError
-from bench.metrics.fetched import Inside, cache_folder, fetched_file
+from bench.metrics.networks.fetched import Inside, cache_folder, fetched_file
 from export.datasets.sdist import digest_of
 from ffrt import FfrtError
 

@@ -195,8 +195,7 @@ def holds_weights(bundle: Bundle, name: str) -> bool:
 
     The values of a network over pixels take more than its weights, and a half to a third where it was optimised.
     """
-    spec = bundle.graphs[name]
-    files = [part.file for part in spec.parts] if spec.parts else [spec.file]
+    files = bundle.graphs[name].files
     return name in OVER_PIXELS and all(bundle.graph_file(file).stored_bytes <= MAX_STORED_BYTES for file in files)
 
 

@@ -125,7 +125,7 @@ def estimate(bundle: Bundle, runs: Sequence[Run], latent: int, memory: Memory, o
         else:
             nodes, weights = NODES * _size(bundle, run.graph), STREAMED * _unpacked(bundle, run.graph)
             each.append(nodes + weights + _values(bundle, run, latent, memory))
-            mapped.append(sum(bundle.walked[file].stored for file in _files(bundle, run.graph)))
+            mapped.append(sum(bundle.walked[file].stored for file in bundle.graphs[run.graph].files))
     most = max(each)
     return _with_margin(most + KEPT * (sum(each) - most), max(mapped))
 
@@ -138,7 +138,7 @@ def _held(bundle: Bundle, run: Run, latent: int) -> tuple[float, float]:
 
 def weight_bytes(bundle: Bundle, name: str) -> list[int]:
     """Bytes of the weights of a graph's parts in the order in which they run, or of its one file."""
-    own = [(file, f"{Path(file).stem}.safetensors") for file in _files(bundle, name)]
+    own = [(file, f"{Path(file).stem}.safetensors") for file in bundle.graphs[name].files]
     return [sum(bundle.files[one].bytes for one in pair if one in bundle.files) for pair in own]
 
 
@@ -162,22 +162,17 @@ def _values(bundle: Bundle, run: Run, latent: int, memory: Memory) -> float:
     return 4 * (run.items * alive + run.arrays * cells)
 
 
-def _files(bundle: Bundle, name: str) -> tuple[str, ...]:
-    spec = bundle.graphs[name]
-    return tuple(part.file for part in spec.parts) if spec.parts else (spec.file,)
-
-
 def _size(bundle: Bundle, name: str) -> int:
-    return sum(bundle.walked[file].size for file in _files(bundle, name))
+    return sum(bundle.walked[file].size for file in bundle.graphs[name].files)
 
 
 def _unpacked(bundle: Bundle, name: str) -> int:
-    return sum(bundle.walked[file].unpacked for file in _files(bundle, name))
+    return sum(bundle.walked[file].unpacked for file in bundle.graphs[name].files)
 
 
 def _width(bundle: Bundle, name: str) -> float:
     """The channels of a network's outermost level; without a convolution that says so, few for its weights."""
-    widths = [bundle.walked[file].width for file in _files(bundle, name)]
+    widths = [bundle.walked[file].width for file in bundle.graphs[name].files]
     found = [width for width in widths if width is not None]
     return min(found) if found else math.sqrt(_unpacked(bundle, name) / 4) / 64
 

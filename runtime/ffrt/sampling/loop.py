@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ffrt.sampling.guidance import dynamic_threshold
 from ffrt.sampling.noise import Array, take
 from ffrt.sampling.solvers import Parametrisation, Update, updates
 
+Yielded = TypeVar("Yielded")
 Returned = TypeVar("Returned")
 
 
@@ -68,11 +69,12 @@ def advance(
     return x, x0
 
 
-def drain(steps: Generator[Any, None, Returned]) -> Returned:
-    """Run a generator to its end; gives what it returns."""
+def drain(steps: Generator[Yielded, None, Returned], on_step: Callable[[Yielded], None] = lambda at: None) -> Returned:
+    """Run a generator to its end, telling `on_step` what it yields; gives what it returns."""
     while True:
         try:
-            next(steps)
+            at = next(steps)
         except StopIteration as end:
             returned: Returned = end.value
             return returned
+        on_step(at)

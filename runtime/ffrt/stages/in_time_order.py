@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ffrt.backend.session import Session
 from ffrt.bundle import InterpolationConfig, InterpolationPass
-from ffrt.sampling import Array, Sampling, Update, advance, guidance_weights, take, updates
+from ffrt.sampling import Array, Sampling, Update, advance, drain, guidance_weights, take, updates
 from ffrt.stages.denoising import DeviceNetwork, Network, Prompt, guided_prediction
 from ffrt.stages.interpolate import (
     HALO_GROUPS,
@@ -81,13 +81,7 @@ class TimeOrder:
             update=self.update,
             keep_rows=self.keep_rows,
         )
-        while True:
-            try:
-                at = next(steps)
-            except StopIteration as end:
-                merged: Array = end.value
-                return merged
-            on_share((at.index + 1) / at.total)
+        return drain(steps, lambda at: on_share((at.index + 1) / at.total))
 
 
 class _Given:

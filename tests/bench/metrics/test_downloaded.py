@@ -9,8 +9,8 @@ from bench.metrics.base import Frames
 from bench.metrics.dists import dists
 from bench.metrics.features.cuts import cut_inside, cut_probabilities
 from bench.metrics.features.frame import frame_features
-from bench.metrics.fetched import place_of
 from bench.metrics.networks.catalogue import DISTS, EFFICIENTNET, TRANSNET
+from bench.metrics.networks.fetched import place_of
 from bench.metrics.networks.network import Network, graph_files, source_of
 from bench.metrics.sets import kernel_distance, scaled
 from bench.metrics.vmaf import FfmpegError, ffmpeg, vmaf

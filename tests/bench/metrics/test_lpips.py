@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.harness.record import BenchError
-from bench.metrics import fetched as fetching
 from bench.metrics.base import Frames
-from bench.metrics.fetched import Inside, fetched, place_of
 from bench.metrics.lpips import WEIGHTS, graph, lpips, weights
+from bench.metrics.networks import fetched as fetching
+from bench.metrics.networks.fetched import Inside, fetched, place_of
 from bench.metrics.table import METRICS
 from export.datasets import sdist
 from export.errors import CheckpointError

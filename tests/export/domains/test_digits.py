@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.datasets.domain_cases import domain_cases, domain_truth
 from bench.datasets.domain_judge import judge_digits
 from bench.harness.record import BenchError
-from bench.metrics.digit_tracks import follow
+from bench.metrics.domains.digit_tracks import follow
 from export.datasets.digits import words
 from export.datasets.digits.domain import KEPT, TRAINED, DigitsDomain
 from export.datasets.digits.pictures import MNIST, open_digits

